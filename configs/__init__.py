@@ -1,0 +1,1 @@
+"""Experiments: each file returns one from get_config()."""

@@ -1,0 +1,218 @@
+"""Operations on grey levels, equal to Pillow's `ImageOps` and `ImageEnhance`.
+
+Images are `uint8 [H, W, 3]`, RGB. A tone operation is a table of 256 grey levels per channel, and
+an enhancing one is a blend with a degenerate image; so a single `look_up` and a single `blend`
+serve all of them, whichever operation an image of a batch has drawn.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+LEVELS = 256
+
+
+def histogram(image: Array) -> Array:
+    """Counts grey levels.
+
+    Args:
+      image: uint8 [H, W, 3].
+
+    Returns:
+      int32 [256, 3]: how many pixels have each grey level, per channel.
+    """
+    return jax.lax.platform_dependent(image, tpu=_histogram_by_comparison, default=_histogram)
+
+
+def _histogram(image: Array) -> Array:
+    channels = image.shape[-1]
+    slots = image.astype(jnp.int32) * channels + jnp.arange(channels, dtype=jnp.int32)
+    counts = jnp.zeros(LEVELS * channels, jnp.int32)
+    counts = counts.at[slots.reshape(-1)].add(1, mode="promise_in_bounds")
+    return counts.reshape(LEVELS, channels)
+
+
+def _histogram_by_comparison(image: Array) -> Array:
+    # A TPU scatters one element after another; comparisons fuse into the sum and stay on chip.
+    levels = jnp.arange(LEVELS, dtype=jnp.uint8)[:, None, None, None]
+    return jnp.sum(image[None] == levels, axis=(1, 2), dtype=jnp.int32)
+
+
+def look_up(image: Array, table: Array) -> Array:
+    """Replaces every grey level by the table's entry for it.
+
+    Args:
+      image: uint8 [H, W, 3].
+      table: int32 [256, 3], values in [0, 255].
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    return jax.lax.platform_dependent(
+        image, table.astype(jnp.uint8), tpu=_look_up_by_comparison, default=_look_up
+    )
+
+
+def _look_up(image: Array, table: Array) -> Array:
+    channels = image.shape[-1]
+    slots = image.astype(jnp.int32) * channels + jnp.arange(channels, dtype=jnp.int32)
+    return table.reshape(-1).at[slots].get(mode="promise_in_bounds")
+
+
+def _look_up_by_comparison(image: Array, table: Array) -> Array:
+    levels = jnp.arange(LEVELS, dtype=jnp.uint8)[:, None, None, None]
+    chosen = jnp.where(image[None] == levels, table[:, None, None, :].astype(jnp.int32), 0)
+    return jnp.sum(chosen, axis=0).astype(jnp.uint8)
+
+
+def identity_table() -> Array:
+    """int32 [256, 3]: every grey level stays."""
+    return jnp.broadcast_to(jnp.arange(LEVELS, dtype=jnp.int32)[:, None], (LEVELS, 3))
+
+
+def autocontrast_table(counts: Array) -> Array:
+    """Stretches each channel to the whole range, as `ImageOps.autocontrast` does.
+
+    A channel of a single grey level stays as it is.
+
+    Args:
+      counts: int32 [256, 3], the image's `histogram`.
+
+    Returns:
+      int32 [256, 3].
+    """
+    levels = identity_table()
+    low = jnp.min(jnp.where(counts > 0, levels, LEVELS), axis=0)
+    high = jnp.max(jnp.where(counts > 0, levels, -1), axis=0)
+    span = high - low
+    stretched = jnp.clip((levels - low) * 255 // jnp.maximum(span, 1), 0, 255)
+    return jnp.where(span > 0, stretched, levels)
+
+
+def equalize_table(counts: Array) -> Array:
+    """Makes each channel's grey levels equally frequent, as `ImageOps.equalize` does.
+
+    A channel stays as it is when it has a single grey level, or when fewer than 255 pixels lie
+    below its highest one.
+
+    Args:
+      counts: int32 [256, 3], the image's `histogram`.
+
+    Returns:
+      int32 [256, 3].
+    """
+    levels = identity_table()
+    highest = jnp.max(jnp.where(counts > 0, levels, 0), axis=0)
+    cumulated = jnp.cumsum(counts, axis=0, dtype=jnp.int32)
+    below = cumulated - counts
+    below_highest = jnp.sum(jnp.where(levels == highest, below, 0), axis=0, dtype=jnp.int32)
+    step = below_highest // 255
+    equalized = (below + step // 2) // jnp.maximum(step, 1)
+    return jnp.where(step > 0, jnp.minimum(equalized, 255), levels)
+
+
+def invert_table() -> Array:
+    """int32 [256, 3]: 255 minus the grey level."""
+    return 255 - identity_table()
+
+
+def posterize_table(bits: ArrayLike) -> Array:
+    """Keeps the highest bits of a grey level.
+
+    Args:
+      bits: integer; 0 or fewer give black, 8 or more keep everything.
+
+    Returns:
+      int32 [256, 3].
+    """
+    dropped = 8 - jnp.clip(bits, 0, 8)
+    return (identity_table() >> dropped) << dropped
+
+
+def solarize_table(threshold: ArrayLike) -> Array:
+    """Inverts the grey levels from a threshold upwards; from 256 on, nothing is inverted.
+
+    Returns:
+      int32 [256, 3].
+    """
+    levels = identity_table()
+    return jnp.where(levels < threshold, levels, 255 - levels)
+
+
+def solarize_add_table(addition: ArrayLike) -> Array:
+    """Adds to the grey levels below 128, at most up to 255.
+
+    Returns:
+      int32 [256, 3].
+    """
+    levels = identity_table()
+    return jnp.where(levels < 128, jnp.clip(levels + addition, 0, 255), levels)
+
+
+def grey(image: Array) -> Array:
+    """Luma in ITU-R 601-2's weights and Pillow's fixed-point arithmetic (`convert("L")`).
+
+    Args:
+      image: uint8 [H, W, 3].
+
+    Returns:
+      int32 [H, W, 1] in [0, 255].
+    """
+    red, green, blue = (image[..., c : c + 1].astype(jnp.int32) for c in range(3))
+    return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+
+
+def mean_grey(image: Array) -> Array:
+    """int32 scalar: the mean of `grey`, rounded, with which `ImageEnhance.Contrast` blends."""
+    pixels = image.shape[0] * image.shape[1]
+    total = jnp.sum(grey(image), dtype=jnp.int32)
+    return (2 * total + pixels) // (2 * pixels)
+
+
+def faulty_mean_grey(image: Array) -> Array:
+    """int32 scalar: what the released TensorFlow code takes for the mean grey value.
+
+    It sums the histogram's counts, not the grey levels, and divides by 256: that is the number of
+    pixels / 256, at most 255, whatever is in the picture.
+    """
+    return jnp.int32(min(image.shape[0] * image.shape[1] // LEVELS, 255))
+
+
+def smooth(image: Array) -> Array:
+    """`ImageFilter.SMOOTH`: the kernel (1, 1, 1; 1, 5, 1; 1, 1, 1) / 13, the border as it was.
+
+    Args:
+      image: uint8 [H, W, 3].
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    height, width, _ = image.shape
+    pixels = image.astype(jnp.int32)
+    add = jax.lax.add
+    columns = jax.lax.reduce_window(pixels, 0, add, (3, 1, 1), (1, 1, 1), "VALID")
+    squares = jax.lax.reduce_window(columns, 0, add, (1, 3, 1), (1, 1, 1), "VALID")
+    total = squares + 4 * pixels[1:-1, 1:-1]
+    # Unsigned, because rounding towards minus infinity costs a correction per pixel.
+    inner = ((2 * total + 13).astype(jnp.uint32) // 26).astype(jnp.uint8)
+    row = jnp.arange(height)[:, None, None]
+    column = jnp.arange(width)[None, :, None]
+    border = (row == 0) | (row == height - 1) | (column == 0) | (column == width - 1)
+    return jnp.where(border, image, jnp.pad(inner, ((1, 1), (1, 1), (0, 0))))
+
+
+def blend(degenerate: Array, image: Array, factor: ArrayLike) -> Array:
+    """`Image.blend`, by which `ImageEnhance` strengthens or weakens a property of an image.
+
+    Args:
+      degenerate: integers that broadcast to the image, in [0, 255]: the result for factor 0.
+      image: uint8 [H, W, 3]: the result, bit for bit, for factor 1.
+      factor: above 1 extrapolates; the result is clipped to [0, 255].
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    start = degenerate.astype(jnp.float32)
+    mixed = start + jnp.float32(factor) * (image.astype(jnp.float32) - start)
+    return jnp.clip(mixed, 0, 255).astype(jnp.uint8)

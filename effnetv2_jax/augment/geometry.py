@@ -1,0 +1,123 @@
+"""Operations that move or hide pixels. Images are `uint8 [H, W, 3]`."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+FILL = 128
+
+_FRACTION_BITS = 16
+_FARTHEST = 8192.0
+
+
+def affine_matrix(
+    height: int,
+    width: int,
+    *,
+    degrees: ArrayLike = 0.0,
+    shear_x: ArrayLike = 0.0,
+    shear_y: ArrayLike = 0.0,
+    translate_x: ArrayLike = 0.0,
+    translate_y: ArrayLike = 0.0,
+) -> Array:
+    """The matrix of one of five motions: the others stay 0, for they are added, not composed.
+
+    Args:
+      height, width: of the image, whose centre is the rotation's.
+      degrees: counter-clockwise rotation, as in `Image.rotate`.
+      shear_x, shear_y: source pixels per row (column) of distance from the top-left corner.
+      translate_x, translate_y: source pixels to the right (below) that a pixel is taken from.
+
+    Returns:
+      float32 [2, 3]: maps output to source coordinates (x, y, 1), as in `Image.transform`.
+    """
+    angle = jnp.float32(degrees) * (jnp.pi / 180)
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    x, y = width / 2, height / 2
+    return jnp.array(
+        [
+            [cos, shear_x - sin, x - x * cos + y * sin + translate_x],
+            [shear_y + sin, cos, y - x * sin - y * cos + translate_y],
+        ],
+        jnp.float32,
+    )
+
+
+def affine(image: Array, matrix: Array) -> Array:
+    """`Image.transform` with `AFFINE` and `NEAREST`: one gather of whole pixels.
+
+    Pillow's 16.16 fixed-point arithmetic is repeated, so that ties fall on the same side.
+
+    Args:
+      image: uint8 [H, W, 3], H and W below 8,192.
+      matrix: float32 [2, 3], see `affine_matrix`; the identity returns the image bit for bit.
+
+    Returns:
+      uint8 [H, W, 3]; pixels from outside the image are 128.
+    """
+    height, width, channels = image.shape
+    centred = matrix[:, 2] + 0.5 * matrix[:, 0] + 0.5 * matrix[:, 1]
+    start = _fixed_point(jnp.clip(centred, -_FARTHEST, _FARTHEST))
+    step = _fixed_point(matrix[:, :2])
+    column = jnp.arange(width, dtype=jnp.int32)[None, :]
+    row = jnp.arange(height, dtype=jnp.int32)[:, None]
+    x = (start[0] + step[0, 0] * column + step[0, 1] * row) >> _FRACTION_BITS
+    y = (start[1] + step[1, 0] * column + step[1, 1] * row) >> _FRACTION_BITS
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    # A pixel of fill behind the last one spares a selection, which XLA would fuse into, and
+    # repeat for, every use of the moved image.
+    pixels = jnp.pad(image.reshape(-1, channels), ((0, 1), (0, 0)), constant_values=FILL)
+    source = jnp.where(inside, y * width + x, height * width)
+    return pixels.at[source].get(mode="promise_in_bounds")
+
+
+def _fixed_point(value: Array) -> Array:
+    return jnp.floor(value * (1 << _FRACTION_BITS) + 0.5).astype(jnp.int32)
+
+
+def random_flip(key: Array, image: Array) -> Array:
+    """Mirrors the image left to right with probability 1/2."""
+    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+
+
+def square_mask(height: int, width: int, centre: Array, half_side: ArrayLike) -> Array:
+    """A square, cut off at the image's border.
+
+    Args:
+      height, width: of the image.
+      centre: integers [2], row and column.
+      half_side: integer; rows centre - half_side to centre + half_side - 1, columns likewise.
+
+    Returns:
+      bool [H, W, 1], true within the square.
+    """
+    row = jnp.arange(height, dtype=jnp.int32)[:, None, None]
+    column = jnp.arange(width, dtype=jnp.int32)[None, :, None]
+    rows = (row >= centre[0] - half_side) & (row < centre[0] + half_side)
+    columns = (column >= centre[1] - half_side) & (column < centre[1] + half_side)
+    return rows & columns
+
+
+def random_pixel(key: Array, height: int, width: int) -> Array:
+    """int32 [2]: row and column of a pixel, uniform over the image."""
+    limits = jnp.array([height, width], jnp.int32)
+    return jax.random.randint(key, (2,), 0, limits, jnp.int32)
+
+
+def cutout(key: Array, image: Array, *, side: int) -> Array:
+    """Hides a square under uniform noise, as in fine-tuning (there, side is half the image's).
+
+    Args:
+      key: PRNG key.
+      image: uint8 [H, W, 3].
+      side: of the square, in pixels; its centre is uniform over the image, and what lies beyond
+        the border is lost.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    height, width, _ = image.shape
+    centre_key, noise_key = jax.random.split(key)
+    mask = square_mask(height, width, random_pixel(centre_key, height, width), side // 2)
+    return jnp.where(mask, jax.random.bits(noise_key, image.shape, jnp.uint8), image)

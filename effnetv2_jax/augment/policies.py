@@ -1,0 +1,200 @@
+"""RandAugment (arXiv 1909.13719) as EfficientNetV2 uses it.
+
+An operation is a number, and a layer applies operation number i to an image by one computation
+that serves all of them: a table of grey levels, a blend with a degenerate image, a mask and an
+affine gather, of which at most one is not the identity. Under `vmap` every image of a batch can
+thus draw another operation at the cost of one, where `lax.switch` would run all sixteen.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from effnetv2_jax.augment import color, geometry
+
+OPERATIONS = (
+    "AutoContrast",
+    "Equalize",
+    "Invert",
+    "Rotate",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+    "Posterize",
+    "Solarize",
+    "SolarizeAdd",
+    "Color",
+    "Contrast",
+    "Brightness",
+    "Sharpness",
+    "Cutout",
+)
+"""RandAugment's operations; an operation's number is its place here."""
+
+
+def apply_operation(
+    name: str,
+    image: Array,
+    level: ArrayLike,
+    *,
+    sign: ArrayLike = 1.0,
+    centre: ArrayLike | None = None,
+    contrast_fault: bool = False,
+    translate_const: float = 100.0,
+    cutout_const: float = 40.0,
+) -> Array:
+    """Applies one operation, chosen by name. See `apply_numbered` for what a level means.
+
+    Args:
+      name: one of `OPERATIONS`.
+      image: uint8 [H, W, 3].
+      level: 0 to 10, or above.
+      sign: 1 or -1, of Rotate, Shear and Translate.
+      centre: row and column of Cutout's square; None is the middle of the image.
+      contrast_fault, translate_const, cutout_const: see `apply_numbered`.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    height, width, _ = image.shape
+    return apply_numbered(
+        jnp.int32(OPERATIONS.index(name)),
+        image,
+        level,
+        sign=sign,
+        centre=jnp.asarray((height // 2, width // 2) if centre is None else centre, jnp.int32),
+        contrast_fault=contrast_fault,
+        translate_const=translate_const,
+        cutout_const=cutout_const,
+    )
+
+
+def apply_numbered(
+    number: Array,
+    image: Array,
+    level: ArrayLike,
+    *,
+    sign: ArrayLike,
+    centre: Array,
+    contrast_fault: bool = False,
+    translate_const: float = 100.0,
+    cutout_const: float = 40.0,
+) -> Array:
+    """Applies one operation, chosen by a number that may be traced.
+
+    At level L:
+      AutoContrast, Equalize, Invert: the same at any level.
+      Rotate: by 3 L degrees. ShearX, ShearY: by 0.03 L.
+      TranslateX, TranslateY: by translate_const * L / 10 pixels, whatever the image's size; an
+        image that leaves its frame is all fill.
+      Posterize: keeps int(0.4 L) bits; none (black) below level 2.5, all 8 from level 20 on.
+      Solarize: inverts the grey levels from int(25.6 L) on; none from level 10 on.
+      SolarizeAdd: adds int(11 L) to grey levels below 128, clipped to 255.
+      Color, Contrast, Brightness, Sharpness: factor 0.18 L + 0.1, which is 1 (unchanged) at level
+        5 and grows without end; the result is clipped to [0, 255].
+      Cutout: a square of half-side int(cutout_const * L / 10) pixels, whatever the image's size.
+
+    Args:
+      number: int scalar, place in `OPERATIONS`; -1 returns the image bit for bit.
+      image: uint8 [H, W, 3].
+      level: 0 to 10, or above; may be traced.
+      sign: 1 or -1, of Rotate, Shear and Translate.
+      centre: int [2], row and column of Cutout's square.
+      contrast_fault: repeats the released code's Contrast, see `color.faulty_mean_grey`.
+      translate_const: 100 in RandAugment, 250 in AutoAugment.
+      cutout_const: 40 in RandAugment, 100 in AutoAugment.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+
+    def when(name: str, value: Array, otherwise: ArrayLike) -> Array:
+        return jnp.where(number == OPERATIONS.index(name), value, otherwise)
+
+    height, width, _ = image.shape
+    level = jnp.float32(level)
+    signed = level * jnp.float32(sign)
+
+    matrix = geometry.affine_matrix(
+        height,
+        width,
+        degrees=when("Rotate", signed * 3, 0.0),
+        shear_x=when("ShearX", signed * 0.3 / 10, 0.0),
+        shear_y=when("ShearY", signed * 0.3 / 10, 0.0),
+        translate_x=when("TranslateX", signed * translate_const / 10, 0.0),
+        translate_y=when("TranslateY", signed * translate_const / 10, 0.0),
+    )
+    image = geometry.affine(image, matrix)
+
+    counts = color.histogram(image)
+    tables = {
+        "AutoContrast": color.autocontrast_table(counts),
+        "Equalize": color.equalize_table(counts),
+        "Invert": color.invert_table(),
+        "Posterize": color.posterize_table(_truncated(level, 4)),
+        "Solarize": color.solarize_table(_truncated(level, 256)),
+        "SolarizeAdd": color.solarize_add_table(_truncated(level, 110)),
+    }
+    drawn = jnp.stack([number == OPERATIONS.index(name) for name in tables])
+    drawn = jnp.append(drawn, ~jnp.any(drawn))
+    stacked = jnp.stack([*tables.values(), color.identity_table()])
+    table = jnp.einsum("t,tvc->vc", drawn.astype(jnp.float32), stacked.astype(jnp.float32))
+
+    image = color.look_up(image, table)
+
+    mean = color.faulty_mean_grey(image) if contrast_fault else color.mean_grey(image)
+    degenerate = when("Color", color.grey(image), when("Contrast", mean, 0))
+    degenerate = when("Sharpness", color.smooth(image), degenerate)
+    enhancing = (number >= OPERATIONS.index("Color")) & (number <= OPERATIONS.index("Sharpness"))
+    factor = jnp.where(enhancing, level * 1.8 / 10 + 0.1, 1.0)
+
+    half_side = when("Cutout", _truncated(level, cutout_const), 0)
+    hidden = geometry.square_mask(height, width, centre, half_side)
+
+    image = color.blend(degenerate, image, factor)
+    return jnp.where(hidden, jnp.uint8(geometry.FILL), image)
+
+
+def _truncated(level: Array, constant: float) -> Array:
+    # The small addend keeps a traced 10.0 that arrives as 9.999999 from losing a bit or a step.
+    return jnp.floor(level * constant / 10 + 1e-4).astype(jnp.int32)
+
+
+def randaugment(
+    key: Array,
+    image: Array,
+    magnitude: ArrayLike,
+    *,
+    layers: int = 2,
+    contrast_fault: bool = False,
+    translate_const: float = 100.0,
+    cutout_const: float = 40.0,
+) -> Array:
+    """Applies operations drawn uniformly from all sixteen, one after another, always.
+
+    Args:
+      key: PRNG key of this image.
+      image: uint8 [H, W, 3], H and W at least 3.
+      magnitude: level of all operations, 0 to 10 or above; may be traced.
+      layers: how many operations are drawn.
+      contrast_fault, translate_const, cutout_const: see `apply_numbered`.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
+    height, width, _ = image.shape
+    for layer_key in jax.random.split(key, layers):
+        number_key, sign_key, centre_key = jax.random.split(layer_key, 3)
+        image = apply_numbered(
+            jax.random.randint(number_key, (), 0, len(OPERATIONS), jnp.int32),
+            image,
+            magnitude,
+            sign=jax.random.rademacher(sign_key, (), jnp.float32),
+            centre=geometry.random_pixel(centre_key, height, width),
+            contrast_fault=contrast_fault,
+            translate_const=translate_const,
+            cutout_const=cutout_const,
+        )
+    return image

@@ -1,0 +1,153 @@
+"""Which part of a picture becomes the image, and how it is resized."""
+
+import math
+from typing import Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from effnetv2_jax.data.decode import Pixels
+
+# The pipeline has a thread for every core already.
+cv2.setNumThreads(0)
+
+Law = Literal["tensorflow", "torchvision", "none"]
+Interpolation = Literal["bilinear", "bicubic"]
+EvalResize = Literal["auto", "crop", "squash"]
+
+_INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+
+class Box(NamedTuple):
+    """A rectangle of whole pixels, inside the picture and not empty."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def random_box(
+    law: Law,
+    height: int,
+    width: int,
+    *,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+) -> Box:
+    """Draws a training crop.
+
+    Args:
+      law: how boxes are distributed; `DataConfig.crop` names the laws.
+      height, width: the picture's size in pixels.
+      area: smallest and largest share of the picture's area, in (0, 1].
+      aspect: smallest and largest width / height.
+      rng: where the randomness comes from.
+    """
+    return _LAWS[law](height, width, area, aspect, rng)
+
+
+def center_box(height: int, width: int, image_size: int) -> Box:
+    """The central square of side size / (size + 32) of the short side, rounded down."""
+    side = max(1, image_size * min(height, width) // (image_size + 32))
+    return Box((height - side) // 2, (width - side) // 2, side, side)
+
+
+def eval_box(resize: EvalResize, height: int, width: int, image_size: int) -> Box:
+    """The part of a picture that evaluation sees; `EvaluationConfig.resize` names the ways."""
+    if resize == "crop" or (resize == "auto" and image_size < 320):
+        return center_box(height, width, image_size)
+    return Box(0, 0, height, width)
+
+
+def resize_box(pixels: Pixels, box: Box, image_size: int, interpolation: Interpolation) -> Pixels:
+    """Resizes the box to a square, with half-pixel centres and without antialiasing.
+
+    Bilinear is TensorFlow's `tf.image.resize` rounded to whole values. Bicubic has TensorFlow 1's
+    kernel (a = -0.75), with which the B models were trained, but samples at pixel centres, where
+    TensorFlow 1 starts at the pixels' corners and so shifts the picture by up to half a pixel of
+    the result.
+
+    Args:
+      pixels: uint8 [height, width, 3].
+      image_size: height and width of the result in pixels.
+
+    Returns:
+      uint8 [image_size, image_size, 3].
+    """
+    part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    resized = cv2.resize(
+        part, (image_size, image_size), interpolation=_INTERPOLATIONS[interpolation]
+    )
+    return np.asarray(resized, np.uint8)
+
+
+def _tensorflow_box(
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+) -> Box:
+    """`tf.image.sample_distorted_bounding_box` without objects to cover, 100 attempts."""
+    smallest, largest = area[0] * height * width, area[1] * height * width
+    for _ in range(100):
+        ratio = aspect[0] + (aspect[1] - aspect[0]) * rng.random()
+        low = round(math.sqrt(smallest / ratio))
+        high = min(round(math.sqrt(largest / ratio)), int((width + 0.5) / ratio), height)
+        if round(high * ratio) > width:
+            high -= 1
+        rows = low + _below(rng, high - low + 1) if low < high else high
+        columns = round(rows * ratio)
+        # Rounding may leave the limits by less than a row.
+        if rows * columns < smallest:
+            rows += 1
+            columns = round(rows * ratio)
+        if rows * columns > largest:
+            rows -= 1
+            columns = round(rows * ratio)
+        if 0 < rows <= height and 0 < columns <= width and smallest <= rows * columns <= largest:
+            # TensorFlow never draws the last possible position.
+            top, left = _below(rng, height - rows), _below(rng, width - columns)
+            return Box(top, left, rows, columns)
+    return Box(0, 0, height, width)
+
+
+def _torchvision_box(
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+) -> Box:
+    """torchvision's `RandomResizedCrop`, 10 attempts, then the centre within the aspect limits."""
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for _ in range(10):
+        target = height * width * (area[0] + (area[1] - area[0]) * rng.random())
+        ratio = math.exp(low + (high - low) * rng.random())
+        rows, columns = round(math.sqrt(target / ratio)), round(math.sqrt(target * ratio))
+        if 0 < rows <= height and 0 < columns <= width:
+            top, left = _below(rng, height - rows + 1), _below(rng, width - columns + 1)
+            return Box(top, left, rows, columns)
+    columns = min(width, max(1, round(height * aspect[1])))
+    rows = min(height, max(1, round(width / aspect[0])))
+    return Box((height - rows) // 2, (width - columns) // 2, rows, columns)
+
+
+def _whole_box(
+    height: int,
+    width: int,
+    area: tuple[float, float],
+    aspect: tuple[float, float],
+    rng: np.random.Generator,
+) -> Box:
+    return Box(0, 0, height, width)
+
+
+def _below(rng: np.random.Generator, end: int) -> int:
+    """Uniform over 0 to `end` - 1; 0 where `end` is 0."""
+    return int(rng.random() * end)
+
+
+_LAWS = {"tensorflow": _tensorflow_box, "torchvision": _torchvision_box, "none": _whole_box}

@@ -1,0 +1,248 @@
+"""Batches of images for training and evaluation, the same whatever reads them.
+
+What stands at position `p` of a run's endless order of training examples, and which part of the
+picture is cropped, are functions of (seed, p) alone: batch sizes, stages, processes, threads and
+restarts do not enter. So a stage starts at any position at once, and processes share the order
+out without knowing of each other.
+"""
+
+import itertools
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Generator
+from typing import Any
+
+import grain
+import numpy as np
+from numpy.typing import NDArray
+
+from effnetv2_jax.data.crops import eval_box, random_box, resize_box
+from effnetv2_jax.data.decode import Pixels, decode
+from effnetv2_jax.data.record import DataError, DecodeError, Source
+from effnetv2_jax.experiment import DataConfig, EvaluationConfig
+
+Batch = dict[str, NDArray[Any]]
+
+_log = logging.getLogger(__name__)
+
+
+class Unreadable:
+    """Counts the pictures that could not be read; safe to share between threads and loaders."""
+
+    def __init__(self, limit: int) -> None:
+        """One unreadable picture more than `limit` raises a `DataError`."""
+        self._limit = limit
+        self._reasons: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def add(self, key: str, reason: str) -> None:
+        """Notes a picture, and logs it unless it is known already."""
+        with self._lock:
+            if key in self._reasons:
+                return
+            self._reasons[key] = reason
+            count = len(self._reasons)
+        if count > self._limit:
+            raise DataError(
+                f"{count} pictures cannot be read, the last one {key}: {reason}. Repair or remove "
+                "them (the log names them all), or raise data.max_unreadable"
+            )
+        _log.warning("unreadable picture %d: %s: %s", count, key, reason)
+
+    def __len__(self) -> int:
+        """How many different pictures could not be read."""
+        return len(self._reasons)
+
+    @property
+    def reasons(self) -> dict[str, str]:
+        """Why each picture could not be read, by its key."""
+        with self._lock:
+            return dict(self._reasons)
+
+
+def train_batches(
+    source: Source,
+    data: DataConfig,
+    *,
+    image_size: int,
+    batch_size: int,
+    first_example: int,
+    seed: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    unreadable: Unreadable | None = None,
+) -> Generator[Batch, None, None]:
+    """This process's part of a stage's training batches, endless.
+
+    The order is an endless row of epochs, each a permutation of its own. Process i of P gets rows
+    i * B / P to (i + 1) * B / P - 1 of every batch of B examples. An unreadable picture is
+    replaced by the next readable one of the source.
+
+    Args:
+      source: the training examples.
+      data: how they are cropped and resized, and how many threads do it.
+      image_size: height and width S of the images in pixels.
+      batch_size: examples per step over all processes, B.
+      first_example: position in the run's order where the first batch begins.
+      seed: of the run.
+      process_index, process_count: this process among all.
+      unreadable: counts unreadable pictures; None counts those of this call.
+
+    Returns:
+      A generator of `{"image": uint8 [B / P, S, S, 3], "label": int32 [B / P]}`. Its `close()`
+      stops the threads; they end with the pictures they are at.
+
+    Raises:
+      DataError: at once, if the batch does not divide by the processes; while iterating, if more
+        than `data.max_unreadable` pictures are unreadable or a label is out of range.
+    """
+    rows = _rows(batch_size, process_index, process_count, "the batch size")
+    reader = _Reader(source, data, unreadable)
+    order_seed, crop_key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
+    order = grain.MapDataset.range(len(source)).shuffle(seed=int(order_seed % 2**32)).repeat()
+
+    def example(batch: int, row: int) -> Batch:
+        position = first_example + batch * batch_size + row
+        pixels, label = reader.readable(order[position])
+        rng = np.random.Generator(np.random.Philox(key=[crop_key, position]))
+        height, width, _ = pixels.shape
+        box = random_box(
+            data.crop, height, width, area=data.crop_area, aspect=data.crop_aspect, rng=rng
+        )
+        image = resize_box(pixels, box, image_size, data.interpolation)
+        return {"image": image, "label": np.int32(label)}
+
+    return _batches(example, rows, sys.maxsize // batch_size, data)
+
+
+def eval_batches(
+    source: Source,
+    data: DataConfig,
+    evaluation: EvaluationConfig,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    unreadable: Unreadable | None = None,
+) -> Generator[Batch, None, None]:
+    """This process's part of the evaluation batches, every example once, in the source's order.
+
+    Every process gets the same number of batches. Padding after the last example, and pictures
+    that cannot be read, are black, have label 0 and are masked.
+
+    Args:
+      source: the evaluation examples.
+      data: how they are resized, and how many threads do it.
+      evaluation: size S, the part of the picture to see, and the batch size B over all processes.
+      process_index, process_count: this process among all, P.
+      unreadable: counts unreadable pictures; None counts those of this call.
+
+    Returns:
+      A generator of `{"image": uint8 [B / P, S, S, 3], "label": int32 [B / P],
+      "mask": bool [B / P]}`. Its `close()` stops the threads.
+
+    Raises:
+      DataError: as for `train_batches`.
+    """
+    size, batch_size = evaluation.image_size, evaluation.batch_size
+    rows = _rows(batch_size, process_index, process_count, "evaluation.batch_size")
+    reader = _Reader(source, data, unreadable)
+    masked = {
+        "image": np.zeros((size, size, 3), np.uint8),
+        "label": np.int32(0),
+        "mask": np.False_,
+    }
+
+    def example(batch: int, row: int) -> Batch:
+        index = batch * batch_size + row
+        found = reader.read(index) if index < len(source) else None
+        if found is None:
+            return masked
+        pixels, label = found
+        height, width, _ = pixels.shape
+        box = eval_box(evaluation.resize, height, width, size)
+        image = resize_box(pixels, box, size, data.interpolation)
+        return {"image": image, "label": np.int32(label), "mask": np.True_}
+
+    return _batches(example, rows, -(-len(source) // batch_size), data)
+
+
+class _Reader:
+    """Decodes examples and keeps account of those that cannot be."""
+
+    def __init__(self, source: Source, data: DataConfig, unreadable: Unreadable | None) -> None:
+        self._source = source
+        # Not `or`: a count of 0 is false.
+        self._unreadable = Unreadable(data.max_unreadable) if unreadable is None else unreadable
+
+    def read(self, index: int) -> tuple[Pixels, int] | None:
+        """Pixels and label of an example; None, and noted, if it cannot be read."""
+        key = f"{self._source.name} example {index}"
+        try:
+            key, encoded, label = self._source[index]
+            pixels = decode(encoded, exif=self._source.exif)
+        except (DecodeError, OSError) as error:
+            self._unreadable.add(key, str(error))
+            return None
+        classes = len(self._source.class_names)
+        if not 0 <= label < classes:
+            raise DataError(
+                f"{key} has label {label}, but there are {classes} classes; a split without "
+                "labels can be neither trained nor evaluated on"
+            )
+        return pixels, label
+
+    def readable(self, index: int) -> tuple[Pixels, int]:
+        """The first example from `index` on that can be read."""
+        count = len(self._source)
+        for offset in range(count):
+            found = self.read((index + offset) % count)
+            if found is not None:
+                return found
+        raise DataError(f"none of the {count} pictures of {self._source.name} can be read")
+
+
+def _rows(batch_size: int, process_index: int, process_count: int, what: str) -> range:
+    """This process's rows of every batch."""
+    if batch_size % process_count:
+        raise DataError(f"{what} is {batch_size}; it must divide by the {process_count} processes")
+    count = batch_size // process_count
+    return range(process_index * count, (process_index + 1) * count)
+
+
+def _batches(
+    example: Callable[[int, int], Batch], rows: range, batches: int, data: DataConfig
+) -> Generator[Batch, None, None]:
+    """Makes the examples of `batches` batches in threads and stacks them in order."""
+    threads = data.threads or _cores()
+    # A thread's task is a chunk of several examples, since Grain spends as long on every task as
+    # there are tasks ready; yet every thread should have two of them ahead.
+    chunk = min(8, max(1, len(rows) * data.prefetch_batches // (2 * threads)))
+    chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
+
+    def make(task: int) -> list[Batch]:
+        batch, part = divmod(task, len(chunks))
+        return [example(batch, row) for row in chunks[part]]
+
+    tasks = grain.MapDataset.range(batches * len(chunks)).map(make)
+    made = iter(
+        tasks.to_iter_dataset(
+            grain.ReadOptions(
+                num_threads=threads, prefetch_buffer_size=data.prefetch_batches * len(chunks)
+            )
+        )
+    )
+    try:
+        for _ in range(batches):
+            examples = list(itertools.chain.from_iterable(itertools.islice(made, len(chunks))))
+            yield {key: np.stack([each[key] for each in examples]) for key in examples[0]}
+    finally:
+        made.close()
+
+
+def _cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

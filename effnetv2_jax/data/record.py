@@ -1,0 +1,52 @@
+"""What every source of pictures offers, and the errors that data can cause."""
+
+from typing import NamedTuple, Protocol
+
+
+class DataError(ValueError):
+    """A data set that cannot be used; the message names it and says what to do."""
+
+
+class DecodeError(ValueError):
+    """A picture that cannot be read; the message is the reason."""
+
+
+class Record(NamedTuple):
+    """One example as it is stored."""
+
+    key: str
+    """Names the example in messages: a path, or where it stands in its split."""
+    encoded: bytes
+    """The picture as a JPEG, PNG or other file."""
+    label: int
+    """Index into the source's `class_names`; sources do not check it."""
+
+
+class Source(Protocol):
+    """Random access to labelled pictures; safe to read from several threads at once."""
+
+    @property
+    def name(self) -> str:
+        """Names the source in messages."""
+        ...
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their labels, the same for training and evaluation."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between sources that hold different examples; cheap, so it reads no pixels."""
+        ...
+
+    @property
+    def exif(self) -> bool:
+        """Whether a picture is turned as its EXIF orientation says."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Record:
+        """Example `index`, from 0; raises OSError where it cannot be read."""
+        ...

@@ -1,0 +1,65 @@
+"""Opens the source that a `DataConfig` names."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Literal
+
+from effnetv2_jax.data.record import DataError, Source
+from effnetv2_jax.experiment import DataConfig
+
+Split = Literal["train", "eval"]
+
+_EMBEDDED = pathlib.Path(__file__).parent / "embedded"
+
+
+def open_source(data: DataConfig, split: Split) -> Source:
+    """Opens the training or the evaluation examples.
+
+    Raises:
+      DataError: there is no such data set or split, it cannot be read, or it does not have the
+        `num_classes` or `num_train_examples` that the config states.
+    """
+    source = _OPENERS[data.source](data, split)
+    classes = len(source.class_names)
+    if data.num_classes not in (None, classes):
+        raise DataError(
+            f"{source.name} has {classes} classes, but data.num_classes is {data.num_classes}"
+        )
+    if split == "train" and data.num_train_examples not in (None, len(source)):
+        raise DataError(
+            f"{source.name} has {len(source)} examples, but data.num_train_examples is "
+            f"{data.num_train_examples}"
+        )
+    return source
+
+
+# Each opener imports its source itself: TFDS takes seconds that a folder of pictures need not.
+
+
+def _open_embedded(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.tfds_source import TfdsSource
+
+    return TfdsSource("trashnet", _split_name(data, split), data_dir=str(_EMBEDDED))
+
+
+def _open_tfds(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.tfds_source import TfdsSource
+
+    return TfdsSource(data.name, _split_name(data, split), data_dir=data.path)
+
+
+def _open_folder(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.folder import FolderSource
+
+    return FolderSource(data.path, split, validation_share=data.validation_share)
+
+
+def _split_name(data: DataConfig, split: Split) -> str:
+    return data.train_split if split == "train" else data.eval_split
+
+
+_OPENERS: dict[str, Callable[[DataConfig, Split], Source]] = {
+    "embedded": _open_embedded,
+    "tfds": _open_tfds,
+    "folder": _open_folder,
+}

@@ -1,0 +1,420 @@
+"""What a run is, as frozen dataclasses: every field, its meaning and its only default.
+
+A config file builds an `Experiment` and returns `to_config_dict(experiment)`; `from_config_dict`
+turns the ConfigDict, command-line overrides applied, back into a checked `Experiment`. Nothing
+else in the package sees a ConfigDict, so a field that is unknown or has the wrong type is an
+error before anything starts.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+import ml_collections
+
+from effnetv2_jax.progressive import Plan, Stage, plan
+
+Triple = tuple[float, float, float]
+
+
+class ConfigError(ValueError):
+    """A config that cannot be run; the message names the field and says what to do."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which network, and how it computes."""
+
+    name: str = "efficientnetv2-s"
+    """One of `effnetv2_jax.list_models()`."""
+    width: float | None = None
+    """Multiplies all channel counts; None takes the model's own."""
+    depth: float | None = None
+    """Multiplies all numbers of layers; None takes the model's own."""
+    stochastic_depth_rate: float = 0.2
+    """Probability that the last block is skipped; rises linearly from 0 at the first."""
+    bn_momentum: float = 0.99
+    """Share of the old value in BatchNorm's moving statistics (released code: 0.9)."""
+    bn_group: int | None = None
+    """Examples that share BatchNorm statistics in training; None is the whole global batch."""
+    dtype: Literal["bfloat16", "float32", "float64"] = "bfloat16"
+    """What the network computes in. Parameters, statistics, logits and loss stay float32 (float64
+    under float64, which also needs the environment variable JAX_ENABLE_X64=1)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where pictures come from and how they become training images."""
+
+    source: Literal["embedded", "tfds", "folder"] = "embedded"
+    """`embedded`: TrashNet, inside the package. `tfds`: a TensorFlow Datasets set prepared as
+    ArrayRecord. `folder`: your own pictures, a subfolder per class."""
+    name: str = ""
+    """`tfds`: name of the set, such as `imagenet2012` or `cifar10:3.0.2`."""
+    path: str = ""
+    """`tfds`: the data directory (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets). `folder`: the
+    folder, which holds `train/` and `val/`, or the class folders themselves."""
+    train_split: str = "train"
+    """`tfds` and `embedded`: the split to train on, such as `train[25023:]`."""
+    eval_split: str = "test"
+    """`tfds` and `embedded`: the split to evaluate on."""
+    validation_share: float = 0.1
+    """`folder` without `train/` and `val/`: the share of every class held out for evaluation."""
+    num_classes: int | None = None
+    """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
+    num_train_examples: int | None = None
+    """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
+    crop: Literal["tensorflow", "torchvision", "none"] = "tensorflow"
+    """Law of the random crops: TensorFlow's sample_distorted_bounding_box, torchvision's
+    RandomResizedCrop, or the whole picture squashed to the square."""
+    crop_area: tuple[float, float] = (0.05, 1.0)
+    """Smallest and largest crop, as a share of the picture's area."""
+    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width / height of a crop."""
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    """How crops are resized, in training and evaluation, without antialiasing."""
+    mean: Triple = (128.0, 128.0, 128.0)
+    """Subtracted per channel (RGB) from pixels in [0, 255]."""
+    std: Triple = (128.0, 128.0, 128.0)
+    """Divides per channel, after the mean is subtracted."""
+    threads: int | None = None
+    """Decoding threads of each process; None takes one per CPU core."""
+    prefetch_batches: int = 4
+    """Batches decoded ahead of the device."""
+    max_unreadable: int = 100
+    """Unreadable pictures are named, counted and replaced by the next one; one more than this
+    stops the run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """What happens to a batch on the device; how strongly is each stage's affair."""
+
+    flip: bool = True
+    """Mirror half of the images."""
+    policy: Literal["randaugment", "none"] = "randaugment"
+    randaugment_layers: int = 2
+    """Operations applied to each image, one after another."""
+    contrast_fault: bool = False
+    """Repeat the released code's Contrast, which blends with a wrong mean grey value."""
+    mix_group: int | None = None
+    """Mixup and CutMix partners are drawn from within groups of this many neighbouring examples
+    (the group reversed); None is the whole global batch."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How gradients become updates."""
+
+    name: Literal["rmsprop", "sgd", "adamw"] = "rmsprop"
+    learning_rate: float = 0.016
+    """Peak learning rate for 256 examples per step; scaled with each stage's batch size."""
+    decay: float = 0.9
+    """Averaging of squared gradients: RMSProp's decay, AdamW's beta2."""
+    momentum: float = 0.9
+    """RMSProp's and SGD's momentum, AdamW's beta1."""
+    epsilon: float = 1e-3
+    """RMSProp's, inside the square root; AdamW's, outside."""
+    l2: float = 1e-5
+    """Coefficient of the penalty sum(v^2) / 2 over all kernels, added to the gradient."""
+    weight_decay: float = 0.0
+    """AdamW's decoupled decay over all kernels."""
+    gradient_clip: float | None = None
+    """Largest global norm of the gradient; None does not clip."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """The learning rate's curve over the epochs. It counts examples, not steps."""
+
+    name: Literal["exponential", "cosine", "constant"] = "exponential"
+    warmup_epochs: float = 5.0
+    """Linear from 0."""
+    decay_rate: float = 0.97
+    """`exponential`: factor after every `decay_epochs`, as a staircase counted from epoch 0."""
+    decay_epochs: float = 2.4
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How accuracy is measured."""
+
+    image_size: int = 384
+    """Height and width in pixels, at least 32."""
+    resize: Literal["auto", "crop", "squash"] = "auto"
+    """`crop`: the centre, size / (size + 32) of the short side. `squash`: the whole picture.
+    `auto`: squash from 320 pixels up, as the released code does."""
+    batch_size: int = 256
+    """Examples per step over all devices; the last batch is padded and the padding masked."""
+    every_epochs: float = 10.0
+    """Evaluates this often during training, and always at the end."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When the state is saved; the end of the run always is."""
+
+    every_steps: int = 1000
+    keep_last: int = 2
+    keep_best: int = 1
+    """How many of the checkpoints with the best evaluation are kept besides."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogConfig:
+    """What a run tells about itself."""
+
+    every_steps: int = 50
+    tensorboard: bool = True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A whole run."""
+
+    stages: tuple[Stage, ...]
+    """Progressive learning's stages; `effnetv2_jax.progressive` makes the usual ones."""
+    epochs: float = 350.0
+    """Passes over the training examples, all stages together."""
+    batch_size: int = 4096
+    """Examples per step over all devices, where a stage does not say otherwise."""
+    seed: int = 0
+    label_smoothing: float = 0.1
+    ema_decay: float | None = 0.9999
+    """Moving average of parameters and BatchNorm statistics: min(this, (1 + t) / (10 + t));
+    None switches it off."""
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    augment: AugmentConfig = AugmentConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    def plan(self, num_train_examples: int) -> Plan:
+        """The stages over steps, for a training set of `num_train_examples`."""
+        try:
+            return plan(
+                self.stages,
+                examples=self.epochs * num_train_examples,
+                batch_size=self.batch_size,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+
+
+MAY_DIFFER = (
+    "data.path",
+    "data.threads",
+    "data.prefetch_batches",
+    "data.max_unreadable",
+    "evaluation.batch_size",
+    "evaluation.every_epochs",
+    "checkpoint",
+    "log",
+)
+"""Fields, or groups of fields, that a continued run may change: they do not alter what is
+trained. The number of devices and processes, which no field states, may change too."""
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Which fields of two configs differ, as `field: old -> new`, `MAY_DIFFER` left out."""
+    old_fields, new_fields = dict(_flatten(old)), dict(_flatten(new))
+    return [
+        f"{name}: {old_fields.get(name, 'absent')!r} -> {new_fields.get(name, 'absent')!r}"
+        for name in sorted(old_fields.keys() | new_fields.keys())
+        if old_fields.get(name) != new_fields.get(name)
+        and not any(name == free or name.startswith(free + ".") for free in MAY_DIFFER)
+    ]
+
+
+def to_config_dict(experiment: Experiment) -> ml_collections.ConfigDict:
+    """The experiment as a ConfigDict whose fields the command line can override."""
+    return _to_config_dict(experiment)
+
+
+def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> Experiment:
+    """Checks a config and returns it typed.
+
+    Raises:
+      ConfigError: a field is unknown, missing, of the wrong type or out of range.
+    """
+    experiment = _parse(Experiment, config, "")
+    _check(experiment)
+    return experiment
+
+
+def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "config") -> str:
+    """The message for a field that does not exist, with the closest one that does."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"its fields are {', '.join(known)}"
+    return f"{where} has no field {name!r}; {hint}"
+
+
+def _to_config_dict(node: Any) -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    hints = typing.get_type_hints(type(node))
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if dataclasses.is_dataclass(value):
+            config[field.name] = _to_config_dict(value)
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            config[field.name] = tuple(_to_config_dict(item) for item in value)
+        elif isinstance(hints[field.name], types.UnionType):
+            # A placeholder lets an override give an optional field a value, and take it back.
+            (kind,) = set(typing.get_args(hints[field.name])) - {types.NoneType}
+            config[field.name] = ml_collections.config_dict.placeholder(kind)
+            config[field.name] = value
+        else:
+            # An int here would make ConfigDict refuse a fractional override.
+            config[field.name] = float(value) if hints[field.name] is float else value
+    config.lock()
+    return config
+
+
+def _parse(kind: Any, value: Any, path: str) -> Any:
+    """Returns `value` as type `kind`, or raises a ConfigError that names `path`."""
+    if dataclasses.is_dataclass(kind):
+        return _parse_dataclass(kind, value, path)
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        (kind,) = set(options) - {types.NoneType}
+        return _parse(kind, value, path)
+    if origin is Literal:
+        if value not in options:
+            raise ConfigError(f"config.{path} must be one of {options}, not {value!r}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise ConfigError(f"config.{path} must be a tuple, not {value!r}")
+        if options[-1] is Ellipsis:
+            kinds = [options[0]] * len(value)
+        elif len(value) == len(options):
+            kinds = list(options)
+        else:
+            raise ConfigError(f"config.{path} must have {len(options)} entries, not {value!r}")
+        return tuple(_parse(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ConfigError(f"config.{path} must be {kind.__name__}, not {value!r}")
+    return value
+
+
+def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
+    where = f"config.{path}" if path else "config"
+    if isinstance(value, ml_collections.ConfigDict):
+        value = {name: value[name] for name in value.keys()}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must hold the fields of {kind.__name__}, not {value!r}")
+    hints = typing.get_type_hints(kind)
+    for name in value:
+        if name not in hints:
+            raise ConfigError(unknown_field(name, hints, where=where))
+    for field in dataclasses.fields(kind):
+        if field.name not in value and field.default is dataclasses.MISSING:
+            raise ConfigError(f"{where} lacks the field {field.name!r}")
+    prefix = f"{path}." if path else ""
+    return kind(**{name: _parse(hints[name], item, prefix + name) for name, item in value.items()})
+
+
+def _check(experiment: Experiment) -> None:
+    """Raises a ConfigError for values that have the right type and make no sense."""
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(f"config.{message}")
+
+    need(bool(experiment.stages), "stages must hold at least one stage")
+    for index, stage in enumerate(experiment.stages):
+        at = f"stages[{index}]"
+        need(stage.image_size >= 32, f"{at}.image_size is {stage.image_size}; 32 is the least")
+        need(stage.share > 0, f"{at}.share must be above 0, not {stage.share}")
+        need(0 <= stage.dropout_rate < 1, f"{at}.dropout_rate must be in [0, 1)")
+        for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
+            need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
+        batch = stage.batch_size if stage.batch_size is not None else experiment.batch_size
+        need(batch > 0, f"{at}.batch_size must be above 0, not {batch}")
+        for name, group in (
+            ("model.bn_group", experiment.model.bn_group),
+            ("augment.mix_group", experiment.augment.mix_group),
+        ):
+            need(
+                group is None or (group > 0 and batch % group == 0),
+                f"{name} is {group}; it must divide {at}'s batch of {batch} examples",
+            )
+    need(experiment.epochs > 0, f"epochs must be above 0, not {experiment.epochs}")
+    need(experiment.seed >= 0, f"seed must not be negative, it is {experiment.seed}")
+    need(0 <= experiment.label_smoothing < 1, "label_smoothing must be in [0, 1)")
+    decay = experiment.ema_decay
+    need(decay is None or 0 <= decay < 1, f"ema_decay must be in [0, 1) or None, not {decay}")
+
+    model = experiment.model
+    for name in ("width", "depth"):
+        factor = getattr(model, name)
+        need(factor is None or factor > 0, f"model.{name} must be above 0, not {factor}")
+    need(0 <= model.stochastic_depth_rate < 1, "model.stochastic_depth_rate must be in [0, 1)")
+    need(0 <= model.bn_momentum <= 1, "model.bn_momentum must be in [0, 1]")
+
+    data = experiment.data
+    need(data.source != "tfds" or bool(data.name), "data.name must name a TFDS set")
+    need(data.source != "folder" or bool(data.path), "data.path must name a folder of pictures")
+    need(0 < data.validation_share < 1, "data.validation_share must be in (0, 1)")
+    for name, (low, high) in (("crop_area", data.crop_area), ("crop_aspect", data.crop_aspect)):
+        need(0 < low <= high, f"data.{name} must be a rising pair above 0, not {(low, high)}")
+    need(data.crop_area[1] <= 1, f"data.crop_area must not exceed 1, not {data.crop_area}")
+    need(all(value > 0 for value in data.std), f"data.std must be above 0, not {data.std}")
+    need(data.threads is None or data.threads > 0, "data.threads must be above 0 or None")
+    need(data.prefetch_batches > 0, "data.prefetch_batches must be above 0")
+    need(data.max_unreadable >= 0, "data.max_unreadable must not be negative")
+    for name in ("num_classes", "num_train_examples"):
+        stated = getattr(data, name)
+        need(stated is None or stated > 0, f"data.{name} must be above 0 or None, not {stated}")
+
+    optimizer, schedule = experiment.optimizer, experiment.schedule
+    for name in ("learning_rate", "epsilon", "l2", "weight_decay"):
+        need(getattr(optimizer, name) >= 0, f"optimizer.{name} must not be negative")
+    for name in ("decay", "momentum"):
+        need(0 <= getattr(optimizer, name) < 1, f"optimizer.{name} must be in [0, 1)")
+    clip = optimizer.gradient_clip
+    need(clip is None or clip > 0, f"optimizer.gradient_clip must be above 0 or None, not {clip}")
+    need(
+        optimizer.weight_decay == 0 or optimizer.name == "adamw",
+        f"optimizer.weight_decay is AdamW's; for {optimizer.name} set optimizer.l2",
+    )
+    need(schedule.warmup_epochs >= 0, "schedule.warmup_epochs must not be negative")
+    need(schedule.decay_epochs > 0, "schedule.decay_epochs must be above 0")
+    need(0 < schedule.decay_rate <= 1, "schedule.decay_rate must be in (0, 1]")
+
+    evaluation = experiment.evaluation
+    size = evaluation.image_size
+    need(size >= 32, f"evaluation.image_size is {size}; 32 is the least")
+    need(evaluation.batch_size > 0, "evaluation.batch_size must be above 0")
+    need(evaluation.every_epochs > 0, "evaluation.every_epochs must be above 0")
+    for group_name, names in (
+        ("checkpoint", ("every_steps", "keep_last")),
+        ("log", ("every_steps",)),
+    ):
+        for name in names:
+            number = getattr(getattr(experiment, group_name), name)
+            need(number > 0, f"{group_name}.{name} must be above 0, not {number}")
+    need(experiment.checkpoint.keep_best >= 0, "checkpoint.keep_best must not be negative")
+    need(experiment.augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
+
+
+def _flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            yield from _flatten(value, f"{path}.{name}" if path else str(name))
+    elif isinstance(node, tuple | list):
+        for index, value in enumerate(node):
+            yield from _flatten(value, f"{path}[{index}]")
+    else:
+        yield path, node

@@ -1,0 +1,59 @@
+"""Trains, evaluates or plans an experiment.
+
+    python -m effnetv2_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+
+Every field of the config can be overridden: `--config.epochs=10`,
+`--config.stages[0].image_size=96`. A config file that is not found is looked for among those that
+come with the package.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+from effnetv2_jax.command_line import Command, CommandError, parse
+from effnetv2_jax.experiment import ConfigError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status."""
+    try:
+        command = parse(sys.argv if arguments is None else arguments, description=__doc__)
+    except (CommandError, ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if isinstance(command, str):
+        print(command)
+        return 0
+    return run(command)
+
+
+def run(command: Command) -> int:
+    """Does what a command says and returns the exit status."""
+    # Imported late, so that a mistyped flag is answered at once.
+    from effnetv2_jax.data import DataError
+    from effnetv2_jax.evaluate import evaluate_run, summary
+    from effnetv2_jax.outputs.checkpoints import CheckpointError
+    from effnetv2_jax.outputs.workdir import WorkdirError
+    from effnetv2_jax.parallel import startup
+    from effnetv2_jax.plan import describe
+    from effnetv2_jax.train.loop import train
+
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    try:
+        startup.start()
+        match command.mode:
+            case "plan":
+                print(describe(command.experiment))
+            case "train":
+                train(command.experiment, command.workdir)
+            case "eval":
+                print(summary(evaluate_run(command.experiment, command.workdir)))
+    except (ConfigError, DataError, WorkdirError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

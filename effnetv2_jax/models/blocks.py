@@ -1,0 +1,85 @@
+"""The two blocks of EfficientNetV2 (paper, figure 2)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.models.layers import BatchNorm, ConvNorm, SqueezeExcite, stochastic_depth
+
+
+class Block(nn.Module):
+    """What both blocks have: their sizes, and a residual connection where shapes allow it."""
+
+    kernel_size: int
+    stride: int
+    expand: int
+    outputs: int
+    se_ratio: float = 0.0
+    drop_rate: float = 0.0
+    """Probability that an example skips the block in training (stochastic depth)."""
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    def conv(self, features: int, name: str, **options: Any) -> ConvNorm:
+        return ConvNorm(
+            features=features,
+            norm=self.norm,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name=name,
+            **options,
+        )
+
+    def residual(self, y: jax.Array, x: jax.Array, *, train: bool) -> jax.Array:
+        if self.stride != 1 or x.shape[-1] != self.outputs:
+            return y
+        if train and self.drop_rate > 0:
+            y = stochastic_depth(y, self.drop_rate, self.make_rng("dropout"))
+        return x + y
+
+
+class MBConv(Block):
+    """1x1 expand, depthwise, squeeze-and-excitation, 1x1 project."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        inputs = x.shape[-1]
+        hidden = inputs * self.expand
+        spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
+        y = x
+        if self.expand != 1:
+            y = self.conv(hidden, "expand")(y, train=train)
+        y = self.conv(hidden, "depthwise", depthwise=True, **spatial)(y, train=train)
+        if self.se_ratio:
+            squeezed = max(1, int(inputs * self.se_ratio))
+            y = SqueezeExcite(squeezed, self.dtype, self.param_dtype, name="se")(y)
+        y = self.conv(self.outputs, "project", activation=None)(y, train=train)
+        return self.residual(y, x, train=train)
+
+
+class FusedMBConv(Block):
+    """MBConv with one dense kernel in place of the expansion and the depthwise convolution.
+
+    Without expansion that one convolution is the whole block, and keeps its activation.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        hidden = x.shape[-1] * self.expand
+        spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
+        if self.expand == 1:
+            y = self.conv(self.outputs, "project", **spatial)(x, train=train)
+        else:
+            y = self.conv(hidden, "expand", **spatial)(x, train=train)
+            if self.se_ratio:
+                squeezed = max(1, int(x.shape[-1] * self.se_ratio))
+                y = SqueezeExcite(squeezed, self.dtype, self.param_dtype, name="se")(y)
+            y = self.conv(self.outputs, "project", activation=None)(y, train=train)
+        return self.residual(y, x, train=train)
+
+
+BLOCKS: dict[str, type[Block]] = {"mbconv": MBConv, "fused": FusedMBConv}

@@ -1,0 +1,48 @@
+"""What a model costs: parameters and multiply-accumulates, counted without running it."""
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.models.efficientnet import Classifier, EfficientNet
+from effnetv2_jax.models.layers import Conv
+
+
+@dataclasses.dataclass(frozen=True)
+class Complexity:
+    """Counts for one image."""
+
+    trainable: int
+    """Parameters that gradients reach."""
+    total: int
+    """Those and BatchNorm's moving statistics."""
+    macs: int
+    """Multiply-accumulates of the convolutions and the classifier."""
+
+
+def complexity(model: EfficientNet, *, height: int, width: int) -> Complexity:
+    """Counts a model's parameters, and its work on one image of that size in pixels."""
+    macs = 0
+
+    def count(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal macs
+        result = call(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(context.module, Conv | Classifier):
+            kernel = context.module.variables["params"]["kernel"]
+            macs += math.prod(kernel.shape[:-1]) * result.size
+        return result
+
+    def initialize(images: jax.Array) -> Any:
+        return model.init(jax.random.key(0), images, train=False)
+
+    with nn.intercept_methods(count):
+        variables = jax.eval_shape(
+            initialize, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+        )
+    trainable = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    total = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    return Complexity(trainable=trainable, total=total, macs=macs)

@@ -1,0 +1,178 @@
+"""EfficientNetV2: a stem, a table of blocks and a classifier (paper, section 3.3)."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.models.blocks import BLOCKS, Block
+from effnetv2_jax.models.layers import BatchNorm, ConvNorm, Rate, classifier_uniform, dropout
+from effnetv2_jax.models.variants import StageSpec, get_variant
+
+
+class EfficientNet(nn.Module):
+    """EfficientNetV2 as a table of stages; `create_model` fills in a published one's fields.
+
+    Collections: `params` and `batch_stats`. One random stream, `dropout`, serves dropout and
+    stochastic depth in training.
+    """
+
+    stages: tuple[StageSpec, ...]
+    num_classes: int = 1000
+    width: float = 1.0
+    depth: float = 1.0
+    head_features: int = 1280
+    dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.2
+    bn_momentum: float = 0.99
+    bn_epsilon: float = 1e-3
+    bn_group: int | None = None
+    """Examples that share BatchNorm statistics in training; None is the whole batch."""
+    dtype: Any = jnp.float32
+    """Of activations. Logits are float32, or wider where `param_dtype` is."""
+    param_dtype: Any = jnp.float32
+
+    def setup(self) -> None:
+        numerics = {
+            "norm": functools.partial(
+                BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, group=self.bn_group
+            ),
+            "dtype": self.dtype,
+            "param_dtype": self.param_dtype,
+        }
+        stem = round_channels(self.stages[0].inputs, self.width)
+        self.stem = ConvNorm(stem, kernel_size=3, stride=2, **numerics)
+        specs = list(expand_stages(self.stages, width=self.width, depth=self.depth))
+        self.blocks: list[Block] = [
+            BLOCKS[spec.operator](
+                kernel_size=spec.kernel,
+                stride=spec.stride,
+                expand=spec.expand,
+                outputs=spec.outputs,
+                se_ratio=spec.se_ratio,
+                drop_rate=self.stochastic_depth_rate * index / len(specs),
+                **numerics,
+            )
+            for index, spec in enumerate(specs)
+        ]
+        self.head = ConvNorm(round_channels(self.head_features, self.width), **numerics)
+        self.classifier = Classifier(self.num_classes, self.dtype, self.param_dtype)
+
+    def __call__(
+        self, images: jax.Array, train: bool = False, dropout_rate: Rate | None = None
+    ) -> jax.Array:
+        """Classifies normalised images.
+
+        Args:
+          images: `[B, H, W, 3]`, H and W at least 32; see `DataConfig.mean` for the scale.
+          train: uses batch statistics, dropout and stochastic depth; needs
+            `rngs={"dropout": key}` and `mutable=["batch_stats"]`.
+          dropout_rate: takes the place of the model's own. It may be a traced scalar, so that a
+            schedule of rates needs one compilation.
+
+        Returns:
+          float32 logits `[B, num_classes]`.
+        """
+        *_, x = self._feature_maps(images, train)
+        x = self.head(x, train=train)
+        # Means over many pixels need more digits than bfloat16 has.
+        x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
+        rate = self.dropout_rate if dropout_rate is None else dropout_rate
+        if train and not (isinstance(rate, float | int) and rate == 0):
+            x = dropout(x, rate, self.make_rng("dropout"))
+        return self.classifier(x)
+
+    def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+        """The last feature map of every resolution, for detection, segmentation and the like.
+
+        Args:
+          images, train: as in `__call__`.
+
+        Returns:
+          `{"reduction_1": [B, H / 2, W / 2, C], ..., "reduction_5": [B, H / 32, W / 32, C]}`,
+          sizes rounded up.
+        """
+        maps: list[jax.Array] = []
+        for x in self._feature_maps(images, train):
+            if maps and maps[-1].shape[1:3] == x.shape[1:3]:
+                maps.pop()
+            maps.append(x)
+        return {f"reduction_{index}": x for index, x in enumerate(maps, start=1)}
+
+    def _feature_maps(self, images: jax.Array, train: bool) -> Iterator[jax.Array]:
+        # Sizes are compared one by one, because symbolic ones have no smallest.
+        if images.ndim != 4 or images.shape[-1] != 3 or any(n < 32 for n in images.shape[1:3]):
+            raise ValueError(
+                f"images must be [B, H, W, 3] with H and W at least 32, not {images.shape}"
+            )
+        x = self.stem(images.astype(self.dtype), train=train)
+        yield x
+        for block in self.blocks:
+            x = block(x, train)
+            yield x
+
+
+class Classifier(nn.Module):
+    """Dense layer with float32 accumulation and output."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.num_classes)
+        kernel = self.param("kernel", classifier_uniform, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+        logits = jnp.matmul(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
+        )
+        return logits + bias
+
+
+def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> EfficientNet:
+    """A model of the family as a Flax Linen module.
+
+    Args:
+      name: one of `list_models()`, such as "efficientnetv2-s".
+      num_classes: number of logits.
+      **overrides: any other field of `EfficientNet`, such as `dropout_rate`, `dtype`, `width`,
+        `depth`, `bn_momentum` or `stages`.
+
+    Raises:
+      ValueError: unknown name; the message has the known ones and the closest.
+    """
+    variant = get_variant(name)
+    fields: dict[str, Any] = {
+        "stages": variant.stages,
+        "width": variant.width,
+        "depth": variant.depth,
+        "dropout_rate": variant.dropout_rate,
+    }
+    return EfficientNet(**{**fields, "num_classes": num_classes, **overrides})
+
+
+def round_channels(channels: int, width: float) -> int:
+    """Scales a channel count and rounds it to a multiple of 8, but not below 8."""
+    return max(8, int(channels * width + 4) // 8 * 8)
+
+
+def expand_stages(
+    stages: tuple[StageSpec, ...], *, width: float, depth: float
+) -> Iterator[StageSpec]:
+    """One row per block, with channels and repeats scaled."""
+    for stage in stages:
+        outputs = round_channels(stage.outputs, width)
+        for repeat in range(math.ceil(depth * stage.repeats)):
+            yield stage._replace(
+                inputs=outputs if repeat else round_channels(stage.inputs, width),
+                outputs=outputs,
+                stride=1 if repeat else stage.stride,
+                repeats=1,
+            )

@@ -1,0 +1,159 @@
+"""The layers that blocks are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.ops.batch_norm import group_moments, split_groups
+from effnetv2_jax.ops.conv import conv2d
+
+Dtype = Any
+Rate = float | jax.Array
+
+
+def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    """N(0, 2 / fan-out), untruncated, for a dense kernel `[kh, kw, C, D]`."""
+    height, width, _, outputs = shape
+    return jax.random.normal(key, shape, dtype) * (2 / (height * width * outputs)) ** 0.5
+
+
+def depthwise_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    """N(0, 2 / (kh * kw)) for a depthwise kernel `[kh, kw, 1, C]`, whose fan-out is one channel."""
+    height, width, _, _ = shape
+    return jax.random.normal(key, shape, dtype) * (2 / (height * width)) ** 0.5
+
+
+def classifier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    """Uniform within 1 / sqrt(number of classes) of 0, for a kernel `[C, K]`."""
+    limit = shape[-1] ** -0.5
+    return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
+class Conv(nn.Module):
+    """SAME convolution of `[B, H, W, C]`."""
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    depthwise: bool = False
+    use_bias: bool = False
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = x.shape[-1]
+        shape = (self.kernel_size, self.kernel_size, 1 if self.depthwise else inputs, self.features)
+        init = depthwise_normal if self.depthwise else fan_out_normal
+        kernel = self.param("kernel", init, shape, self.param_dtype)
+        groups = inputs if self.depthwise else 1
+        x = conv2d(
+            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, groups=groups
+        )
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
+            x += bias.astype(self.dtype)
+        return x
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation whose training statistics span fixed groups of examples.
+
+    Moving statistics are averages over the groups: `momentum * old + (1 - momentum) * new`, with
+    the biased variance.
+    """
+
+    momentum: float = 0.99
+    epsilon: float = 1e-3
+    group: int | None = None
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        moving_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype)
+        moving_var = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
+        if not train:
+            return self._normalize(x, moving_mean.value, moving_var.value, scale, bias)
+        mean, variance = group_moments(x, self.group)
+        if not self.is_initializing():
+            for moving, new in ((moving_mean, mean), (moving_var, variance)):
+                new = new.mean((0, 1, 2, 3))
+                moving.value = self.momentum * moving.value + (1 - self.momentum) * new
+        grouped = split_groups(x, self.group)
+        return self._normalize(grouped, mean, variance, scale, bias).reshape(x.shape)
+
+    def _normalize(
+        self, x: jax.Array, mean: jax.Array, variance: jax.Array, scale: jax.Array, bias: jax.Array
+    ) -> jax.Array:
+        factor = scale * jax.lax.rsqrt(variance + self.epsilon)
+        return ((x - mean) * factor + bias).astype(self.dtype)
+
+
+class ConvNorm(nn.Module):
+    """Convolution, batch normalisation and, unless `activation` is None, an activation."""
+
+    features: int
+    kernel_size: int = 1
+    stride: int = 1
+    depthwise: bool = False
+    activation: Callable[[jax.Array], jax.Array] | None = nn.silu
+    norm: Callable[..., nn.Module] = BatchNorm
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        x = Conv(
+            features=self.features,
+            kernel_size=self.kernel_size,
+            stride=self.stride,
+            depthwise=self.depthwise,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+            name="conv",
+        )(x)
+        x = self.norm(dtype=self.dtype, param_dtype=self.param_dtype, name="bn")(x, train=train)
+        return x if self.activation is None else self.activation(x)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by gates computed from their means over the image."""
+
+    hidden: int
+    dtype: Dtype = jnp.float32
+    param_dtype: Dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def conv(features: int, name: str) -> Conv:
+            return Conv(
+                features=features,
+                use_bias=True,
+                dtype=self.dtype,
+                param_dtype=self.param_dtype,
+                name=name,
+            )
+
+        gates = x.mean((1, 2), keepdims=True)
+        gates = nn.silu(conv(self.hidden, "reduce")(gates))
+        gates = conv(x.shape[-1], "expand")(gates)
+        return x * nn.sigmoid(gates)
+
+
+def dropout(x: jax.Array, rate: Rate, key: jax.Array) -> jax.Array:
+    """Zeroes elements with probability `rate`, which may be traced, and scales up the rest."""
+    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def stochastic_depth(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+    """Zeroes whole examples of `[B, ...]` with probability `rate` and scales up the rest."""
+    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))

@@ -1,0 +1,126 @@
+"""The model family as literal tables (paper, table 4; released code for M, L, XL and B0-B3).
+
+A new variant is a new row of `VARIANTS`.
+"""
+
+import dataclasses
+import difflib
+from typing import Literal, NamedTuple
+
+
+class StageSpec(NamedTuple):
+    """A run of like blocks. The stride is the first block's; the others have stride 1."""
+
+    operator: Literal["fused", "mbconv"]
+    """Fused-MBConv (paper, figure 2) or MBConv with squeeze-and-excitation."""
+    kernel: int
+    stride: int
+    expand: int
+    """Hidden channels as a multiple of the block's input channels."""
+    inputs: int
+    outputs: int
+    repeats: int
+    se_ratio: float
+    """Width of squeeze-and-excitation over the block's input channels; 0 leaves it out."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Variant:
+    """A named model: its stages, its scale and the settings published with it."""
+
+    stages: tuple[StageSpec, ...]
+    width: float = 1.0
+    depth: float = 1.0
+    train_size: int
+    """Largest training image size, in pixels."""
+    eval_size: int
+    dropout_rate: float
+
+
+def _fused(kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int):
+    return StageSpec("fused", kernel, stride, expand, inputs, outputs, repeats, 0.0)
+
+
+def _mbconv(kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int):
+    return StageSpec("mbconv", kernel, stride, expand, inputs, outputs, repeats, 0.25)
+
+
+# Columns: kernel, stride, expand, inputs, outputs, repeats.
+BASE = (
+    _fused(3, 1, 1, 32, 16, 1),
+    _fused(3, 2, 4, 16, 32, 2),
+    _fused(3, 2, 4, 32, 48, 2),
+    _mbconv(3, 2, 4, 48, 96, 3),
+    _mbconv(3, 1, 6, 96, 112, 5),
+    _mbconv(3, 2, 6, 112, 192, 8),
+)
+S = (
+    _fused(3, 1, 1, 24, 24, 2),
+    _fused(3, 2, 4, 24, 48, 4),
+    _fused(3, 2, 4, 48, 64, 4),
+    _mbconv(3, 2, 4, 64, 128, 6),
+    _mbconv(3, 1, 6, 128, 160, 9),
+    _mbconv(3, 2, 6, 160, 256, 15),
+)
+M = (
+    _fused(3, 1, 1, 24, 24, 3),
+    _fused(3, 2, 4, 24, 48, 5),
+    _fused(3, 2, 4, 48, 80, 5),
+    _mbconv(3, 2, 4, 80, 160, 7),
+    _mbconv(3, 1, 6, 160, 176, 14),
+    _mbconv(3, 2, 6, 176, 304, 18),
+    _mbconv(3, 1, 6, 304, 512, 5),
+)
+L = (
+    _fused(3, 1, 1, 32, 32, 4),
+    _fused(3, 2, 4, 32, 64, 7),
+    _fused(3, 2, 4, 64, 96, 7),
+    _mbconv(3, 2, 4, 96, 192, 10),
+    _mbconv(3, 1, 6, 192, 224, 19),
+    _mbconv(3, 2, 6, 224, 384, 25),
+    _mbconv(3, 1, 6, 384, 640, 7),
+)
+XL = (
+    _fused(3, 1, 1, 32, 32, 4),
+    _fused(3, 2, 4, 32, 64, 8),
+    _fused(3, 2, 4, 64, 96, 8),
+    _mbconv(3, 2, 4, 96, 192, 16),
+    _mbconv(3, 1, 6, 192, 256, 24),
+    _mbconv(3, 2, 6, 256, 512, 32),
+    _mbconv(3, 1, 6, 512, 640, 8),
+)
+
+VARIANTS = {
+    "efficientnetv2-b0": Variant(stages=BASE, train_size=192, eval_size=224, dropout_rate=0.2),
+    "efficientnetv2-b1": Variant(
+        stages=BASE, depth=1.1, train_size=192, eval_size=240, dropout_rate=0.2
+    ),
+    "efficientnetv2-b2": Variant(
+        stages=BASE, width=1.1, depth=1.2, train_size=208, eval_size=260, dropout_rate=0.3
+    ),
+    "efficientnetv2-b3": Variant(
+        stages=BASE, width=1.2, depth=1.4, train_size=240, eval_size=300, dropout_rate=0.3
+    ),
+    "efficientnetv2-s": Variant(stages=S, train_size=300, eval_size=384, dropout_rate=0.2),
+    "efficientnetv2-m": Variant(stages=M, train_size=384, eval_size=480, dropout_rate=0.3),
+    "efficientnetv2-l": Variant(stages=L, train_size=384, eval_size=480, dropout_rate=0.4),
+    "efficientnetv2-xl": Variant(stages=XL, train_size=384, eval_size=512, dropout_rate=0.4),
+}
+
+
+def list_models() -> list[str]:
+    """The names that `create_model` knows."""
+    return list(VARIANTS)
+
+
+def get_variant(name: str) -> Variant:
+    """The variant of that name.
+
+    Raises:
+      ValueError: there is none; the message lists the names and the closest one.
+    """
+    if name in VARIANTS:
+        return VARIANTS[name]
+    close = difflib.get_close_matches(name.lower(), VARIANTS, n=1, cutoff=0.3)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise ValueError(f"unknown model {name!r}{hint} Known models: {', '.join(VARIANTS)}")

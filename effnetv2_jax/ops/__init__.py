@@ -1,0 +1,1 @@
+"""Numerical building blocks that know nothing of the network: pure functions on arrays."""

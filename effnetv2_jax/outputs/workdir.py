@@ -1,0 +1,115 @@
+"""A run's working directory: its config and class names, and that later starts agree with them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from effnetv2_jax.experiment import differences
+from effnetv2_jax.outputs.files import write_text
+
+_CONFIG = "config.json"
+_CLASSES = "classes.json"
+
+
+class WorkdirError(ValueError):
+    """A working directory that this run cannot use; the message names it and says what to do."""
+
+
+def open_workdir(
+    path: epath.PathLike,
+    config: Mapping[str, Any],
+    class_names: Sequence[str],
+    *,
+    write: bool = True,
+) -> epath.Path:
+    """Creates a run's working directory, or checks that the run in it is this one.
+
+    The first start writes `config.json` and `classes.json`. They are never rewritten: they say
+    how the run began, also when a later start changes a field that may differ.
+
+    Args:
+      path: the directory, local or `gs://`.
+      config: the run's config as nested dicts of JSON values (tuples count as lists).
+      class_names: the classes in the order of their labels.
+      write: False only checks, as all processes of a run do except the first.
+
+    Raises:
+      WorkdirError: the directory holds a run with another config or other classes, or cannot be
+        written to.
+    """
+    workdir = epath.Path(path)
+    try:
+        if write:
+            workdir.mkdir(parents=True, exist_ok=True)
+        _check_config(workdir, config)
+        _check_class_names(workdir, class_names)
+        if write:
+            # The config comes last: with it the directory is taken.
+            for name, content in ((_CLASSES, list(class_names)), (_CONFIG, config)):
+                if not (workdir / name).exists():
+                    write_text(workdir / name, _to_json(content))
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot use {workdir} as working directory: {error}; choose another --workdir"
+        ) from error
+    return workdir
+
+
+def read_config(workdir: epath.PathLike) -> dict[str, Any]:
+    """The config the run in `workdir` was started with.
+
+    Raises:
+      WorkdirError: there is none, or it is not JSON.
+    """
+    return _read(epath.Path(workdir) / _CONFIG)
+
+
+def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
+    """The names of the classes of the run in `workdir`, in the order of their labels.
+
+    Raises:
+      WorkdirError: there are none, or the file is not JSON.
+    """
+    return tuple(_read(epath.Path(workdir) / _CLASSES))
+
+
+def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:
+    if not (workdir / _CONFIG).exists():
+        return
+    differing = differences(read_config(workdir), json.loads(_to_json(config)))
+    if differing:
+        raise WorkdirError(
+            f"{workdir} holds a run with another config; choose another --workdir or undo:\n  "
+            + "\n  ".join(differing)
+        )
+
+
+def _check_class_names(workdir: epath.Path, class_names: Sequence[str]) -> None:
+    if not (workdir / _CLASSES).exists():
+        return
+    old, new = read_class_names(workdir), tuple(class_names)
+    if len(old) != len(new):
+        difference = f"{len(old)} -> {len(new)} classes"
+    else:
+        changed = [f"class {i}: {a!r} -> {b!r}" for i, (a, b) in enumerate(zip(old, new)) if a != b]
+        difference = "\n  ".join(changed[:3])
+    if difference:
+        raise WorkdirError(
+            f"{workdir} holds a run with other classes; choose another --workdir or the data it "
+            f"was trained on:\n  {difference}"
+        )
+
+
+def _to_json(content: Any) -> str:
+    return json.dumps(content, indent=2, sort_keys=True) + "\n"
+
+
+def _read(path: epath.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise WorkdirError(f"{path} is missing; is {path.parent} a run's --workdir?") from None
+    except ValueError as error:
+        raise WorkdirError(f"{path} is not valid JSON: {error}") from error

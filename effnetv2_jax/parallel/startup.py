@@ -1,0 +1,29 @@
+"""What a process does before it touches a device: join the others, and find compiled programs."""
+
+import os
+from pathlib import Path
+
+import jax
+
+
+def start(*, cache: bool = True) -> None:
+    """Joins the other processes of a multi-host run, and switches on the compilation cache.
+
+    The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `effnetv2_jax/xla` under the user's
+    cache directory; an empty $JAX_COMPILATION_CACHE_DIR switches it off.
+    """
+    if _is_multi_process():
+        jax.distributed.initialize()
+    if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(base / "effnetv2_jax" / "xla"))
+
+
+def _is_multi_process() -> bool:
+    """Whether the environment tells JAX of other processes: a TPU pod slice, Slurm or by hand."""
+    environment = os.environ
+    return (
+        "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+        or int(environment.get("SLURM_NTASKS", "1")) > 1
+        or "JAX_COORDINATOR_ADDRESS" in environment
+    )

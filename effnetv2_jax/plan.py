@@ -1,0 +1,86 @@
+"""What a run will do, as a table, without reading a picture."""
+
+import jax.numpy as jnp
+
+from effnetv2_jax.data import open_source
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.models.complexity import complexity
+from effnetv2_jax.train.optimizer import learning_rate
+from effnetv2_jax.train.state import build_model
+
+_COLUMNS = (
+    "stage",
+    "steps",
+    "size",
+    "batch",
+    "epochs",
+    "RandAugment",
+    "mixup",
+    "cutmix",
+    "dropout",
+    "lr at start",
+    "GMACs",
+)
+
+
+def describe(experiment: Experiment) -> str:
+    """The stages as a table, with parameters and multiply-accumulates.
+
+    Opens the data only to count what the config does not state (`data.num_classes` and
+    `data.num_train_examples`).
+
+    Raises:
+      ConfigError: the experiment cannot be planned.
+      DataError: the data has to be counted and is missing.
+    """
+    data = experiment.data
+    num_examples, num_classes = data.num_train_examples, data.num_classes
+    if num_examples is None or num_classes is None:
+        source = open_source(data, "train")
+        num_examples, num_classes = len(source), len(source.class_names)
+    plan = experiment.plan(num_examples)
+    model = build_model(experiment, num_classes)
+
+    rows = [_COLUMNS]
+    for planned in plan.stages:
+        stage = planned.stage
+        size = stage.image_size
+        macs = complexity(model, height=size, width=size).macs
+        rate = learning_rate(experiment, plan, planned.first_step, num_examples=num_examples)
+        steps = planned.end_step - planned.first_step
+        rows.append(
+            (
+                f"{planned.index + 1}/{len(plan.stages)}",
+                f"{planned.first_step:,} - {planned.end_step - 1:,}",
+                str(size),
+                f"{planned.batch_size:,}",
+                f"{steps * planned.batch_size / num_examples:.2f}",
+                f"{stage.randaugment_magnitude:.4g}",
+                f"{stage.mixup_alpha:.3g}",
+                f"{stage.cutmix_alpha:.3g}",
+                f"{stage.dropout_rate:.3g}",
+                f"{rate:.3g}",
+                f"{macs / 1e9:.3g}",
+            )
+        )
+    size = experiment.evaluation.image_size
+    cost = complexity(model, height=size, width=size)
+    computes = jnp.dtype(experiment.model.dtype).name
+    return "\n".join(
+        [
+            f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
+            f"parameters, {cost.total:,} with BatchNorm statistics; computes in {computes}",
+            f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
+            f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
+            f"{experiment.schedule.name} learning rate",
+            "",
+            *_align(rows),
+            "",
+            f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image",
+        ]
+    )
+
+
+def _align(rows: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.rjust, row, widths)) for row in rows]

@@ -1,0 +1,1 @@
+"""Training: state, optimizer, one step, and the loop that calls it."""

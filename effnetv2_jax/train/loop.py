@@ -1,0 +1,112 @@
+"""A training run from beginning to end."""
+
+import dataclasses
+import math
+
+import jax
+from etils import epath
+
+from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.evaluate import evaluate, make_eval_step, summary, weights_of
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.parameters import parameter_table, params_sha256
+from effnetv2_jax.outputs.progress import Progress
+from effnetv2_jax.outputs.workdir import open_workdir
+from effnetv2_jax.outputs.writers import Writers
+from effnetv2_jax.parallel.mesh import check_batch, make_mesh
+from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.feed import feed
+from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
+from effnetv2_jax.train.report import Report
+from effnetv2_jax.train.state import abstract_state, build_model, create_state
+from effnetv2_jax.train.step import make_train_step, step_settings
+
+
+def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
+    """Trains an experiment in `workdir`, or continues the run that is there.
+
+    Returns:
+      The final evaluation: see `effnetv2_jax.evaluate.evaluate`.
+
+    Raises:
+      ConfigError: the experiment does not fit the devices or the data.
+      WorkdirError: the workdir belongs to another experiment.
+      DataError: the data is missing, or too much of it is unreadable.
+    """
+    mesh = make_mesh()
+    first = jax.process_index() == 0
+    progress = Progress(enabled=first)
+
+    train_source = open_source(experiment.data, "train")
+    eval_source = open_source(experiment.data, "eval")
+    num_examples = len(train_source)
+    plan = experiment.plan(num_examples)
+    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
+    for planned in plan.stages:
+        field = "batch_size" if planned.stage.batch_size is None else (
+            f"stages[{planned.index}].batch_size"
+        )
+        check_batch(field, planned.batch_size, devices=mesh.size)
+
+    classes = train_source.class_names
+    workdir = open_workdir(workdir, dataclasses.asdict(experiment), classes, write=first)
+    model = build_model(experiment, len(classes))
+    optimizer = make_optimizer(experiment.optimizer)
+    train_step = make_train_step(experiment, model, optimizer, mesh)
+    eval_step = make_eval_step(model, experiment.data, mesh)
+    with_ema = experiment.ema_decay is not None
+
+    with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
+        if checkpoints.latest_step() is None:
+            state = create_state(
+                model, optimizer, seed=experiment.seed, with_ema=with_ema, mesh=mesh
+            )
+            progress.message(parameter_table(state.params))
+        else:
+            state = abstract_state(model, optimizer, with_ema=with_ema, mesh=mesh)
+            state = checkpoints.restore(state)
+            progress.message(f"continuing {workdir} at step {state.step} of {plan.total_steps}")
+        start = int(state.step)
+        if start == plan.total_steps:
+            return checkpoints.metrics()
+
+        result: dict[str, float] = {}
+        unreadable = Unreadable(experiment.data.max_unreadable)
+        steps = feed(
+            experiment, plan, train_source, mesh, start=start, unreadable=unreadable
+        )
+        with Writers(workdir, experiment.log, step=start, enabled=first) as writers:
+            report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
+            for step, planned, batch in steps:
+                rate = learning_rate(experiment, plan, step, num_examples=num_examples)
+                state, metrics = train_step(state, batch, step_settings(planned.stage, rate))
+                done = step + 1
+                report.step(done, planned, rate, metrics)
+
+                final = done == plan.total_steps
+                evaluates = final or evaluation_is_due(experiment, plan, done, num_examples)
+                saves = evaluates or done % experiment.checkpoint.every_steps == 0
+                if not saves:
+                    continue
+                report.flush()
+                if evaluates:
+                    weights = weights_of(state)
+                    result = evaluate(eval_step, weights, eval_source, experiment, mesh)
+                    record = {"params_sha256": params_sha256(state.params)} if final else {}
+                    writers.write(done, "eval", result, **record)
+                    progress.message(f"step {done} | {summary(result)}")
+                # Metrics first: a checkpoint that exists has all its lines in the log.
+                writers.flush()
+                score = {"top1": result.get("ema_top1", result["raw_top1"])} if evaluates else {}
+                checkpoints.save(done, state, metrics=result | score if evaluates else None, force=True)
+                report.restart_clock()
+    progress.close()
+    return result
+
+
+def evaluation_is_due(experiment: Experiment, plan: Plan, done: int, num_examples: int) -> bool:
+    """Whether step `done - 1` completes another `evaluation.every_epochs`."""
+    interval = experiment.evaluation.every_epochs * num_examples
+    before, after = plan.examples_before(done - 1), plan.examples_before(done)
+    return math.floor(after / interval) > math.floor(before / interval)

@@ -1,0 +1,91 @@
+"""Optimizers, and the learning rate as a function of the examples seen."""
+
+import math
+
+import jax
+import optax
+
+from effnetv2_jax.experiment import Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.progressive import Plan
+
+REFERENCE_BATCH = 256
+"""`OptimizerConfig.learning_rate` is stated for this many examples per step."""
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """The optimizer; its `update` takes the step's `learning_rate` as a keyword argument.
+
+    RMSProp is TensorFlow's: epsilon inside the square root, squared gradients averaged from 1, and
+    the learning rate inside the momentum, so that updates already under way keep the rate they
+    were made with.
+    """
+    steps: list[optax.GradientTransformation] = []
+    if config.gradient_clip is not None:
+        steps.append(optax.clip_by_global_norm(config.gradient_clip))
+    if config.l2:
+        steps.append(optax.add_decayed_weights(config.l2, mask=kernels))
+    match config.name:
+        case "rmsprop":
+            rms = optax.scale_by_rms(
+                decay=config.decay, eps=config.epsilon, initial_scale=1.0, eps_in_sqrt=True
+            )
+            steps += [rms, _scale_by_learning_rate(), optax.trace(decay=config.momentum)]
+        case "sgd":
+            steps += [_scale_by_learning_rate(), optax.trace(decay=config.momentum)]
+        case "adamw":
+            steps += [
+                optax.scale_by_adam(b1=config.momentum, b2=config.decay, eps=config.epsilon),
+                optax.add_decayed_weights(config.weight_decay, mask=kernels),
+                _scale_by_learning_rate(),
+            ]
+    return optax.chain(*steps)
+
+
+def kernels(params: optax.Params) -> optax.Params:
+    """A tree of booleans: True for the kernels, which decay; False for biases and BatchNorm."""
+
+    def is_kernel(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
+        return path[-1].key == "kernel"
+
+    return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def learning_rate(experiment: Experiment, plan: Plan, step: int, *, num_examples: int) -> float:
+    """The learning rate of step `step`, counted from 0.
+
+    The curve counts examples, so it does not depend on how stages divide them into batches; its
+    height is proportional to the present stage's batch.
+
+    Args:
+      num_examples: in the training set.
+    """
+    batch = plan.stage_at(step).batch_size
+    peak = experiment.optimizer.learning_rate * batch / REFERENCE_BATCH
+    epoch = plan.examples_before(step) / num_examples
+    return peak * schedule(experiment.schedule, epoch, epochs=experiment.epochs)
+
+
+def schedule(config: ScheduleConfig, epoch: float, *, epochs: float) -> float:
+    """The share of the peak learning rate at `epoch` of `epochs`, both fractional."""
+    if epoch < config.warmup_epochs:
+        return epoch / config.warmup_epochs
+    match config.name:
+        case "exponential":
+            return config.decay_rate ** math.floor(epoch / config.decay_epochs)
+        case "cosine":
+            progress = (epoch - config.warmup_epochs) / max(epochs - config.warmup_epochs, 1e-9)
+            return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        case "constant":
+            return 1.0
+
+
+def _scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:
+    """Multiplies by minus the `learning_rate` given to `update`.
+
+    The rate comes from the host, which computes it in double precision from the examples seen.
+    """
+
+    def update(updates, state, params=None, *, learning_rate, **_):  # type: ignore[no-untyped-def]
+        return jax.tree.map(lambda u: -learning_rate.astype(u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)

@@ -1,0 +1,127 @@
+"""One training step, from uint8 images to the next state, as one compiled program."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from effnetv2_jax.augment import augment_batch, mix, normalize
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.ops.losses import smoothed_cross_entropy
+from effnetv2_jax.parallel.mesh import replicated
+from effnetv2_jax.progressive import Stage
+from effnetv2_jax.train.state import TrainState, moving_average
+
+Batch = dict[str, jax.Array]
+"""`image`: uint8 `[B, H, W, 3]`. `label`: int32 `[B]`."""
+Metrics = dict[str, jax.Array]
+
+
+class StepSettings(NamedTuple):
+    """What changes from step to step and stage to stage without a new compilation: float32."""
+
+    learning_rate: np.float32
+    dropout_rate: np.float32
+    randaugment_magnitude: np.float32
+    mixup_alpha: np.float32
+    cutmix_alpha: np.float32
+
+
+def step_settings(stage: Stage, learning_rate: float) -> StepSettings:
+    """The settings of a step in `stage`."""
+    return StepSettings(
+        learning_rate=np.float32(learning_rate),
+        dropout_rate=np.float32(stage.dropout_rate),
+        randaugment_magnitude=np.float32(stage.randaugment_magnitude),
+        mixup_alpha=np.float32(stage.mixup_alpha),
+        cutmix_alpha=np.float32(stage.cutmix_alpha),
+    )
+
+
+TrainStep = Callable[[TrainState, Batch, StepSettings], tuple[TrainState, Metrics]]
+
+
+def make_train_step(
+    experiment: Experiment,
+    model: EfficientNet,
+    optimizer: optax.GradientTransformationExtraArgs,
+    mesh: Mesh,
+) -> TrainStep:
+    """Compiles, on first use per batch shape, a step over all devices of the mesh.
+
+    The state that goes in is donated: it must not be used again. Every random number follows
+    from the experiment's seed and the step.
+    """
+    augment, data = experiment.augment, experiment.data
+    mixes = any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
+
+    def train_step(
+        state: TrainState, batch: Batch, settings: StepSettings
+    ) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
+        augment_key, mix_key, dropout_key = jax.random.split(key, 3)
+
+        images, labels = batch["image"], batch["label"]
+        images = augment_batch(
+            augment_key,
+            images,
+            settings.randaugment_magnitude,
+            flip=augment.flip,
+            policy=augment.policy,
+            layers=augment.randaugment_layers,
+            contrast_fault=augment.contrast_fault,
+        )
+        images = normalize(images, data.mean, data.std, model.dtype)
+        partners, weight = labels, jnp.ones(labels.shape, jnp.float32)
+        if mixes:
+            images, labels, partners, weight = mix(
+                mix_key,
+                images,
+                labels,
+                mixup_alpha=settings.mixup_alpha,
+                cutmix_alpha=settings.cutmix_alpha,
+                group=augment.mix_group,
+            )
+
+        def loss_of(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, optax.Params]]:
+            logits, updated = model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                dropout_rate=settings.dropout_rate,
+                rngs={"dropout": dropout_key},
+                mutable=["batch_stats"],
+            )
+
+            def cross_entropy(targets: jax.Array) -> jax.Array:
+                smoothing = experiment.label_smoothing
+                return smoothed_cross_entropy(logits, targets, label_smoothing=smoothing)
+
+            losses = cross_entropy(labels)
+            if mixes:
+                losses = weight * losses + (1 - weight) * cross_entropy(partners)
+            return losses.mean(), (logits, updated["batch_stats"])
+
+        gradients = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, (logits, batch_stats)), grads = gradients(state.params)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, learning_rate=settings.learning_rate
+        )
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if experiment.ema_decay is not None:
+            trained = {"params": params, "batch_stats": batch_stats}
+            ema = moving_average(ema, trained, step=state.step, decay=experiment.ema_decay)
+        metrics = {
+            "loss": loss,
+            "top1": (logits.argmax(1) == batch["label"]).mean(),
+            "gradient_norm": optax.global_norm(grads),
+        }
+        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))

@@ -1,0 +1,52 @@
+"""What all tests share: backends, eight virtual devices, a compilation cache and `--slow`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything imports Keras, which reads it once.
+os.environ.setdefault("KERAS_BACKEND", "jax")
+
+import jax
+import pytest
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "effnetv2_jax" / "tests"
+DEVICES = 8
+"""Virtual CPU devices, so that sharding is tested in-process; unsharded work uses the first."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long; skipped without --slow")
+    config.addinivalue_line(
+        "markers", "parity: compares with another library; skipped where that is not installed"
+    )
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+    if not jax.config.jax_compilation_cache_dir:  # $JAX_COMPILATION_CACHE_DIR comes first
+        jax.config.update("jax_compilation_cache_dir", str(CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow"):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow; add --slow to run it"))
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 for the length of a test, to tell faults in logic from rounding."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def mesh() -> jax.sharding.Mesh:
+    """Eight devices along one axis, `data`."""
+    return jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -1,0 +1,149 @@
+"""conv2d, whatever it is lowered to, against XLA's own convolution."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effnetv2_jax.ops.conv import conv2d
+
+Conv = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Case(NamedTuple):
+    """A convolution of `[batch, height, width, inputs]` with a square kernel."""
+
+    kind: str = "depthwise"
+    kernel: int = 3
+    stride: int = 1
+    height: int = 8
+    width: int = 7
+    batch: int = 2
+    inputs: int = 4
+    outputs: int = 6
+
+    def arrays(self, dtype: str, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Random input, kernel and cotangent."""
+        depthwise = self.kind == "depthwise"
+        outputs = self.inputs if depthwise else self.outputs
+        x = (self.batch, self.height, self.width, self.inputs)
+        kernel = (self.kernel, self.kernel, 1 if depthwise else self.inputs, outputs)
+        y = (self.batch, -(-self.height // self.stride), -(-self.width // self.stride), outputs)
+        random = np.random.default_rng(seed)
+        x_, kernel_, y_ = (jnp.asarray(random.normal(size=s), dtype) for s in (x, kernel, y))
+        return x_, kernel_, y_
+
+    @property
+    def ours(self) -> Conv:
+        groups = self.inputs if self.kind == "depthwise" else 1
+        return lambda x, kernel: conv2d(x, kernel, stride=self.stride, groups=groups)
+
+    @property
+    def xla(self) -> Conv:
+        return lambda x, kernel: jax.lax.conv_general_dilated(
+            x,
+            kernel,
+            (self.stride, self.stride),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.inputs if self.kind == "depthwise" else 1,
+        )
+
+
+def derivatives(conv: Conv, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> list[np.ndarray]:
+    """Output, both gradients, and the derivative along the inputs themselves, as float64."""
+
+    @jax.jit
+    def compute(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, ...]:
+        y, pull_back = jax.vjp(conv, x, kernel)
+        _, forward = jax.jvp(conv, (x, kernel), (jnp.ones_like(x), kernel))
+        return y, *pull_back(dy), forward
+
+    return [np.asarray(value, np.float64) for value in compute(x, kernel, dy)]
+
+
+def assert_same(case: Case, dtype: str, tolerance: float, seed: int = 0) -> None:
+    """Both agree within `tolerance` of each result's largest value."""
+    arrays = case.arrays(dtype, seed)
+    results, references = derivatives(case.ours, *arrays), derivatives(case.xla, *arrays)
+    for result, reference in zip(results, references, strict=True):
+        assert result.shape == reference.shape
+        np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance * abs(reference).max())
+
+
+cases = st.builds(
+    Case,
+    kind=st.sampled_from(["depthwise", "dense"]),
+    kernel=st.sampled_from([1, 3, 5]),
+    stride=st.sampled_from([1, 2]),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    batch=st.integers(1, 3),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(1, 5),
+)
+kinds = pytest.mark.parametrize(
+    "case",
+    [
+        Case(kind, kernel, stride, height, width)
+        for kind, kernel in [("depthwise", 3), ("depthwise", 5), ("dense", 1), ("dense", 3)]
+        for stride, height, width in [(1, 8, 7), (2, 8, 7), (2, 7, 8)]
+    ],
+    ids=lambda case: f"{case.kind}-{case.kernel}-s{case.stride}-{case.height}x{case.width}",
+)
+
+
+@pytest.mark.usefixtures("x64")
+@given(case=cases, seed=st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_conv_and_derivatives_are_xlas_in_float64(case: Case, seed: int) -> None:
+    assert_same(case, "float64", 1e-12, seed)
+
+
+@kinds
+def test_conv_and_derivatives_are_xlas_in_float32(case: Case) -> None:
+    assert_same(case, "float32", 2e-6)
+
+
+@kinds
+def test_conv_and_derivatives_are_xlas_in_bfloat16(case: Case) -> None:
+    """Half a unit in bfloat16's last place is 2e-3; sums of up to 112 terms may gather a few."""
+    assert_same(case, "bfloat16", 1.6e-2)
+
+
+@kinds
+def test_conv_keeps_the_dtype(case: Case) -> None:
+    for dtype in ("bfloat16", "float32"):
+        x, kernel, _ = case.arrays(dtype)
+        assert jax.eval_shape(case.ours, x, kernel).dtype == dtype
+
+
+def test_vmap_over_inputs_and_kernels_equals_a_loop() -> None:
+    for case in (Case("depthwise"), Case("dense", kernel=1), Case("dense", stride=2)):
+        examples = [case.arrays("float32", seed)[:2] for seed in range(3)]
+        xs, kernels = (jnp.stack(arrays) for arrays in zip(*examples, strict=True))
+        together = jax.jit(jax.vmap(case.ours))(xs, kernels)
+        for index, (x, kernel) in enumerate(examples):
+            np.testing.assert_allclose(together[index], case.ours(x, kernel), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["depthwise", "dense"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_exports_for_all_platforms_with_symbolic_sizes(kind: str, kernel: int, stride: int) -> None:
+    pytest.importorskip("flatbuffers", reason="jax.export serializes with flatbuffers")
+    case = Case(kind, kernel, stride)
+    weights = case.arrays("float32")[1]
+    shape = jax.export.symbolic_shape("b, h, w", constraints=["h >= 4", "w >= 4"])
+    exported = jax.export.export(
+        jax.jit(lambda x: case.ours(x, weights)), platforms=("cpu", "cuda", "tpu")
+    )(jax.ShapeDtypeStruct((*shape, case.inputs), jnp.float32))
+    loaded = jax.export.deserialize(exported.serialize())
+    for height, width, batch in ((8, 7, 1), (5, 4, 3)):
+        x = case._replace(height=height, width=width, batch=batch).arrays("float32")[0]
+        np.testing.assert_allclose(loaded.call(x), case.xla(x, weights), rtol=0, atol=1e-5)

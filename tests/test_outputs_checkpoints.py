@@ -1,0 +1,303 @@
+"""Checkpoints survive what happens to training runs: kills, donation, other devices."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from effnetv2_jax.experiment import CheckpointConfig
+from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
+
+EVERY_STEP = CheckpointConfig(every_steps=1)
+
+
+@flax.struct.dataclass
+class State:
+    step: jax.Array
+    params: dict
+    batch_stats: dict
+    opt_state: optax.OptState
+    ema: dict | None
+
+
+def optimizer() -> optax.GradientTransformation:
+    return optax.chain(optax.clip(1.0), optax.adamw(1e-3))
+
+
+def make_state(seed: int = 0, *, width: int = 8, ema: bool = True) -> State:
+    key = jax.random.key(seed)
+    params = {
+        "stem": {"kernel": jax.random.normal(key, (3, width)), "bias": jnp.zeros(width)},
+        "blocks": [{"scale": jnp.ones(2, jnp.bfloat16)}, {"scale": jnp.zeros(2, jnp.bfloat16)}],
+    }
+    return State(
+        step=jnp.int32(seed),
+        params=params,
+        batch_stats={"stem": {"mean": jnp.full(width, 0.5)}},
+        opt_state=optimizer().init(params),
+        ema=jax.tree.map(lambda leaf: leaf + 1, params) if ema else None,
+    )
+
+
+def assert_same(actual: State, expected: State) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
+        assert isinstance(a, jax.Array)
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_restores_what_was_saved(tmp_path: pathlib.Path, ema: bool) -> None:
+    state = make_state(1, ema=ema)
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        assert checkpoints.latest_step() is None
+        assert checkpoints.save(1, state, extra={"rolled_back": [[5, 1]]})
+        assert_same(checkpoints.restore(make_state(2, ema=ema)), state)
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        abstract = jax.eval_shape(make_state, 0) if ema else make_state(3, ema=False)
+        assert_same(checkpoints.restore(abstract), state)
+        assert checkpoints.extra() == {"rolled_back": [[5, 1]]}
+        assert checkpoints.metrics() == {}
+
+
+def test_saves_when_due_or_forced_and_once(tmp_path: pathlib.Path) -> None:
+    state = make_state()
+    with Checkpoints(tmp_path, CheckpointConfig(every_steps=10, keep_last=9)) as checkpoints:
+        saved = [step for step in range(1, 25) if checkpoints.save(step, state)]
+        assert saved == [10, 20]
+        assert checkpoints.save(24, state, force=True)
+        assert not checkpoints.save(24, state, force=True)
+        assert checkpoints.latest_step() == 24
+
+
+def test_donating_the_state_after_saving_does_not_reach_the_checkpoint(
+    tmp_path: pathlib.Path,
+) -> None:
+    train_step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    initial = {"weights": jnp.zeros((1024, 1024)), "step": jnp.int32(0)}
+    state = train_step(initial)
+    assert initial["weights"].is_deleted(), "without a save, the step takes the memory over"
+    with Checkpoints(tmp_path, CheckpointConfig(every_steps=1, keep_last=4)) as checkpoints:
+        for step in range(1, 5):
+            checkpoints.save(step, state)
+            for _ in range(4):
+                state = train_step(state)
+        for step in range(1, 5):
+            restored = checkpoints.restore(state, step)
+            assert int(restored["step"]) == 4 * step - 3
+            np.testing.assert_array_equal(restored["weights"], 4 * step - 3)
+
+
+def kept(directory: pathlib.Path) -> list[int]:
+    return sorted(int(path.name) for path in directory.iterdir())
+
+
+def test_keeps_the_last_and_the_best(tmp_path: pathlib.Path) -> None:
+    state = {"weight": jnp.zeros(2)}
+    top1 = {1: 0.2, 3: 0.7, 5: 0.6, 7: float("nan"), 9: 0.7}
+    config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=1)
+
+    def save(checkpoints: Checkpoints, step: int) -> None:
+        metrics = {"top1": top1[step], "loss": 1.0} if step in top1 else None
+        checkpoints.save(step, state, metrics=metrics)
+
+    # Reopened halfway: what is best has to be known from the files.
+    with Checkpoints(tmp_path, config) as checkpoints:
+        for step in range(1, 6):
+            save(checkpoints, step)
+        assert checkpoints.best_step() == 3
+        assert checkpoints.metrics(3) == {"top1": 0.7, "loss": 1.0}
+    assert kept(tmp_path) == [3, 4, 5]
+    with Checkpoints(tmp_path, config) as checkpoints:
+        for step in range(6, 9):
+            save(checkpoints, step)
+        assert checkpoints.best_step() == 3
+        assert kept(tmp_path) == [3, 7, 8]
+        for step in range(9, 13):
+            save(checkpoints, step)
+        assert checkpoints.best_step() == 9, "of two equals the newer"
+    assert kept(tmp_path) == [9, 11, 12]
+
+
+def test_keeps_several_of_the_best(tmp_path: pathlib.Path) -> None:
+    with Checkpoints(tmp_path, CheckpointConfig(every_steps=1, keep_last=1, keep_best=2)) as all_:
+        for step, top1 in enumerate([0.1, 0.9, 0.3, 0.8, 0.2], start=1):
+            all_.save(step, {"weight": jnp.zeros(2)}, metrics={"top1": top1})
+    assert kept(tmp_path) == [2, 4, 5]
+
+
+@pytest.mark.parametrize("keep_best", [0, 1])
+def test_without_evaluations_only_the_last_are_kept(tmp_path: pathlib.Path, keep_best: int) -> None:
+    config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=keep_best)
+    with Checkpoints(tmp_path, config) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(step, {"weight": jnp.zeros(2)})
+        assert checkpoints.best_step() is None
+    assert kept(tmp_path) == [4, 5]
+
+
+def test_cut_back_forgets_what_came_after(tmp_path: pathlib.Path) -> None:
+    config = CheckpointConfig(every_steps=1, keep_last=5)
+    with Checkpoints(tmp_path, config) as checkpoints:
+        for step in range(1, 6):
+            checkpoints.save(step, {"weight": jnp.full(2, step)})
+        checkpoints.cut_back(3)
+        assert checkpoints.latest_step() == 3
+        assert checkpoints.save(4, {"weight": jnp.full(2, 40)})
+        np.testing.assert_array_equal(
+            checkpoints.restore({"weight": jnp.zeros(2, int)})["weight"], 40
+        )
+    assert kept(tmp_path) == [1, 2, 3, 4]
+
+
+def test_restores_parts(tmp_path: pathlib.Path) -> None:
+    state = make_state(1)
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        checkpoints.save(1, state)
+    with Checkpoints(tmp_path, None) as checkpoints:
+        like = make_state(2)
+        parts = checkpoints.restore_parts({"params": like.params, "ema": like.ema})
+        assert_same(parts, {"params": state.params, "ema": state.ema})
+        with pytest.raises(CheckpointError, match="head/kernel: absent in the checkpoint"):
+            checkpoints.restore_parts({"head": {"kernel": jnp.zeros(3)}})
+
+
+def test_errors_name_the_directory(tmp_path: pathlib.Path) -> None:
+    directory = tmp_path / "checkpoints"
+    with Checkpoints(directory, None) as checkpoints:
+        assert checkpoints.latest_step() is None
+        assert checkpoints.best_step() is None
+        with pytest.raises(CheckpointError, match=f"no checkpoint in {directory}"):
+            checkpoints.restore(make_state())
+        with pytest.raises(CheckpointError, match="reading only"):
+            checkpoints.save(1, make_state())
+    assert not directory.exists()
+    with Checkpoints(directory, EVERY_STEP) as checkpoints:
+        checkpoints.save(1, make_state())
+        with pytest.raises(
+            CheckpointError, match=r"no checkpoint of step 3 in .*; there are \[1\]"
+        ):
+            checkpoints.restore(make_state(), 3)
+        with pytest.raises(CheckpointError) as caught:
+            checkpoints.restore(make_state(width=16))
+        message = str(caught.value)
+        assert str(directory / "1") in message
+        assert "params/stem/bias: float32[8] in the checkpoint, float32[16] now" in message, message
+        assert message.endswith("and 4 more")
+        with pytest.raises(CheckpointError, match=r"ema/stem/bias: .*, absent now"):
+            checkpoints.restore(make_state(ema=False))
+
+
+RESTORE_ON_ONE_DEVICE = """
+    import sys
+    import jax, numpy as np
+    import jax.numpy as jnp
+    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.outputs.checkpoints import Checkpoints
+
+    assert jax.device_count() == 1
+    like = {"sharded": jnp.zeros(16), "replicated": jax.ShapeDtypeStruct((3,), jnp.int32)}
+    with Checkpoints(sys.argv[1], CheckpointConfig(every_steps=1)) as checkpoints:
+        state = checkpoints.restore(like)
+        np.testing.assert_array_equal(state["sharded"], np.arange(16))
+        np.testing.assert_array_equal(state["replicated"], np.arange(3))
+        checkpoints.save(2, state)
+"""
+
+
+def test_from_eight_devices_to_one_and_back(
+    tmp_path: pathlib.Path, mesh: jax.sharding.Mesh
+) -> None:
+    shardings = {
+        "sharded": NamedSharding(mesh, PartitionSpec("data")),
+        "replicated": NamedSharding(mesh, PartitionSpec()),
+    }
+    state = jax.device_put({"sharded": jnp.arange(16.0), "replicated": jnp.arange(3)}, shardings)
+    train_step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        checkpoints.save(1, state)
+        like = jax.tree.map(jnp.zeros_like, state)
+        for _ in range(4):
+            state = train_step(state)
+    script = [sys.executable, "-c", textwrap.dedent(RESTORE_ON_ONE_DEVICE), str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run(script, env=environment, check=True, timeout=120)
+    with Checkpoints(tmp_path, None) as checkpoints:
+        assert checkpoints.latest_step() == 2
+        restored = checkpoints.restore(like)
+        for name, first in (("sharded", np.arange(16)), ("replicated", np.arange(3))):
+            assert restored[name].sharding == shardings[name]
+            np.testing.assert_array_equal(restored[name], first)
+
+
+SAVE_FOREVER = """
+    import itertools, sys
+    import jax.numpy as jnp
+    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.outputs.checkpoints import Checkpoints
+
+    config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=1)
+    with Checkpoints(sys.argv[1], config) as checkpoints:
+        first = (checkpoints.latest_step() or 0) + 1
+        for step in itertools.count(first):
+            state = {str(i): jnp.full((500, 500), step) for i in range(8)}
+            checkpoints.save(step, state, metrics={"top1": 1 / step}, extra={"step": step})
+            print(step, flush=True)
+"""
+
+
+def test_a_kill_amid_saving_leaves_whole_checkpoints(tmp_path: pathlib.Path) -> None:
+    like = {str(i): jnp.zeros((500, 500), jnp.int32) for i in range(8)}
+    command = [sys.executable, "-c", textwrap.dedent(SAVE_FOREVER), str(tmp_path)]
+    for delay in (0.0, 0.013):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            started = max(int(process.stdout.readline()) for _ in range(5))
+            time.sleep(delay)
+            process.kill()
+            started = max([started, *map(int, process.stdout.read().split())])
+        assert process.returncode == -signal.SIGKILL
+
+        with Checkpoints(tmp_path, None) as checkpoints:
+            latest = checkpoints.latest_step()
+            assert latest is not None
+            # Saving a step begins only when the step before it is on disk.
+            assert latest in (started - 1, started, started + 1)
+            for step in {latest, checkpoints.best_step()}:
+                state = checkpoints.restore(like, step)
+                assert all(bool((leaf == step).all()) for leaf in state.values())
+                assert checkpoints.extra(step) == {"step": step}
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        assert checkpoints.best_step() == 1
+        checkpoints.save(10_000, like)
+    assert kept(tmp_path)[-1] == 10_000, "what the killed processes left is cleaned up"
+
+
+def test_reading_leaves_unfinished_checkpoints_of_a_running_process_alone(
+    tmp_path: pathlib.Path,
+) -> None:
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        checkpoints.save(1, make_state())
+    unfinished = tmp_path / "2.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "data").write_text("half")
+    with Checkpoints(tmp_path, None) as checkpoints:
+        assert checkpoints.latest_step() == 1
+    assert unfinished.exists()
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        assert checkpoints.latest_step() == 1
+        checkpoints.save(2, make_state(2))
+        assert_same(checkpoints.restore(make_state()), make_state(2))
+    assert kept(tmp_path) == [1, 2]

@@ -1,0 +1,127 @@
+"""A working directory belongs to one run."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import textwrap
+from typing import Any
+
+import pytest
+
+from effnetv2_jax import progressive
+from effnetv2_jax.experiment import CheckpointConfig, DataConfig, Experiment
+from effnetv2_jax.outputs.workdir import (
+    WorkdirError,
+    open_workdir,
+    read_class_names,
+    read_config,
+)
+
+CLASSES = ("glass", "metal", "paper")
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    stages = progressive.linear(2, image_size=(128, 160))
+    return dataclasses.asdict(Experiment(stages=stages, **changes))
+
+
+def test_first_start_writes_config_and_classes(tmp_path: pathlib.Path) -> None:
+    workdir = open_workdir(tmp_path / "runs" / "first", config(), CLASSES)
+    text = (workdir / "config.json").read_text()
+    assert json.loads(text)["batch_size"] == 4096
+    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+    assert json.loads((workdir / "classes.json").read_text()) == list(CLASSES)
+    assert sorted(path.name for path in workdir.iterdir()) == ["classes.json", "config.json"]
+    assert read_class_names(workdir) == CLASSES
+    assert read_config(workdir)["data"]["crop_area"] == [0.05, 1.0]
+
+
+def test_later_starts_may_change_only_what_does_not_alter_the_training(
+    tmp_path: pathlib.Path,
+) -> None:
+    open_workdir(tmp_path, config(), CLASSES)
+    before = (tmp_path / "config.json").read_bytes()
+    open_workdir(tmp_path, config(), CLASSES)
+    moved = config(data=DataConfig(path="/elsewhere"), checkpoint=CheckpointConfig(every_steps=7))
+    open_workdir(tmp_path, moved, CLASSES)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+    with pytest.raises(WorkdirError) as caught:
+        open_workdir(tmp_path, config(seed=3, epochs=10.0), CLASSES)
+    message = str(caught.value)
+    assert str(tmp_path) in message
+    assert "seed: 0 -> 3" in message
+    assert "epochs: 350.0 -> 10.0" in message
+    assert "--workdir" in message
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (("glass", "paper", "metal"), "class 1: 'metal' -> 'paper'"),
+        (("glass", "metal"), "3 -> 2 classes"),
+    ],
+)
+def test_other_classes_are_an_error(
+    tmp_path: pathlib.Path, classes: tuple[str, ...], message: str
+) -> None:
+    open_workdir(tmp_path, config(), CLASSES)
+    with pytest.raises(WorkdirError, match=message):
+        open_workdir(tmp_path, config(), classes)
+
+
+def test_only_checks_when_told_not_to_write(tmp_path: pathlib.Path) -> None:
+    open_workdir(tmp_path / "new", config(), CLASSES, write=False)
+    assert not (tmp_path / "new").exists()
+    open_workdir(tmp_path, config(), CLASSES)
+    with pytest.raises(WorkdirError, match="seed"):
+        open_workdir(tmp_path, config(seed=1), CLASSES, write=False)
+
+
+def test_a_start_killed_between_the_two_files_is_completed(tmp_path: pathlib.Path) -> None:
+    open_workdir(tmp_path, config(), CLASSES)
+    (tmp_path / "config.json").unlink()
+    open_workdir(tmp_path, config(seed=1), CLASSES)
+    assert read_config(tmp_path)["seed"] == 1
+
+
+def test_a_file_in_the_way(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(WorkdirError, match=rf"cannot use {path} as working directory"):
+            open_workdir(path, config(), CLASSES)
+
+
+UNPRIVILEGED = """
+    import os, sys
+    from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
+    if os.getuid() == 0:
+        os.setuid(65534)
+    try:
+        open_workdir(sys.argv[1], {"seed": 0}, ["a"])
+    except WorkdirError as error:
+        print(error)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_an_unwritable_directory(tmp_path: pathlib.Path) -> None:
+    unwritable = tmp_path / "unwritable"
+    unwritable.mkdir(mode=0o555)
+    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        parent.chmod(0o755)
+    command = [sys.executable, "-c", textwrap.dedent(UNPRIVILEGED), str(unwritable)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert f"cannot use {unwritable} as working directory" in done.stdout
+    assert "Permission denied" in done.stdout
+
+
+def test_files_that_are_missing_or_broken(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(WorkdirError, match=r"config\.json is missing"):
+        read_config(tmp_path)
+    (tmp_path / "classes.json").write_text('["glass", "me')
+    with pytest.raises(WorkdirError, match=r"classes\.json is not valid JSON"):
+        read_class_names(tmp_path)

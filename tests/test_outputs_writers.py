@@ -1,0 +1,274 @@
+"""Metrics files: every finished line survives, and a run that goes back leaves no doubles."""
+
+import io
+import json
+import math
+import pathlib
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import fsspec
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
+from tensorboardX.proto import event_pb2
+
+from effnetv2_jax.experiment import LogConfig
+from effnetv2_jax.outputs.progress import Progress, Status, clock
+from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
+from effnetv2_jax.outputs.writers import MetricsLog, Writers
+
+JSONL = LogConfig(tensorboard=False)
+
+
+def refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def lines(path: pathlib.Path) -> list[dict[str, Any]]:
+    return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+
+
+def test_lines_are_strict_json_with_exact_numbers(tmp_path: pathlib.Path) -> None:
+    log = MetricsLog(tmp_path / "metrics.jsonl", step=0)
+    log.write(1, loss=0.1 + 0.2, float32=np.float32(0.1), jax=jnp.float32(1.5), count=np.int64(3))
+    log.write(np.int64(2), loss=math.nan, norm=jnp.float32(math.inf), low=-math.inf)
+    first, second = lines(tmp_path / "metrics.jsonl")
+    assert first == {
+        "step": 1,
+        "loss": 0.30000000000000004,
+        "float32": float(np.float32(0.1)),
+        "jax": 1.5,
+        "count": 3,
+    }
+    assert second == {"step": 2, "loss": None, "norm": None, "low": None}
+    log.close()
+
+
+def test_continuing_drops_later_lines_and_a_torn_one(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "a": 1}\n{"step": 20, "a": 2}\n{"step": 30, "a": 3}\n{"step": 4')
+    log = MetricsLog(path, step=20)
+    log.write(25, a=5)
+    log.write(30, a=6)
+    log.cut_back(25)
+    log.write(30, a=7)
+    log.close()
+    assert [(line["step"], line["a"]) for line in lines(path)] == [
+        (10, 1),
+        (20, 2),
+        (25, 5),
+        (30, 7),
+    ]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_starting_over_forgets_a_run_killed_before_its_first_checkpoint(
+    tmp_path: pathlib.Path,
+) -> None:
+    with Writers(tmp_path, JSONL, step=0) as writers:
+        writers.write(5, "train", {"loss": 1.0})
+    with Writers(tmp_path, JSONL, step=0) as writers:
+        writers.write(7, "train", {"loss": 2.0})
+    assert lines(tmp_path / "metrics.jsonl") == [{"step": 7, "train/loss": 2.0}]
+
+
+WRITE_FOREVER = """
+    import itertools, pathlib, sys
+    from effnetv2_jax.outputs.writers import MetricsLog
+
+    log = MetricsLog(pathlib.Path(sys.argv[1]), step=0)
+    for step in itertools.count(1):
+        log.write(step, loss=1 / step)
+        print(step, flush=True)
+"""
+
+
+def test_a_kill_loses_no_finished_line(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    command = [sys.executable, "-c", textwrap.dedent(WRITE_FOREVER), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for _ in range(50):
+            process.stdout.readline()
+        process.kill()
+        finished = max([50, *map(int, process.stdout.read().split())])
+    MetricsLog(path, step=finished).close()
+    assert [line["step"] for line in lines(path)] == list(range(1, finished + 1))
+
+
+def shown_by_tensorboard(directory: pathlib.Path) -> dict[str, dict[int, float]]:
+    """Reads event files as TensorBoard does: a session's start purges what it repeats."""
+    shown: dict[str, dict[int, float]] = {}
+    for file in sorted(directory.iterdir()):
+        data = io.BytesIO(file.read_bytes())
+        while header := data.read(12):
+            event = event_pb2.Event.FromString(data.read(int.from_bytes(header[:8], "little")))
+            data.read(4)
+            if event.HasField("session_log"):
+                assert event.session_log.status == event_pb2.SessionLog.START
+                for name, points in shown.items():
+                    shown[name] = {s: v for s, v in points.items() if s < event.step}
+            for value in event.summary.value:
+                points = shown.setdefault(value.tag, {})
+                assert event.step not in points, "the curve is doubled"
+                points[event.step] = value.simple_value
+    return shown
+
+
+def test_tensorboard_shows_each_step_once(tmp_path: pathlib.Path) -> None:
+    with Writers(tmp_path, LogConfig(), step=0) as writers:
+        for step in (1, 2, 3):
+            writers.write(step, "train", {"loss": float(step)})
+        writers.write(3, "eval", {"top1": jnp.float32(0.5), "ema_top1": 0.25})
+    with Writers(tmp_path, LogConfig(), step=2) as writers:
+        writers.write(3, "train", {"loss": 30.0})
+        writers.cut_back(2)
+        writers.write(3, "train", {"loss": 300.0})
+        writers.write(4, "train", {"loss": 400.0})
+    assert shown_by_tensorboard(tmp_path / "tensorboard") == {
+        "train/loss": {1: 1.0, 2: 2.0, 3: 300.0, 4: 400.0},
+        "eval/top1": {},
+        "eval/ema_top1": {},
+    }
+    assert lines(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "train/loss": 1.0},
+        {"step": 2, "train/loss": 2.0},
+        {"step": 3, "train/loss": 300.0},
+        {"step": 4, "train/loss": 400.0},
+    ]
+
+
+def test_without_tensorboard_and_disabled(tmp_path: pathlib.Path) -> None:
+    with Writers(tmp_path / "quiet", LogConfig(), step=0, enabled=False) as writers:
+        writers.write(1, "train", {"loss": 1.0})
+        writers.flush()
+        writers.cut_back(0)
+    assert not (tmp_path / "quiet").exists()
+    with Writers(tmp_path, JSONL, step=0) as writers:
+        writers.write(1, "train", {"loss": 1.0})
+        assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_metrics_are_scalars(tmp_path: pathlib.Path) -> None:
+    with Writers(tmp_path, JSONL, step=0) as writers, pytest.raises((TypeError, ValueError)):
+        writers.write(1, "train", {"loss": jnp.zeros(2)})
+
+
+class ObjectStore(MemoryFileSystem):
+    """A remote file system within the process."""
+
+    protocol = "s3"
+    store: ClassVar[dict[str, Any]] = {}
+
+
+@pytest.fixture
+def remote() -> Iterator[epath.Path]:
+    fsspec.register_implementation("s3", ObjectStore, clobber=True)
+    yield epath.Path("s3://bucket/run")
+    ObjectStore.store.clear()
+
+
+def test_a_remote_directory_gets_whole_files(remote: epath.Path) -> None:
+    with Writers(remote, LogConfig(), step=0) as writers:
+        writers.write(1, "train", {"loss": 1.0})
+        writers.write(2, "train", {"loss": 2.0})
+        writers.flush()
+        assert len((remote / "metrics.jsonl").read_text().splitlines()) == 2
+    with Writers(remote, LogConfig(), step=1) as writers:
+        writers.write(3, "train", {"loss": 3.0})
+    text = (remote / "metrics.jsonl").read_text()
+    assert [json.loads(line)["step"] for line in text.splitlines()] == [1, 3]
+    assert len(list((remote / "tensorboard").iterdir())) == 2
+
+
+def test_a_remote_workdir(remote: epath.Path) -> None:
+    for _ in range(2):
+        open_workdir(remote, {"seed": 0}, ["glass"])
+    with pytest.raises(WorkdirError, match="seed: 0 -> 1"):
+        open_workdir(remote, {"seed": 1}, ["glass"])
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+STATUS = Status(
+    step=50,
+    total_steps=1000,
+    stage=0,
+    num_stages=4,
+    image_size=128,
+    images_per_second=1234.5,
+    loss=1.23456,
+    learning_rate=0.016,
+    seconds_left=3725.0,
+)
+
+
+def test_progress_elsewhere_is_plain_lines() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream=stream)
+    progress.show(STATUS)
+    progress.message("eval: top1 0.5")
+    progress.close()
+    assert stream.getvalue() == (
+        "stage 1/4 128 px | step 50/1000 | 1234 images/s"
+        " | loss 1.2346 | lr 1.60e-02 | ETA 1:02:05\n"
+        "eval: top1 0.5\n"
+    )
+
+
+def screen(written: str) -> list[str]:
+    """What a terminal shows: a carriage return starts to overwrite its line."""
+    shown = []
+    for line in written.split("\n"):
+        cells = ""
+        for part in line.split("\r"):
+            cells = part + cells[len(part) :]
+        shown.append(cells.rstrip())
+    return shown
+
+
+def test_progress_on_a_terminal_overwrites_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    stream = Terminal()
+    progress = Progress(stream=stream)
+    longer = Status(**{**vars(STATUS), "learning_rate": 0.5, "total_steps": 10_000_000})
+    for status in (longer, STATUS):
+        progress.show(status)
+    assert screen(stream.getvalue()) == [str(STATUS)]
+    progress.message("saved")
+    progress.show(STATUS)
+    progress.close()
+    assert screen(stream.getvalue()) == ["saved", str(STATUS), ""]
+
+
+def test_progress_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    Progress(stream=stream).show(STATUS)
+    assert screen(stream.getvalue()) == [str(STATUS)[:39].rstrip()]
+
+
+def test_progress_disabled() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream=stream, enabled=False)
+    progress.show(STATUS)
+    progress.message("saved")
+    progress.close()
+    assert stream.getvalue() == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0:00:00"), (59.6, "0:01:00"), (3599.4, "0:59:59"), (360_000, "100:00:00")],
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
