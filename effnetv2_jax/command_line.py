@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         match = re.match(r"--?config\.([^=]+)(?:=(.*)|$)", argument)
         if match:
             _check_field(config, match[1])
-        if match and match[2] in ("None", "none"):
+        if match and match[2] == "None":
             emptied.append(match[1])
         else:
             others.append(argument)

@@ -85,8 +85,8 @@ class DataConfig:
     prefetch_batches: int = 4
     """Batches decoded ahead of the device."""
     max_unreadable: int = 100
-    """Unreadable pictures are named, counted and replaced by the next one; one more than this
-    stops the run."""
+    """Unreadable pictures are named, counted and replaced by the next one (in evaluation: left
+    out); one more than this in a process stops the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

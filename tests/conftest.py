@@ -25,9 +25,9 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "parity: compares with another library; skipped where that is not installed"
     )
     jax.config.update("jax_num_cpu_devices", DEVICES)
-    if not jax.config.jax_compilation_cache_dir:  # $JAX_COMPILATION_CACHE_DIR comes first
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

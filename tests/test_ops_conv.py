@@ -1,5 +1,6 @@
 """conv2d, whatever it is lowered to, against XLA's own convolution."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -58,7 +59,7 @@ class Case(NamedTuple):
 def derivatives(conv: Conv, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> list[np.ndarray]:
     """Output, both gradients, and the derivative along the inputs themselves, as float64."""
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
     def compute(x: jax.Array, kernel: jax.Array, dy: jax.Array) -> tuple[jax.Array, ...]:
         y, pull_back = jax.vjp(conv, x, kernel)
         _, forward = jax.jvp(conv, (x, kernel), (jnp.ones_like(x), kernel))
@@ -90,30 +91,41 @@ cases = st.builds(
 kinds = pytest.mark.parametrize(
     "case",
     [
-        Case(kind, kernel, stride, height, width)
-        for kind, kernel in [("depthwise", 3), ("depthwise", 5), ("dense", 1), ("dense", 3)]
-        for stride, height, width in [(1, 8, 7), (2, 8, 7), (2, 7, 8)]
+        Case("depthwise", kernel=3),
+        Case("depthwise", kernel=3, stride=2),
+        Case("depthwise", kernel=5, stride=2),
+        Case("dense", kernel=1),
+        Case("dense", kernel=1, stride=2),
+        Case("dense", kernel=3, stride=2),
     ],
-    ids=lambda case: f"{case.kind}-{case.kernel}-s{case.stride}-{case.height}x{case.width}",
+    ids=lambda case: f"{case.kind}-{case.kernel}-stride{case.stride}",
 )
 
 
 @pytest.mark.usefixtures("x64")
 @given(case=cases, seed=st.integers(0, 99))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None, derandomize=True)
 def test_conv_and_derivatives_are_xlas_in_float64(case: Case, seed: int) -> None:
     assert_same(case, "float64", 1e-12, seed)
 
 
 @kinds
 def test_conv_and_derivatives_are_xlas_in_float32(case: Case) -> None:
-    assert_same(case, "float32", 2e-6)
+    assert_same(case, "float32", 1e-6)
 
 
 @kinds
 def test_conv_and_derivatives_are_xlas_in_bfloat16(case: Case) -> None:
-    """Half a unit in bfloat16's last place is 2e-3; sums of up to 112 terms may gather a few."""
-    assert_same(case, "bfloat16", 1.6e-2)
+    assert_same(case, "bfloat16", 2**-7)  # one unit in the last place
+
+
+def test_bfloat16_gradients_keep_their_digits_over_many_pixels() -> None:
+    case = Case("depthwise", height=64, width=64, inputs=8)
+    arrays = [jnp.abs(array) for array in case.arrays("bfloat16")]  # nothing cancels in the sums
+    results = derivatives(case.ours, *arrays)
+    references = derivatives(case.xla, *(array.astype(jnp.float32) for array in arrays))
+    for result, reference in zip(results, references, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=2**-7)
 
 
 @kinds

@@ -2,11 +2,13 @@
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from typing import Any
 
 import flax.struct
 import jax
@@ -50,8 +52,8 @@ def make_state(seed: int = 0, *, width: int = 8, ema: bool = True) -> State:
     )
 
 
-def assert_same(actual: State, expected: State) -> None:
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+def assert_same(actual: Any, expected: Any) -> None:
+    assert str(jax.tree.structure(actual)) == str(jax.tree.structure(expected))
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected)):
         assert isinstance(a, jax.Array)
         assert a.dtype == b.dtype
@@ -70,6 +72,14 @@ def test_restores_what_was_saved(tmp_path: pathlib.Path, ema: bool) -> None:
         assert_same(checkpoints.restore(abstract), state)
         assert checkpoints.extra() == {"rolled_back": [[5, 1]]}
         assert checkpoints.metrics() == {}
+
+
+def test_a_relative_directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Checkpoints("run/checkpoints", EVERY_STEP) as checkpoints:
+        checkpoints.save(1, make_state(1))
+        assert_same(checkpoints.restore(make_state()), make_state(1))
+    assert kept(tmp_path / "run" / "checkpoints") == [1]
 
 
 def test_saves_when_due_or_forced_and_once(tmp_path: pathlib.Path) -> None:
@@ -277,12 +287,29 @@ def test_a_kill_amid_saving_leaves_whole_checkpoints(tmp_path: pathlib.Path) -> 
             assert latest in (started - 1, started, started + 1)
             for step in {latest, checkpoints.best_step()}:
                 state = checkpoints.restore(like, step)
-                assert all(bool((leaf == step).all()) for leaf in state.values())
+                assert all(np.all(leaf == step) for leaf in state.values())
                 assert checkpoints.extra(step) == {"step": step}
     with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
         assert checkpoints.best_step() == 1
         checkpoints.save(10_000, like)
     assert kept(tmp_path)[-1] == 10_000, "what the killed processes left is cleaned up"
+
+
+@pytest.mark.parametrize("lost", ["state", "state/_METADATA", "state/d"])
+def test_a_damaged_checkpoint_is_named(tmp_path: pathlib.Path, lost: str) -> None:
+    state = {"weight": jnp.zeros(2)}
+    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+        for step in (1, 2):
+            checkpoints.save(step, state)
+    path = tmp_path / "2" / lost
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    with Checkpoints(tmp_path, None) as checkpoints:
+        with pytest.raises(CheckpointError, match=rf"{tmp_path / '2'} cannot be read"):
+            checkpoints.restore(state)
+        assert_same(checkpoints.restore(state, 1), state)
 
 
 def test_reading_leaves_unfinished_checkpoints_of_a_running_process_alone(

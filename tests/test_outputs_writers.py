@@ -37,7 +37,7 @@ def lines(path: pathlib.Path) -> list[dict[str, Any]]:
 def test_lines_are_strict_json_with_exact_numbers(tmp_path: pathlib.Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     log.write(1, loss=0.1 + 0.2, float32=np.float32(0.1), jax=jnp.float32(1.5), count=np.int64(3))
-    log.write(np.int64(2), loss=math.nan, norm=jnp.float32(math.inf), low=-math.inf)
+    log.write(2, loss=math.nan, norm=jnp.float32(math.inf), low=-math.inf)
     first, second = lines(tmp_path / "metrics.jsonl")
     assert first == {
         "step": 1,
@@ -153,6 +153,15 @@ def test_without_tensorboard_and_disabled(tmp_path: pathlib.Path) -> None:
     with Writers(tmp_path, JSONL, step=0) as writers:
         writers.write(1, "train", {"loss": 1.0})
         assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
+
+
+def test_notes_go_into_the_log_alone(tmp_path: pathlib.Path) -> None:
+    with Writers(tmp_path, LogConfig(), step=0) as writers:
+        writers.write(1, "eval", {"top1": 0.5}, params_sha256="ab")
+    assert lines(tmp_path / "metrics.jsonl") == [
+        {"step": 1, "eval/top1": 0.5, "params_sha256": "ab"}
+    ]
+    assert shown_by_tensorboard(tmp_path / "tensorboard") == {"eval/top1": {1: 0.5}}
 
 
 def test_metrics_are_scalars(tmp_path: pathlib.Path) -> None:

@@ -36,6 +36,8 @@ def augment_batch(
     Returns:
       uint8 [B, H, W, 3].
     """
+    if policy not in ("randaugment", "none"):
+        raise ValueError(f"{policy!r} is neither 'randaugment' nor 'none'")
 
     def augment(key: Array, image: Array) -> Array:
         flip_key, policy_key = jax.random.split(key)

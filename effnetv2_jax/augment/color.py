@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from effnetv2_jax.augment import products
+
 LEVELS = 256
 
 
@@ -22,7 +24,7 @@ def histogram(image: Array) -> Array:
     Returns:
       int32 [256, 3]: how many pixels have each grey level, per channel.
     """
-    return jax.lax.platform_dependent(image, tpu=_histogram_by_comparison, default=_histogram)
+    return jax.lax.platform_dependent(image, tpu=products.histogram, default=_histogram)
 
 
 def _histogram(image: Array) -> Array:
@@ -31,12 +33,6 @@ def _histogram(image: Array) -> Array:
     counts = jnp.zeros(LEVELS * channels, jnp.int32)
     counts = counts.at[slots.reshape(-1)].add(1, mode="promise_in_bounds")
     return counts.reshape(LEVELS, channels)
-
-
-def _histogram_by_comparison(image: Array) -> Array:
-    # A TPU scatters one element after another; comparisons fuse into the sum and stay on chip.
-    levels = jnp.arange(LEVELS, dtype=jnp.uint8)[:, None, None, None]
-    return jnp.sum(image[None] == levels, axis=(1, 2), dtype=jnp.int32)
 
 
 def look_up(image: Array, table: Array) -> Array:
@@ -50,7 +46,7 @@ def look_up(image: Array, table: Array) -> Array:
       uint8 [H, W, 3].
     """
     return jax.lax.platform_dependent(
-        image, table.astype(jnp.uint8), tpu=_look_up_by_comparison, default=_look_up
+        image, table.astype(jnp.uint8), tpu=products.look_up, default=_look_up
     )
 
 
@@ -58,12 +54,6 @@ def _look_up(image: Array, table: Array) -> Array:
     channels = image.shape[-1]
     slots = image.astype(jnp.int32) * channels + jnp.arange(channels, dtype=jnp.int32)
     return table.reshape(-1).at[slots].get(mode="promise_in_bounds")
-
-
-def _look_up_by_comparison(image: Array, table: Array) -> Array:
-    levels = jnp.arange(LEVELS, dtype=jnp.uint8)[:, None, None, None]
-    chosen = jnp.where(image[None] == levels, table[:, None, None, :].astype(jnp.int32), 0)
-    return jnp.sum(chosen, axis=0).astype(jnp.uint8)
 
 
 def identity_table() -> Array:
@@ -189,13 +179,13 @@ def smooth(image: Array) -> Array:
       uint8 [H, W, 3].
     """
     height, width, _ = image.shape
-    pixels = image.astype(jnp.int32)
-    add = jax.lax.add
-    columns = jax.lax.reduce_window(pixels, 0, add, (3, 1, 1), (1, 1, 1), "VALID")
-    squares = jax.lax.reduce_window(columns, 0, add, (1, 3, 1), (1, 1, 1), "VALID")
+    # 16 bits hold 26 times the largest grey level, and halve what a TPU moves.
+    pixels = image.astype(jnp.uint16)
+    zero, add = jnp.uint16(0), jax.lax.add
+    columns = jax.lax.reduce_window(pixels, zero, add, (3, 1, 1), (1, 1, 1), "VALID")
+    squares = jax.lax.reduce_window(columns, zero, add, (1, 3, 1), (1, 1, 1), "VALID")
     total = squares + 4 * pixels[1:-1, 1:-1]
-    # Unsigned, because rounding towards minus infinity costs a correction per pixel.
-    inner = ((2 * total + 13).astype(jnp.uint32) // 26).astype(jnp.uint8)
+    inner = ((2 * total + 13) // 26).astype(jnp.uint8)
     row = jnp.arange(height)[:, None, None]
     column = jnp.arange(width)[None, :, None]
     border = (row == 0) | (row == height - 1) | (column == 0) | (column == width - 1)

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from effnetv2_jax.augment import products
+
 FILL = 128
 
 _FRACTION_BITS = 16
@@ -45,31 +47,49 @@ def affine_matrix(
 
 
 def affine(image: Array, matrix: Array) -> Array:
-    """`Image.transform` with `AFFINE` and `NEAREST`: one gather of whole pixels.
+    """`Image.transform` with `AFFINE` and `NEAREST`.
 
     Pillow's 16.16 fixed-point arithmetic is repeated, so that ties fall on the same side.
 
     Args:
-      image: uint8 [H, W, 3], H and W below 8,192.
+      image: uint8 [H, W, 3], up to 2,048 pixels high and wide.
       matrix: float32 [2, 3], see `affine_matrix`; the identity returns the image bit for bit.
 
     Returns:
       uint8 [H, W, 3]; pixels from outside the image are 128.
     """
-    height, width, channels = image.shape
     centred = matrix[:, 2] + 0.5 * matrix[:, 0] + 0.5 * matrix[:, 1]
     start = _fixed_point(jnp.clip(centred, -_FARTHEST, _FARTHEST))
     step = _fixed_point(matrix[:, :2])
-    column = jnp.arange(width, dtype=jnp.int32)[None, :]
-    row = jnp.arange(height, dtype=jnp.int32)[:, None]
-    x = (start[0] + step[0, 0] * column + step[0, 1] * row) >> _FRACTION_BITS
-    y = (start[1] + step[1, 0] * column + step[1, 1] * row) >> _FRACTION_BITS
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return jax.lax.platform_dependent(
+        image, start, step, tpu=_affine_by_products, default=_affine_by_gather
+    )
+
+
+def _affine_by_gather(image: Array, start: Array, step: Array) -> Array:
+    height, width, channels = image.shape
+    x, y, inside = _sources(height, width, start, step)
     # A pixel of fill behind the last one spares a selection, which XLA would fuse into, and
     # repeat for, every use of the moved image.
     pixels = jnp.pad(image.reshape(-1, channels), ((0, 1), (0, 0)), constant_values=FILL)
     source = jnp.where(inside, y * width + x, height * width)
     return pixels.at[source].get(mode="promise_in_bounds")
+
+
+def _affine_by_products(image: Array, start: Array, step: Array) -> Array:
+    height, width, _ = image.shape
+    _, _, inside = _sources(height, width, start, step)
+    moved = products.affine_gather(image, start, step)
+    return jnp.where(inside[:, :, None], moved, jnp.uint8(FILL))
+
+
+def _sources(height: int, width: int, start: Array, step: Array) -> tuple[Array, Array, Array]:
+    """int32 [H, W], twice, and bool [H, W]: source column and row, and whether they exist."""
+    column = jnp.arange(width, dtype=jnp.int32)[None, :]
+    row = jnp.arange(height, dtype=jnp.int32)[:, None]
+    x = (start[0] + step[0, 0] * column + step[0, 1] * row) >> _FRACTION_BITS
+    y = (start[1] + step[1, 0] * column + step[1, 1] * row) >> _FRACTION_BITS
+    return x, y, (x >= 0) & (x < width) & (y >= 0) & (y < height)
 
 
 def _fixed_point(value: Array) -> Array:

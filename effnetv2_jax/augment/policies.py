@@ -58,6 +58,8 @@ def apply_operation(
     Returns:
       uint8 [H, W, 3].
     """
+    if name not in OPERATIONS:
+        raise ValueError(f"{name!r} is not one of {', '.join(OPERATIONS)}")
     height, width, _ = image.shape
     return apply_numbered(
         jnp.int32(OPERATIONS.index(name)),
@@ -114,8 +116,8 @@ def apply_numbered(
         return jnp.where(number == OPERATIONS.index(name), value, otherwise)
 
     height, width, _ = image.shape
-    level = jnp.float32(level)
-    signed = level * jnp.float32(sign)
+    level = jnp.asarray(level, jnp.float32)
+    signed = level * jnp.asarray(sign, jnp.float32)
 
     matrix = geometry.affine_matrix(
         height,
@@ -148,7 +150,7 @@ def apply_numbered(
     degenerate = when("Color", color.grey(image), when("Contrast", mean, 0))
     degenerate = when("Sharpness", color.smooth(image), degenerate)
     enhancing = (number >= OPERATIONS.index("Color")) & (number <= OPERATIONS.index("Sharpness"))
-    factor = jnp.where(enhancing, level * 1.8 / 10 + 0.1, 1.0)
+    factor = jnp.where(enhancing, 0.18 * level + 0.1, 1.0)
 
     half_side = when("Cutout", _truncated(level, cutout_const), 0)
     hidden = geometry.square_mask(height, width, centre, half_side)
@@ -184,17 +186,35 @@ def randaugment(
     Returns:
       uint8 [H, W, 3].
     """
-    height, width, _ = image.shape
     for layer_key in jax.random.split(key, layers):
-        number_key, sign_key, centre_key = jax.random.split(layer_key, 3)
+        number, sign, centre = draw(layer_key, *image.shape[:2])
         image = apply_numbered(
-            jax.random.randint(number_key, (), 0, len(OPERATIONS), jnp.int32),
+            number,
             image,
             magnitude,
-            sign=jax.random.rademacher(sign_key, (), jnp.float32),
-            centre=geometry.random_pixel(centre_key, height, width),
+            sign=sign,
+            centre=centre,
             contrast_fault=contrast_fault,
             translate_const=translate_const,
             cutout_const=cutout_const,
         )
     return image
+
+
+def draw(key: Array, height: int, width: int) -> tuple[Array, Array, Array]:
+    """Draws what is random in a layer, each uniformly.
+
+    Args:
+      key: PRNG key of the layer.
+      height, width: of the image.
+
+    Returns:
+      The operation's number (int32), the sign (float32, 1 or -1), and the row and column of
+      Cutout's centre (int32 [2]).
+    """
+    number_key, sign_key, centre_key = jax.random.split(key, 3)
+    return (
+        jax.random.randint(number_key, (), 0, len(OPERATIONS), jnp.int32),
+        jax.random.rademacher(sign_key, (), jnp.float32),
+        geometry.random_pixel(centre_key, height, width),
+    )

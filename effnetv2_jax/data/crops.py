@@ -96,8 +96,6 @@ def _tensorflow_box(
         ratio = aspect[0] + (aspect[1] - aspect[0]) * rng.random()
         low = round(math.sqrt(smallest / ratio))
         high = min(round(math.sqrt(largest / ratio)), int((width + 0.5) / ratio), height)
-        if round(high * ratio) > width:
-            high -= 1
         rows = low + _below(rng, high - low + 1) if low < high else high
         columns = round(rows * ratio)
         # Rounding may leave the limits by less than a row.

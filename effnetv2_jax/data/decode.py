@@ -90,7 +90,7 @@ def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
     except Exception as error:
         # Damaged files make Pillow's readers raise nearly anything (SyntaxError, struct.error,
         # zlib.error, IndexError, ...), and one of them must not stop a run.
-        raise DecodeError(f"it is damaged: {error}") from error
+        raise DecodeError(f"it cannot be decoded: {error}") from error
 
 
 def _to_rgb(image: Image.Image) -> Pixels:

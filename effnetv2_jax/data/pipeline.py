@@ -74,7 +74,7 @@ def train_batches(
     process_count: int = 1,
     unreadable: Unreadable | None = None,
 ) -> Generator[Batch, None, None]:
-    """This process's part of a stage's training batches, endless.
+    """Iterates over this process's part of a stage's training batches, without end.
 
     The order is an endless row of epochs, each a permutation of its own. Process i of P gets rows
     i * B / P to (i + 1) * B / P - 1 of every batch of B examples. An unreadable picture is
@@ -112,7 +112,7 @@ def train_batches(
             data.crop, height, width, area=data.crop_area, aspect=data.crop_aspect, rng=rng
         )
         image = resize_box(pixels, box, image_size, data.interpolation)
-        return {"image": image, "label": np.int32(label)}
+        return {"image": image, "label": np.array(label, np.int32)}
 
     return _batches(example, rows, sys.maxsize // batch_size, data)
 
@@ -126,7 +126,7 @@ def eval_batches(
     process_count: int = 1,
     unreadable: Unreadable | None = None,
 ) -> Generator[Batch, None, None]:
-    """This process's part of the evaluation batches, every example once, in the source's order.
+    """Iterates over this process's part of the evaluation: every example once, in order.
 
     Every process gets the same number of batches. Padding after the last example, and pictures
     that cannot be read, are black, have label 0 and are masked.
@@ -148,10 +148,10 @@ def eval_batches(
     size, batch_size = evaluation.image_size, evaluation.batch_size
     rows = _rows(batch_size, process_index, process_count, "evaluation.batch_size")
     reader = _Reader(source, data, unreadable)
-    masked = {
+    masked: Batch = {
         "image": np.zeros((size, size, 3), np.uint8),
-        "label": np.int32(0),
-        "mask": np.False_,
+        "label": np.array(0, np.int32),
+        "mask": np.array(False),
     }
 
     def example(batch: int, row: int) -> Batch:
@@ -163,7 +163,11 @@ def eval_batches(
         height, width, _ = pixels.shape
         box = eval_box(evaluation.resize, height, width, size)
         image = resize_box(pixels, box, size, data.interpolation)
-        return {"image": image, "label": np.int32(label), "mask": np.True_}
+        return {
+            "image": image,
+            "label": np.array(label, np.int32),
+            "mask": np.array(True),
+        }
 
     return _batches(example, rows, -(-len(source) // batch_size), data)
 

@@ -11,7 +11,11 @@ from effnetv2_jax.models.layers import BatchNorm, ConvNorm, SqueezeExcite, stoch
 
 
 class Block(nn.Module):
-    """What both blocks have: their sizes, and a residual connection where shapes allow it."""
+    """What both blocks have.
+
+    They are called on `[B, H, W, C]`, with `train` for batch statistics, and with bool `[B]` of the
+    examples that stochastic depth keeps, None to keep all.
+    """
 
     kernel_size: int
     stride: int
@@ -19,7 +23,7 @@ class Block(nn.Module):
     outputs: int
     se_ratio: float = 0.0
     drop_rate: float = 0.0
-    """Probability that an example skips the block in training (stochastic depth)."""
+    """Stochastic depth's probability that an example skips the block."""
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -34,19 +38,20 @@ class Block(nn.Module):
             **options,
         )
 
-    def residual(self, y: jax.Array, x: jax.Array, *, train: bool) -> jax.Array:
+    def residual(self, y: jax.Array, x: jax.Array, kept: jax.Array | None) -> jax.Array:
+        """Adds the block's input where shapes allow it, to `y` or to what stochastic depth left."""
         if self.stride != 1 or x.shape[-1] != self.outputs:
             return y
-        if train and self.drop_rate > 0:
-            y = stochastic_depth(y, self.drop_rate, self.make_rng("dropout"))
-        return x + y
+        return x + (y if kept is None else stochastic_depth(y, kept, self.drop_rate))
 
 
 class MBConv(Block):
     """1x1 expand, depthwise, squeeze-and-excitation, 1x1 project."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, train: bool, kept: jax.Array | None = None
+    ) -> jax.Array:
         inputs = x.shape[-1]
         hidden = inputs * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
@@ -58,7 +63,7 @@ class MBConv(Block):
             squeezed = max(1, int(inputs * self.se_ratio))
             y = SqueezeExcite(squeezed, self.dtype, self.param_dtype, name="se")(y)
         y = self.conv(self.outputs, "project", activation=None)(y, train=train)
-        return self.residual(y, x, train=train)
+        return self.residual(y, x, kept)
 
 
 class FusedMBConv(Block):
@@ -68,7 +73,9 @@ class FusedMBConv(Block):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, train: bool, kept: jax.Array | None = None
+    ) -> jax.Array:
         hidden = x.shape[-1] * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
         if self.expand == 1:
@@ -79,7 +86,7 @@ class FusedMBConv(Block):
                 squeezed = max(1, int(x.shape[-1] * self.se_ratio))
                 y = SqueezeExcite(squeezed, self.dtype, self.param_dtype, name="se")(y)
             y = self.conv(self.outputs, "project", activation=None)(y, train=train)
-        return self.residual(y, x, train=train)
+        return self.residual(y, x, kept)
 
 
 BLOCKS: dict[str, type[Block]] = {"mbconv": MBConv, "fused": FusedMBConv}

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -111,9 +111,19 @@ class EfficientNet(nn.Module):
             )
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
-        for block in self.blocks:
-            x = block(x, train)
+        kept = self._draw_kept(len(images)) if train else [None] * len(self.blocks)
+        for block, block_kept in zip(self.blocks, kept, strict=True):
+            x = block(x, train, block_kept)
             yield x
+
+    def _draw_kept(self, batch: int) -> Sequence[jax.Array | None]:
+        """For every block, which examples stochastic depth keeps: bool `[B]`."""
+        if self.stochastic_depth_rate == 0:
+            return [None] * len(self.blocks)
+        # One draw serves all blocks, since random bits are slow to compile.
+        draws = jax.random.uniform(self.make_rng("dropout"), (len(self.blocks) * batch,))
+        rates = jnp.array([block.drop_rate for block in self.blocks])
+        return list(draws.reshape(-1, batch) >= rates[:, None])
 
 
 class Classifier(nn.Module):

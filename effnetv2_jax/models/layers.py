@@ -1,5 +1,6 @@
 """The layers that blocks are made of."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,19 +18,26 @@ Rate = float | jax.Array
 def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
     """N(0, 2 / fan-out), untruncated, for a dense kernel `[kh, kw, C, D]`."""
     height, width, _, outputs = shape
-    return jax.random.normal(key, shape, dtype) * (2 / (height * width * outputs)) ** 0.5
+    return _normal(key, shape, dtype) * (2 / (height * width * outputs)) ** 0.5
 
 
 def depthwise_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
     """N(0, 2 / (kh * kw)) for a depthwise kernel `[kh, kw, 1, C]`, whose fan-out is one channel."""
     height, width, _, _ = shape
-    return jax.random.normal(key, shape, dtype) * (2 / (height * width)) ** 0.5
+    return _normal(key, shape, dtype) * (2 / (height * width)) ** 0.5
 
 
 def classifier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
     """Uniform within 1 / sqrt(number of classes) of 0, for a kernel `[C, K]`."""
     limit = shape[-1] ** -0.5
-    return jax.random.uniform(key, shape, dtype, -limit, limit)
+    flat = jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit)
+    return flat.reshape(shape)
+
+
+def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+    # The same numbers as drawn in shape, but XLA compiles the random bits of a vector in a quarter
+    # of the time, and a network draws hundreds of them.
+    return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 class Conv(nn.Module):
@@ -84,7 +92,7 @@ class BatchNorm(nn.Module):
         mean, variance = group_moments(x, self.group)
         if not self.is_initializing():
             for moving, new in ((moving_mean, mean), (moving_var, variance)):
-                new = new.mean((0, 1, 2, 3))
+                new = new[0, 0, 0, 0] if len(new) == 1 else new.mean((0, 1, 2, 3))
                 moving.value = self.momentum * moving.value + (1 - self.momentum) * new
         grouped = split_groups(x, self.group)
         return self._normalize(grouped, mean, variance, scale, bias).reshape(x.shape)
@@ -144,16 +152,22 @@ class SqueezeExcite(nn.Module):
         gates = x.mean((1, 2), keepdims=True)
         gates = nn.silu(conv(self.hidden, "reduce")(gates))
         gates = conv(x.shape[-1], "expand")(gates)
-        return x * nn.sigmoid(gates)
+        # A bfloat16 product would have its gradient summed over the pixels in bfloat16.
+        gates = nn.sigmoid(gates.astype(jnp.promote_types(self.dtype, jnp.float32)))
+        return (x * gates).astype(self.dtype)
 
 
 def dropout(x: jax.Array, rate: Rate, key: jax.Array) -> jax.Array:
     """Zeroes elements with probability `rate`, which may be traced, and scales up the rest."""
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
+    kept = jax.random.bernoulli(key, 1 - rate, (x.size,)).reshape(x.shape)
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
-def stochastic_depth(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-    """Zeroes whole examples of `[B, ...]` with probability `rate` and scales up the rest."""
-    kept = jax.random.bernoulli(key, 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+def stochastic_depth(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
+    """Zeroes the examples of `[B, ...]` that are not `kept`, and scales up the rest.
+
+    Args:
+      kept: bool `[B]`, True with probability 1 - rate.
+    """
+    kept = kept.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))

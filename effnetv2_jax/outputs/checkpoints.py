@@ -5,9 +5,11 @@ under the Python types that held them, so it can be read in part, by other code,
 optimizer's containers have changed their types.
 """
 
+import contextlib
 import itertools
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from typing import Any, Self, TypeVar
 
 import jax
@@ -16,6 +18,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from effnetv2_jax.experiment import CheckpointConfig
+from effnetv2_jax.outputs.files import is_local
 
 Tree = TypeVar("Tree")
 
@@ -41,6 +44,9 @@ class Checkpoints:
 
     def __init__(self, directory: epath.PathLike, config: CheckpointConfig | None) -> None:
         self._directory = epath.Path(directory)
+        if is_local(self._directory):
+            # Orbax takes no relative path.
+            self._directory = epath.Path(os.path.abspath(self._directory))
         self._config = config
         if config is None:
             options = ocp.CheckpointManagerOptions(
@@ -83,8 +89,8 @@ class Checkpoints:
         """Saves the state in the background, if this step is due.
 
         `state` may be donated to the next step as soon as this returns. A step is saved once, so
-        evaluate first and save afterwards. An error while writing is raised by the next call of
-        any method, or by `close`.
+        evaluate first and save afterwards. An error while writing is raised by whatever comes
+        next: the next step that is saved, anything that reads, `wait` or `close`.
 
         Args:
           step: steps done; due are the multiples of `config.every_steps`.
@@ -134,7 +140,8 @@ class Checkpoints:
           step: which checkpoint; None takes the newest.
 
         Raises:
-          CheckpointError: there is no such checkpoint, or its leaves differ from `like`'s.
+          CheckpointError: there is no such checkpoint, or its leaves differ from `like`'s, or
+            it cannot be read.
         """
         return self._restore(like, step, partial=False)
 
@@ -147,7 +154,8 @@ class Checkpoints:
           step: which checkpoint; None takes the newest.
 
         Raises:
-          CheckpointError: there is no such checkpoint, or it lacks some of `like`'s leaves.
+          CheckpointError: there is no such checkpoint, or it lacks some of `like`'s leaves, or
+            it cannot be read.
         """
         return self._restore(like, step, partial=True)
 
@@ -155,10 +163,12 @@ class Checkpoints:
         """The `extra` saved with a checkpoint, the newest by default.
 
         Raises:
-          CheckpointError: there is no such checkpoint.
+          CheckpointError: there is no such checkpoint, or it cannot be read.
         """
+        step = self._existing(step)
         args = ocp.args.Composite(**{_EXTRA: ocp.args.JsonRestore()})
-        return dict(self._manager.restore(self._existing(step), args=args)[_EXTRA])
+        with self._reading(step):
+            return dict(self._manager.restore(step, args=args)[_EXTRA])
 
     def metrics(self, step: int | None = None) -> dict[str, float]:
         """The evaluation saved with a checkpoint, the newest by default; empty without one.
@@ -204,7 +214,8 @@ class Checkpoints:
     def _restore(self, like: Tree, step: int | None, *, partial: bool) -> Tree:
         step = self._existing(step)
         wanted = {path: _abstract(leaf) for path, leaf in _named_leaves(like).items()}
-        saved = _named_leaves(self._manager.item_metadata(step)[_STATE].tree)
+        with self._reading(step):
+            saved = _named_leaves(self._manager.item_metadata(step)[_STATE].tree)
         differing = _differing(saved, wanted, partial=partial)
         if differing:
             more = f"\n  and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
@@ -219,10 +230,22 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(tree),
             partial_restore=partial,
         )
-        restored = self._manager.restore(step, args=ocp.args.Composite(**{_STATE: args}))[_STATE]
-        by_path = _named_leaves(restored)
+        with self._reading(step):
+            restored = self._manager.restore(step, args=ocp.args.Composite(**{_STATE: args}))
+        by_path = _named_leaves(restored[_STATE])
         leaves = [by_path[path] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    @contextlib.contextmanager
+    def _reading(self, step: int) -> Iterator[None]:
+        """Turns what Orbax raises over missing or broken files into a CheckpointError."""
+        try:
+            yield
+        except (OSError, ValueError, LookupError, AttributeError) as error:
+            raise CheckpointError(
+                f"checkpoint {self._directory / str(step)} cannot be read; if files of it are "
+                f"missing or broken, delete it to use the others ({type(error).__name__} above)"
+            ) from error
 
 
 _Path = tuple[str, ...]

@@ -49,18 +49,25 @@ class Writers:
         self._use_tensorboard = config.tensorboard
         self._tensorboard = self._open_tensorboard(step)
 
-    def write(self, step: int, kind: Literal["train", "eval"], metrics: Mapping[str, Any]) -> None:
+    def write(
+        self,
+        step: int,
+        kind: Literal["train", "eval"],
+        metrics: Mapping[str, Any],
+        **notes: str,
+    ) -> None:
         """Writes scalars under the names `<kind>/<name>`, such as `eval/top1`.
 
         Args:
           step: steps done when the metrics were taken.
           kind: what they belong to.
           metrics: Python, NumPy or JAX scalars.
+          notes: text to go with them under its own names, into `metrics.jsonl` only.
         """
         if not self._enabled:
             return
         named = {f"{kind}/{name}": _number(value) for name, value in metrics.items()}
-        self._log.write(step, **named)
+        self._log.write(step, **named, **notes)
         if self._tensorboard is not None:
             for name, value in named.items():
                 self._tensorboard.add_scalar(name, value, step)
@@ -139,10 +146,9 @@ class MetricsLog:
         self._file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, **values: Any) -> None:
-        """Appends a line of scalars. What is not finite becomes null, since JSON has no NaN."""
-        numbers = {name: _number(value) for name, value in values.items()}
-        finite = {n: v if math.isfinite(v) else None for n, v in numbers.items()}
-        self._file.write(json.dumps({"step": int(step), **finite}, allow_nan=False) + "\n")
+        """Appends a line of scalars and text; NaN and infinity, unknown to JSON, become null."""
+        line = {"step": int(step)} | {name: _json(value) for name, value in values.items()}
+        self._file.write(json.dumps(line, allow_nan=False) + "\n")
         self._file.flush()
 
     def cut_back(self, step: int) -> None:
@@ -166,3 +172,10 @@ class MetricsLog:
 def _number(value: Any) -> int | float:
     """A NumPy or JAX scalar as the Python number it is."""
     return value if isinstance(value, int | float) else value.item()
+
+
+def _json(value: Any) -> int | float | str | None:
+    if isinstance(value, str):
+        return value
+    number = _number(value)
+    return number if math.isfinite(number) else None

@@ -19,26 +19,34 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtra
     the learning rate inside the momentum, so that updates already under way keep the rate they
     were made with.
     """
-    steps: list[optax.GradientTransformation] = []
+    chain: list[optax.GradientTransformation] = []
     if config.gradient_clip is not None:
-        steps.append(optax.clip_by_global_norm(config.gradient_clip))
+        chain.append(optax.clip_by_global_norm(config.gradient_clip))
     if config.l2:
-        steps.append(optax.add_decayed_weights(config.l2, mask=kernels))
+        chain.append(optax.add_decayed_weights(config.l2, mask=kernels))
     match config.name:
         case "rmsprop":
             rms = optax.scale_by_rms(
                 decay=config.decay, eps=config.epsilon, initial_scale=1.0, eps_in_sqrt=True
             )
-            steps += [rms, _scale_by_learning_rate(), optax.trace(decay=config.momentum)]
+            momentum = optax.trace(decay=config.momentum)
+            chain.append(_flatten(rms, _scale_by_learning_rate(), momentum))
         case "sgd":
-            steps += [_scale_by_learning_rate(), optax.trace(decay=config.momentum)]
+            chain.append(_flatten(_scale_by_learning_rate(), optax.trace(decay=config.momentum)))
         case "adamw":
-            steps += [
-                optax.scale_by_adam(b1=config.momentum, b2=config.decay, eps=config.epsilon),
-                optax.add_decayed_weights(config.weight_decay, mask=kernels),
-                _scale_by_learning_rate(),
-            ]
-    return optax.chain(*steps)
+            adam = optax.scale_by_adam(b1=config.momentum, b2=config.decay, eps=config.epsilon)
+            decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
+            chain += [_flatten(adam), decay, _scale_by_learning_rate()]
+    return optax.chain(*chain)
+
+
+def _flatten(*steps: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Works on all parameters as one vector.
+
+    A network has hundreds of small arrays; one large one in their place halves the number of
+    operations that a training step compiles.
+    """
+    return optax.flatten(optax.chain(*steps))
 
 
 def kernels(params: optax.Params) -> optax.Params:

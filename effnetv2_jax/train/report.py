@@ -28,9 +28,9 @@ class Report:
         """Takes a step's metrics, which may still be computing, and reports the step before."""
         self.flush()
         self._pending = (done, planned, learning_rate, metrics)
-        self._images += planned.batch_size
         if done == planned.first_step + 1:
-            self.restart_clock()  # The step compiled: its duration says nothing of the next ones.
+            self.restart_clock()  # The call compiled: its duration says nothing of the next ones.
+        self._images += planned.batch_size
 
     def flush(self) -> None:
         """Reports the last step taken, if its turn has come, and waits for it."""

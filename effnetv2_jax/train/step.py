@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from effnetv2_jax.augment import augment_batch, mix, normalize
@@ -120,7 +121,7 @@ def make_train_step(
         metrics = {
             "loss": loss,
             "top1": (logits.argmax(1) == batch["label"]).mean(),
-            "gradient_norm": optax.global_norm(grads),
+            "gradient_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
         }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 

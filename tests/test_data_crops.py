@@ -1,0 +1,170 @@
+"""Crops obey the laws they are named after; resizing is TensorFlow's."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from effnetv2_jax.data.crops import (
+    Box,
+    center_box,
+    eval_box,
+    random_box,
+    resize_box,
+)
+
+SIDES = st.integers(1, 600)
+AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
+
+
+def inside(box: Box, height: int, width: int) -> bool:
+    return (
+        box.height > 0
+        and box.width > 0
+        and 0 <= box.top <= height - box.height
+        and 0 <= box.left <= width - box.width
+    )
+
+
+@given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(height, width, seed):
+    rng = np.random.default_rng(seed)
+    box = random_box("tensorflow", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
+    assert inside(box, height, width)
+    if box != Box(0, 0, height, width):
+        assert 0.05 <= box.height * box.width / (height * width) <= 0.9
+        assert ASPECT[0] * box.height - 0.5 <= box.width <= ASPECT[1] * box.height + 0.5
+
+
+@given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_torchvision_boxes_stay_within_the_limits(height, width, seed):
+    rng = np.random.default_rng(seed)
+    box = random_box("torchvision", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
+    assert inside(box, height, width)
+    # Either side may be rounded by half a pixel; a side cannot be below one.
+    ratios = [
+        (box.width - 0.5) / (box.height + 0.5),
+        (box.width + 0.5) / max(0.5, box.height - 0.5),
+    ]
+    assert ratios[0] <= ASPECT[1] or box.width == 1
+    assert ratios[1] >= ASPECT[0] or box.height == 1
+    if min(height, width) * 4 / 3 > max(height, width):
+        assert (box.height - 0.5) * (box.width - 0.5) <= 0.9 * height * width
+
+
+@pytest.mark.parametrize(
+    ("law", "mean", "below_a_quarter"), [("tensorflow", 0.36, 0.42), ("torchvision", 0.44, 0.26)]
+)
+def test_crop_areas_of_both_laws(law, mean, below_a_quarter):
+    rng = np.random.default_rng(0)
+    boxes = [random_box(law, 400, 500, area=AREA, aspect=ASPECT, rng=rng) for _ in range(8000)]
+    areas = np.array([box.height * box.width / 200_000 for box in boxes])
+    assert areas.mean() == pytest.approx(mean, abs=0.01)
+    assert (areas < 0.25).mean() == pytest.approx(below_a_quarter, abs=0.02)
+
+
+@pytest.mark.parametrize("law", ["tensorflow", "torchvision"])
+def test_crops_reach_all_of_the_picture(law):
+    rng = np.random.default_rng(0)
+    seen = np.zeros((40, 50), bool)
+    for _ in range(500):
+        box = random_box(law, 40, 50, area=AREA, aspect=ASPECT, rng=rng)
+        seen[box.top : box.top + box.height, box.left : box.left + box.width] = True
+    assert seen.all()
+
+
+def test_impossible_crops_fall_back_as_the_originals_do():
+    rng = np.random.default_rng(0)
+
+    def box(law: str) -> Box:
+        return random_box(law, 10, 1000, area=(0.5, 1.0), aspect=ASPECT, rng=rng)
+
+    assert box("tensorflow") == Box(0, 0, 10, 1000)
+    assert box("torchvision") == Box(0, 493, 10, 13)
+    assert random_box("torchvision", 1000, 10, area=(0.5, 1.0), aspect=ASPECT, rng=rng) == Box(
+        493, 0, 13, 10
+    )
+
+
+def test_no_crop_is_the_whole_picture():
+    rng = np.random.default_rng(0)
+    assert random_box("none", 30, 70, area=AREA, aspect=ASPECT, rng=rng) == Box(0, 0, 30, 70)
+
+
+def test_center_box_is_224_of_a_short_side_of_256():
+    assert center_box(256, 341, 224) == Box(16, 58, 224, 224)
+    assert center_box(1, 1, 32) == Box(0, 0, 1, 1)
+
+
+@given(height=SIDES, width=SIDES, size=st.integers(32, 1000))
+def test_center_box_lies_inside(height, width, size):
+    assert inside(center_box(height, width, size), height, width)
+
+
+@pytest.mark.parametrize(
+    ("resize", "size", "whole"),
+    [
+        ("auto", 319, False),
+        ("auto", 320, True),
+        ("crop", 384, False),
+        ("squash", 224, True),
+    ],
+)
+def test_evaluation_squashes_from_320_pixels_up(resize, size, whole):
+    assert (eval_box(resize, 300, 400, size) == Box(0, 0, 300, 400)) == whole
+
+
+def sampled(row: np.ndarray, size: int, kernel, reach: int) -> np.ndarray:
+    """Interpolates at half-pixel centres, the border repeated; without antialiasing."""
+    result = []
+    for index in range(size):
+        at = (index + 0.5) * len(row) / size - 0.5
+        first = int(np.floor(at)) - reach + 1
+        taps = np.arange(first, first + 2 * reach)
+        weights = np.array([kernel(abs(at - tap)) for tap in taps])
+        result.append(weights @ row[taps.clip(0, len(row) - 1)])
+    return np.array(result).clip(0, 255)
+
+
+def triangle(x: float) -> float:
+    return max(0.0, 1 - x)
+
+
+def cubic(x: float, a: float = -0.75) -> float:
+    if x < 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * x**3 - 5 * a * x**2 + 8 * a * x - 4 * a if x < 2 else 0.0
+
+
+@pytest.mark.parametrize("size", [7, 20, 61])
+@pytest.mark.parametrize(
+    ("interpolation", "kernel", "reach"), [("bilinear", triangle, 1), ("bicubic", cubic, 2)]
+)
+def test_resizing_is_separable_interpolation_at_pixel_centres(size, interpolation, kernel, reach):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    resized = resize_box(pixels, Box(0, 0, 20, 30), size, interpolation)
+    assert resized.shape == (size, size, 3)
+    assert resized.dtype == np.uint8
+    # Pixel rows that do not vary isolate one direction.
+    flat = np.repeat(pixels[:1], 20, axis=0)
+    resized = resize_box(flat, Box(0, 0, 20, 30), size, interpolation)
+    for channel in range(3):
+        expected = sampled(pixels[0, :, channel].astype(float), size, kernel, reach)
+        np.testing.assert_allclose(resized[size // 2, :, channel], expected, atol=1.01)
+
+
+def test_only_the_box_enters_the_result():
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[5:15, 8:22] = 200
+    assert (resize_box(pixels, Box(5, 8, 10, 14), 32, "bicubic") == 200).all()
+
+
+def test_turned_views_resize_like_their_copies():
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    view = pixels.transpose(1, 0, 2)[::-1]
+    box = Box(3, 2, 20, 15)
+    np.testing.assert_array_equal(
+        resize_box(view, box, 40, "bilinear"), resize_box(view.copy(), box, 40, "bilinear")
+    )

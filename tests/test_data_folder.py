@@ -1,0 +1,148 @@
+"""Folders of pictures, as people really lay them out."""
+
+import pathlib
+import shutil
+
+import pytest
+from PIL import Image
+
+from effnetv2_jax.data import DataError, open_source
+from effnetv2_jax.experiment import DataConfig
+
+
+def make(root: pathlib.Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, "PNG")
+
+
+def opened(root: pathlib.Path, split: str = "train", **fields: object):
+    return open_source(DataConfig(source="folder", path=str(root), **fields), split)
+
+
+def listed(source, root: pathlib.Path) -> list[str]:
+    keys = [pathlib.Path(source[index].key) for index in range(len(source))]
+    return [key.relative_to(root).as_posix() for key in keys]
+
+
+def many(*classes: str, count: int = 20) -> list[str]:
+    return [f"{name}/{index:03}.png" for name in classes for index in range(count)]
+
+
+def test_train_and_val_folders(tmp_path):
+    make(tmp_path, "train/cat/1.png", "train/ant/1.png", "train/dog/1.png", "val/dog/2.png")
+    train, validation = opened(tmp_path), opened(tmp_path, "eval")
+    assert train.class_names == validation.class_names == ("ant", "cat", "dog")
+    assert listed(train, tmp_path) == ["train/ant/1.png", "train/cat/1.png", "train/dog/1.png"]
+    assert listed(validation, tmp_path) == ["val/dog/2.png"]
+    assert validation[0].label == 2
+    assert validation[0].encoded == (tmp_path / "val/dog/2.png").read_bytes()
+    assert train.exif
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "test"])
+def test_other_names_of_val(tmp_path, name):
+    make(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/a/2.png")
+    assert listed(opened(tmp_path, "eval"), tmp_path) == [f"{name}/a/2.png"]
+
+
+def test_what_is_found_in_a_class_folder(tmp_path):
+    make(
+        tmp_path,
+        "a/1.JPG",
+        "a/2.jpeg",
+        "a/deep/er/3.webp",
+        "a/.hidden.png",
+        "a/.thumbnails/4.png",
+        "a/notes.txt",
+        "b/5.TIFF",
+        ".git/6.png",
+        "lying-about.png",
+    )
+    source = opened(tmp_path, validation_share=0.01)
+    everything = listed(source, tmp_path) + listed(opened(tmp_path, "eval"), tmp_path)
+    assert sorted(everything) == ["a/1.JPG", "a/2.jpeg", "a/deep/er/3.webp", "b/5.TIFF"]
+    assert source.class_names == ("a", "b")
+
+
+def test_linked_class_folders(tmp_path):
+    make(tmp_path / "elsewhere", "1.png", "2.png")
+    make(tmp_path / "data", "a/1.png", "a/2.png")
+    (tmp_path / "data/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "data/a/loop").symlink_to(tmp_path / "data/a")
+    assert len(opened(tmp_path / "data")) + len(opened(tmp_path / "data", "eval")) == 4
+
+
+def test_hold_out_is_stratified_disjoint_and_complete(tmp_path):
+    make(tmp_path, *many("a", "b"), "c/1.png", "d/1.png", "d/2.png")
+    train, held_out = opened(tmp_path), opened(tmp_path, "eval")
+    assert train.class_names == held_out.class_names == ("a", "b", "c", "d")
+    files = [listed(train, tmp_path), listed(held_out, tmp_path)]
+    assert not set(files[0]) & set(files[1])
+    assert len(files[0]) + len(files[1]) == 43
+    counts = [sum(name.startswith(label) for name in files[1]) for label in "abcd"]
+    assert counts == [2, 2, 0, 1]
+
+
+def test_hold_out_follows_the_share_and_hardly_moves_as_data_grow(tmp_path):
+    make(tmp_path, *many("a", "b"))
+    before = set(listed(opened(tmp_path, "eval", validation_share=0.25), tmp_path))
+    assert len(before) == 10
+    make(tmp_path, "a/new.png", *many("c"))
+    after = set(listed(opened(tmp_path, "eval", validation_share=0.25), tmp_path))
+    assert len(before & after) >= 9
+
+
+def test_hold_out_belongs_to_the_data_wherever_they_lie(tmp_path):
+    make(tmp_path / "one", *many("a", "b"))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    one, two = opened(tmp_path / "one", "eval"), opened(tmp_path / "two", "eval")
+    assert listed(one, tmp_path / "one") == listed(two, tmp_path / "two")
+    assert one.fingerprint == two.fingerprint
+    assert one.fingerprint != opened(tmp_path / "one").fingerprint
+    make(tmp_path / "two", *many("a", count=40))
+    assert one.fingerprint != opened(tmp_path / "two", "eval").fingerprint
+
+
+def test_a_lone_train_folder_is_split(tmp_path):
+    make(tmp_path, *many("train/a", "train/b"))
+    assert opened(tmp_path, "eval").class_names == ("a", "b")
+    assert len(opened(tmp_path, "eval")) == 4
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    make(tmp_path, *many("car", "train"))
+    assert opened(tmp_path).class_names == ("car", "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "no pictures in class folders"),
+        (["a.png", "b.png"], "no pictures in class folders"),
+        (["a/1.png", "a/2.png"], "the single class 'a'"),
+        (["train/a/1.png", "train/b/1.png", "val/a/1.png", "val/z/1.png"], "lacks: z"),
+        (["train/a/1.png", "train/b/1.png", "val/1.png"], "val holds no pictures"),
+        (["a/1.png", "b/1.png", "c/.hidden.png"], "without pictures in .*: c"),
+        (["a/1.png", "b/1.png"], "too few pictures to hold any out"),
+    ],
+)
+def test_folders_that_cannot_be_used(tmp_path, names, message):
+    make(tmp_path, *names)
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path, "eval")
+
+
+def test_no_such_folder(tmp_path):
+    with pytest.raises(DataError, match=r"data\.path: there is no folder .*nowhere"):
+        opened(tmp_path / "nowhere")
+
+
+def test_stated_numbers_are_checked(tmp_path):
+    make(tmp_path, *many("a", "b"))
+    with pytest.raises(DataError, match=r"has 2 classes, but data\.num_classes is 3"):
+        opened(tmp_path, num_classes=3)
+    with pytest.raises(DataError, match=r"36 examples, but data\.num_train_examples is 40"):
+        opened(tmp_path, num_train_examples=40)
+    assert len(opened(tmp_path, "eval", num_classes=2, num_train_examples=36)) == 4

@@ -1,0 +1,351 @@
+"""The order of a run, whatever reads it; exact evaluation; unreadable pictures."""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import pathlib
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from effnetv2_jax.data import (
+    DataError,
+    Record,
+    Unreadable,
+    eval_batches,
+    open_source,
+    train_batches,
+)
+from effnetv2_jax.experiment import DataConfig, EvaluationConfig
+
+DATA = DataConfig(threads=2)
+TRAIN = open_source(DATA, "train")
+EVAL = open_source(DataConfig(eval_split="test[:30]"), "eval")
+
+
+class Numbered:
+    """Pictures of one colour each: example i has label i, and i as its brightness."""
+
+    name = "numbered"
+    exif = False
+    fingerprint = "numbered"
+
+    def __init__(self, count: int, unreadable: tuple[int, ...] = ()) -> None:
+        self._count = count
+        self._unreadable = unreadable
+        self.class_names = tuple(map(str, range(count)))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: int) -> Record:
+        if index in self._unreadable:
+            return Record(f"picture {index}", b"no picture", index)
+        # A bitmap's header and 4 pixels, since tests read thousands of them.
+        return Record(f"picture {index}", _bitmap(index), index)
+
+
+def _bitmap(value: int) -> bytes:
+    header = b"P6 2 2 255\n"
+    return header + bytes([value % 256]) * 12
+
+
+def take(source, count, data=DATA, **options):
+    options = {"image_size": 32, "batch_size": 16, "first_example": 0, "seed": 0} | options
+    with contextlib.closing(train_batches(source, data, **options)) as batches:
+        taken = list(itertools.islice(batches, count))
+    return {key: np.concatenate([batch[key] for batch in taken]) for key in taken[0]}
+
+
+def labels(source, count, **options):
+    return take(source, count, **options)["label"].tolist()
+
+
+def same(first, second):
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_shapes_and_types():
+    batch = take(TRAIN, 1, image_size=40)
+    assert batch["image"].shape == (16, 40, 40, 3)
+    assert batch["image"].dtype == np.uint8
+    assert batch["label"].shape == (16,)
+    assert batch["label"].dtype == np.int32
+
+
+def test_any_batch_can_be_started_at():
+    whole = take(TRAIN, 6)
+    for k in (1, 5):
+        part = take(TRAIN, 1, first_example=16 * k)
+        same(part, {key: value[16 * k : 16 * k + 16] for key, value in whole.items()})
+
+
+@pytest.mark.parametrize("process_count", [2, 4])
+def test_processes_share_a_batch_out(process_count):
+    batches = [
+        train_batches(
+            TRAIN,
+            DATA,
+            image_size=32,
+            batch_size=16,
+            first_example=48,
+            seed=0,
+            process_index=index,
+            process_count=process_count,
+        )
+        for index in range(process_count)
+    ]
+    for whole in (take(TRAIN, 1, first_example=48), take(TRAIN, 1, first_example=64)):
+        parts = [next(batch) for batch in batches]
+        assert len(parts[0]["label"]) == 16 // process_count
+        same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
+    for batch in batches:
+        batch.close()
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 1), (5, 2), (16, 8)])
+def test_threads_and_prefetching_change_nothing(threads, prefetch):
+    data = dataclasses.replace(DATA, threads=threads, prefetch_batches=prefetch)
+    same(take(TRAIN, 4), take(TRAIN, 4, data=data))
+
+
+def test_another_batch_size_or_stage_continues_the_same_order():
+    whole = take(TRAIN, 4)
+    same(whole, take(TRAIN, 2, batch_size=32))
+    first = take(TRAIN, 2)
+    second = take(TRAIN, 1, first_example=32, batch_size=32, image_size=48)
+    np.testing.assert_array_equal(whole["label"], np.concatenate([first["label"], second["label"]]))
+
+
+def test_a_crop_belongs_to_its_position_not_to_the_image_size():
+    # Resizing keeps the mean colour of a crop, and other crops have another.
+    small, large = take(TRAIN, 2, image_size=32), take(TRAIN, 2, image_size=64)
+    means = [batch["image"].mean(axis=(1, 2)) for batch in (small, large)]
+    np.testing.assert_allclose(*means, atol=12)
+    other_crops = take(TRAIN, 2, seed=1)["image"].mean(axis=(1, 2))
+    assert abs(means[0] - other_crops).mean() > 12
+
+
+def test_the_same_picture_is_cropped_anew_in_every_epoch():
+    source = open_source(DataConfig(train_split="train[:1]"), "train")
+    images = take(source, 1)["image"]
+    assert len({image.tobytes() for image in images}) == 16
+
+
+@given(
+    count=st.integers(1, 40),
+    seed=st.integers(0, 2**40),
+    epoch=st.integers(0, 10**6),
+)
+@settings(max_examples=25, deadline=None)
+def test_every_epoch_has_every_example_once(count, seed, epoch):
+    found = labels(Numbered(count), 1, batch_size=count, first_example=epoch * count, seed=seed)
+    assert sorted(found) == list(range(count))
+
+
+def test_epochs_and_seeds_differ():
+    source = Numbered(50)
+    epochs = [
+        tuple(labels(source, 1, batch_size=50, first_example=50 * epoch, seed=seed))
+        for epoch, seed in [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2**33)]
+    ]
+    assert len(set(epochs)) == len(epochs)
+    assert tuple(range(50)) not in epochs
+
+
+def test_positions_far_away_cost_nothing():
+    start = time.perf_counter()
+    assert len(labels(Numbered(100), 1, first_example=10**15)) == 16
+    assert time.perf_counter() - start < 2
+
+
+def test_batches_larger_than_the_data_set():
+    found = labels(Numbered(5), 1, batch_size=20)
+    assert all(found.count(label) == 4 for label in range(5))
+
+
+def test_batches_that_do_not_divide_by_the_processes_are_an_error():
+    with pytest.raises(DataError, match="batch size is 16"):
+        take(TRAIN, 1, process_count=3)
+    with pytest.raises(DataError, match=r"evaluation.batch_size is 256"):
+        eval_batches(EVAL, DATA, EvaluationConfig(), process_count=3)
+
+
+class Slow(Numbered):
+    """Takes its time, and counts what it was asked for."""
+
+    reads = 0
+
+    def __getitem__(self, index: int) -> Record:
+        self.reads += 1
+        time.sleep(0.005)
+        return super().__getitem__(index)
+
+
+def test_closing_stops_the_threads_at_once():
+    before, source = set(threading.enumerate()), Slow(1000)
+    batches = train_batches(source, DATA, image_size=32, batch_size=64, first_example=0, seed=0)
+    next(batches)
+    assert set(threading.enumerate()) - before
+    batches.close()
+    reads = source.reads
+    deadline = time.monotonic() + 5
+    while set(threading.enumerate()) - before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not set(threading.enumerate()) - before
+    # Each of the two threads may finish its task of 8 pictures; 256 were asked for.
+    assert source.reads <= reads + 16
+    assert next(batches, None) is None
+
+
+EVALUATION = EvaluationConfig(image_size=32, batch_size=8)
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_evaluation_has_every_example_once(process_count):
+    parts = [
+        list(
+            eval_batches(
+                EVAL,
+                DATA,
+                EVALUATION,
+                process_index=index,
+                process_count=process_count,
+            )
+        )
+        for index in range(process_count)
+    ]
+    assert {len(part) for part in parts} == {4}
+    whole = {
+        key: np.concatenate([part[key] for batch in zip(*parts) for part in batch])
+        for key in ("image", "label", "mask")
+    }
+    assert whole["image"].shape == (32, 32, 32, 3)
+    assert whole["mask"].dtype == np.bool_
+    assert whole["mask"].tolist() == [True] * 30 + [False] * 2
+    assert whole["label"][:30].tolist() == [EVAL[index].label for index in range(30)]
+    assert (whole["image"][30:] == 0).all()
+    assert (whole["image"][:30].max(axis=(1, 2, 3)) > 0).all()
+
+
+def test_evaluation_sees_the_centre_or_the_whole(tmp_path):
+    pixels = np.zeros((64, 128, 3), np.uint8)
+    pixels[:, 32:96] = 255
+    for label in "ab":
+        for part in ("train", "val"):
+            folder = tmp_path / part / label
+            folder.mkdir(parents=True)
+            Image.fromarray(pixels).save(folder / "picture.png")
+    data = DataConfig(source="folder", path=str(tmp_path), threads=1)
+    source = open_source(data, "eval")
+    for resize, share in (("crop", 1.0), ("squash", 0.5)):
+        evaluation = dataclasses.replace(EVALUATION, resize=resize)
+        (batch,) = eval_batches(source, data, evaluation)
+        assert (batch["image"][:2] == 255).mean() == pytest.approx(share, abs=0.05)
+
+
+def test_an_empty_evaluation_has_no_batches():
+    assert list(eval_batches(Numbered(0), DATA, EVALUATION)) == []
+
+
+def test_unreadable_pictures_are_named_once_and_replaced_by_the_next(caplog):
+    source, unreadable = Numbered(20, unreadable=(3, 4, 19)), Unreadable(100)
+    with caplog.at_level(logging.WARNING):
+        found = labels(source, 4, batch_size=20, unreadable=unreadable)
+    healthy = labels(Numbered(20), 4, batch_size=20)
+    replacement = {3: 5, 4: 5, 19: 0}
+    assert found == [replacement.get(label, label) for label in healthy]
+    assert len(unreadable) == 3
+    assert unreadable.reasons["picture 4"] == "it is no picture in a known format"
+    assert sum("picture 4: it is no picture" in message for message in caplog.messages) == 1
+
+
+def test_too_many_unreadable_pictures_stop_the_run():
+    source = Numbered(20, unreadable=(3, 4, 19))
+    assert len(labels(source, 3, data=dataclasses.replace(DATA, max_unreadable=3))) == 48
+    with pytest.raises(DataError, match=r"3 pictures cannot be read.*data\.max_unreadable"):
+        labels(source, 3, data=dataclasses.replace(DATA, max_unreadable=2))
+
+
+def test_a_count_is_shared_between_loaders():
+    unreadable = Unreadable(3)
+    list(eval_batches(Numbered(20, (3, 4, 19)), DATA, EVALUATION, unreadable=unreadable))
+    labels(Numbered(20, (3, 4, 19)), 4, unreadable=unreadable)
+    assert len(unreadable) == 3
+    with pytest.raises(DataError, match="4 pictures cannot be read"):
+        labels(Numbered(20, (5,)), 4, unreadable=unreadable)
+
+
+def test_nothing_readable_at_all_is_an_error_not_a_loop():
+    with pytest.raises(DataError, match="none of the 3 pictures"):
+        labels(Numbered(3, unreadable=(0, 1, 2)), 1)
+
+
+def test_unreadable_pictures_are_masked_in_evaluation():
+    source, unreadable = Numbered(20, unreadable=(3, 19)), Unreadable(100)
+    batches = list(eval_batches(source, DATA, EVALUATION, unreadable=unreadable))
+    mask = np.concatenate([batch["mask"] for batch in batches])
+    found = np.concatenate([batch["label"] for batch in batches])
+    expected = [label for label in range(20) if label not in (3, 19)]
+    assert found[mask].tolist() == expected
+    assert len(mask) == 24
+    assert set(unreadable.reasons) == {"picture 3", "picture 19"}
+
+
+def test_files_that_vanish_are_unreadable(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for index in range(4):
+            Image.new("RGB", (8, 8)).save(tmp_path / label / f"{index}.png")
+    data = DataConfig(source="folder", path=str(tmp_path), threads=1)
+    source = open_source(data, "train")
+    gone = pathlib.Path(source[0].key)
+    gone.unlink()
+    unreadable = Unreadable(5)
+    take(source, 1, data=data, unreadable=unreadable)
+    (reason,) = unreadable.reasons.values()
+    assert str(gone) in reason
+
+
+def test_labels_out_of_range_are_an_error():
+    source = Numbered(5)
+    source.class_names = ("a", "b", "c")
+    with pytest.raises(DataError, match=r"has label [34], but there are 3 classes"):
+        labels(source, 2)
+
+
+OPEN = "from effnetv2_jax.data import open_source as o; from effnetv2_jax.experiment import *"
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import effnetv2_jax.data", ["grain", "tensorflow_datasets", "cv2", "jax"]),
+        ("import effnetv2_jax.data.decode", ["grain", "tensorflow_datasets", "jax"]),
+        (f"{OPEN}; o(DataConfig(), 'eval')[0]", ["grain", "tensorflow", "jax"]),
+        ("import effnetv2_jax.data.pipeline", ["tensorflow", "tensorflow_datasets"]),
+    ],
+)
+def test_a_part_does_not_load_what_it_does_not_use(code, absent):
+    code = f"{code}\nimport sys\nprint([name for name in {absent!r} if name in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
+
+
+def test_unknown_names_are_an_attribute_error():
+    import effnetv2_jax.data
+
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        effnetv2_jax.data.nothing  # noqa: B018

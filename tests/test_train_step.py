@@ -1,0 +1,165 @@
+"""One training step: what it computes, and that devices and settings do not change it."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.ops.losses import smoothed_cross_entropy
+from effnetv2_jax.parallel.mesh import make_mesh, put_batch
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.state import TrainState, build_model, create_state, moving_average
+from effnetv2_jax.train.step import StepSettings, TrainStep, make_train_step, step_settings
+
+
+def start(experiment: Experiment, *, devices: int = 1) -> tuple[TrainState, TrainStep, Any]:
+    mesh = make_mesh(jax.devices()[:devices])
+    model = build_model(experiment, num_classes=6)
+    optimizer = make_optimizer(experiment.optimizer)
+    state = create_state(model, optimizer, seed=experiment.seed, with_ema=True, mesh=mesh)
+    return state, make_train_step(experiment, model, optimizer, mesh), mesh
+
+
+def run(experiment: Experiment, sizes: Iterable[int], *, devices: int = 1) -> TrainState:
+    state, train_step, mesh = start(experiment, devices=devices)
+    settings = step_settings(tiny.STAGES[0], 0.05)
+    for seed, size in enumerate(sizes):
+        batch = put_batch(tiny.random_batch(size, seed=seed), mesh)
+        state, _ = train_step(state, batch, settings)
+    return state
+
+
+def test_a_step_moves_everything_and_counts() -> None:
+    state, train_step, mesh = start(tiny.experiment())
+    before = tiny.leaves_by_name(state)
+    batch = put_batch(tiny.random_batch(32), mesh)
+    state, metrics = train_step(state, batch, step_settings(tiny.STAGES[0], 0.05))
+    after = tiny.leaves_by_name(state)
+    assert before.keys() == after.keys()
+    unmoved = [name for name in before if np.array_equal(before[name], after[name])]
+    assert unmoved == []
+    assert int(state.step) == 1
+    assert set(metrics) == {"loss", "top1", "gradient_norm"}
+    assert all(np.isfinite(value) and value.dtype == np.float32 for value in metrics.values())
+
+
+def test_the_state_is_donated() -> None:
+    state, train_step, mesh = start(tiny.experiment())
+    kernel = state.params["classifier"]["kernel"]
+    train_step(state, put_batch(tiny.random_batch(32), mesh), step_settings(tiny.STAGES[0], 0.05))
+    assert kernel.is_deleted()
+
+
+def test_settings_change_without_compiling_again() -> None:
+    state, train_step, mesh = start(tiny.experiment())
+    batch = tiny.random_batch(32)
+    losses = []
+    for stage in (
+        tiny.STAGES[0],
+        dataclasses.replace(tiny.STAGES[0], dropout_rate=0.9),
+        dataclasses.replace(tiny.STAGES[0], randaugment_magnitude=30.0),
+        dataclasses.replace(tiny.STAGES[0], mixup_alpha=0.0, cutmix_alpha=1.0),
+    ):
+        # The learning rate is 0 and the step the same: only the regularisation differs.
+        state = state.replace(step=jnp.zeros_like(state.step))
+        state, metrics = train_step(state, put_batch(batch, mesh), step_settings(stage, 0.0))
+        losses.append(float(metrics["loss"]))
+    assert len(set(losses)) == 4
+    assert train_step._cache_size() == 1  # type: ignore[attr-defined]
+
+
+def test_same_seed_and_step_give_the_same_bits_and_others_do_not() -> None:
+    first, again = run(tiny.experiment(), [32, 32]), run(tiny.experiment(), [32, 32])
+    other = run(tiny.experiment(seed=1), [32, 32])
+    kernel = first.params["classifier"]["kernel"]
+    np.testing.assert_array_equal(kernel, again.params["classifier"]["kernel"])
+    assert not np.array_equal(kernel, other.params["classifier"]["kernel"])
+
+
+@pytest.mark.parametrize("bn_group", [None, 2])
+@pytest.mark.usefixtures("x64")
+def test_eight_devices_give_the_parameters_of_one_in_float64(bn_group: int | None) -> None:
+    model = dataclasses.replace(tiny.MODEL, dtype="float64", bn_group=bn_group)
+    experiment = tiny.experiment(model=model)
+    sizes = [32] * 10 + [40] * 10
+    one, eight = run(experiment, sizes), run(experiment, sizes, devices=8)
+    _assert_close(one, eight, relative=1e-9)
+
+
+@pytest.mark.parametrize("bn_group", [None, 2])
+def test_eight_devices_give_nearly_the_parameters_of_one_in_float32(bn_group: int | None) -> None:
+    model = dataclasses.replace(tiny.MODEL, bn_group=bn_group)
+    sizes = [32] * 10 + [40] * 10
+    one = run(tiny.experiment(model=model), sizes)
+    eight = run(tiny.experiment(model=model), sizes, devices=8)
+    _assert_close(one, eight, relative=2e-2)
+
+
+def test_ema_follows_its_warmup() -> None:
+    for step in (0, 1, 100, 10**7):
+        rate = min(0.9999, (1 + step) / (10 + step))
+        old, new = {"v": jnp.array([1.0, 2.0])}, {"v": jnp.array([3.0, -5.0])}
+        average = moving_average(old, new, step=jnp.int32(step), decay=0.9999)
+        expected = rate * np.array([1.0, 2.0]) + (1 - rate) * np.array([3.0, -5.0])
+        np.testing.assert_allclose(average["v"], expected, rtol=1e-5)
+
+
+def test_ema_covers_parameters_and_batch_statistics() -> None:
+    experiment = tiny.experiment()
+    begin, _, _ = start(experiment)
+    begin = jax.tree.map(np.asarray, begin)
+    after = run(experiment, [32])
+    for name in ("params", "batch_stats"):
+        jax.tree.map(
+            # At step 0 the decay is 1 / 10.
+            lambda old, new, ema: np.testing.assert_allclose(
+                ema, 0.1 * old + 0.9 * new, rtol=1e-4, atol=1e-6
+            ),
+            getattr(begin, name),
+            getattr(after, name),
+            after.ema[name],
+        )
+
+
+def test_without_ema_there_is_none() -> None:
+    experiment = tiny.experiment(ema_decay=None)
+    mesh = make_mesh(jax.devices()[:1])
+    model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+    state = create_state(model, optimizer, seed=0, with_ema=False, mesh=mesh)
+    step = make_train_step(experiment, model, optimizer, mesh)
+    state, _ = step(
+        state, put_batch(tiny.random_batch(32), mesh), step_settings(tiny.STAGES[0], 0.1)
+    )
+    assert state.ema is None
+
+
+def test_settings_are_float32() -> None:
+    settings = step_settings(tiny.STAGES[0], 0.1)
+    assert isinstance(settings, StepSettings)
+    assert all(isinstance(value, np.float32) for value in settings)
+
+
+def test_smoothed_cross_entropy_is_that_of_smoothed_one_hot_targets() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32) * 3
+    labels = np.array([0, 6, 3, 3, 1])
+    targets = np.eye(7)[labels] * 0.9 + 0.1 / 7
+    log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    loss = smoothed_cross_entropy(jnp.asarray(logits), jnp.asarray(labels), label_smoothing=0.1)
+    np.testing.assert_allclose(loss, -(targets * log_softmax).sum(1), rtol=1e-5)
+
+
+def _assert_close(one: TrainState, eight: TrainState, *, relative: float) -> None:
+    """Every leaf to `relative` of its largest value."""
+    expected, found = tiny.leaves_by_name(one), tiny.leaves_by_name(eight)
+    off = {
+        name: np.abs(value - found[name]).max() / max(np.abs(value).max(), 1e-30)
+        for name, value in expected.items()
+    }
+    worst = max(off, key=off.__getitem__)
+    assert off[worst] <= relative, f"{worst} is off by {off[worst]:.1e}"
