@@ -1,6 +1,7 @@
 """The command line as a checked experiment, with errors that name the flag or field."""
 
 import dataclasses
+import importlib.util
 import inspect
 import re
 from collections.abc import Sequence
@@ -14,9 +15,12 @@ from ml_collections.config_flags import config_path
 
 import effnetv2_jax
 from effnetv2_jax import experiment as experiment_module
-from effnetv2_jax.experiment import ConfigError, Experiment, from_config_dict, unknown_field
+from effnetv2_jax.experiment import Experiment, from_config_dict, unknown_field
 
 Mode = Literal["train", "eval", "plan"]
+
+
+_CONFIG_FLAG = re.compile(r"(--?config=)([^:]+)(:.*)?")
 
 
 class CommandError(ValueError):
@@ -98,31 +102,37 @@ def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
 
 def _find_config(argument: str) -> str:
     """Points `--config=FILE` at the file of that name in the package, if there is none here."""
-    match = re.fullmatch(r"(--?config=)([^:]+)(:.*)?", argument)
+    match = _CONFIG_FLAG.fullmatch(argument)
     if not match or Path(match[2]).exists():
         return argument
     package = Path(effnetv2_jax.__file__).parent
     # Beside the package in a clone, inside it when installed.
-    for folder in (package.parent / "configs", package / "configs"):
-        if (found := folder / Path(match[2]).name).exists():
+    shipped = [*(package.parent / "configs").glob("*.py"), *(package / "configs").glob("*.py")]
+    for found in shipped:
+        if found.name == Path(match[2]).name:
             return f"{match[1]}{found}{match[3] or ''}"
-    known = sorted(path.name for path in folder.glob("*.py") if path.name != "__init__.py")
-    raise CommandError(f"no config file {match[2]}; the package has {', '.join(known) or 'none'}")
+    known = sorted({path.name for path in shipped} - {"__init__.py"})
+    raise CommandError(f"no config file {match[2]}; the package has {', '.join(known)}")
 
 
 def _load_config(arguments: Sequence[str]) -> ml_collections.ConfigDict:
     """The config as its file has it, overrides left out."""
-    chosen = [a for a in arguments[1:] if re.match(r"--?config=", a)]
+    chosen = [match for a in arguments[1:] if (match := _CONFIG_FLAG.fullmatch(a))]
     if not chosen:
         raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
-    values = _define_flags([arguments[0], *chosen])
+    _, path, argument = chosen[-1].groups()
+    # Not through the flag, which buries a config file's complaint in a traceback.
+    spec = importlib.util.spec_from_file_location("config", path)
+    if spec is None or spec.loader is None:
+        raise CommandError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
     try:
-        values([arguments[0], *chosen])
-        return values.config
+        spec.loader.exec_module(module)
+        return module.get_config(*([argument[1:]] if argument else []))
     except TypeError as error:
-        raise CommandError(f"{chosen[-1]}: {_explain(error)}") from error
-    except (flags.Error, AttributeError, KeyError, ValueError) as error:
-        raise CommandError(f"{chosen[-1]}: {error}") from error
+        raise CommandError(f"{path}: {_explain(error)}") from error
+    except (AttributeError, ValueError, OSError) as error:
+        raise CommandError(f"{path}: {error}") from error
 
 
 def _explain(error: TypeError) -> str:
@@ -132,7 +142,7 @@ def _explain(error: TypeError) -> str:
     kind = match and getattr(experiment_module, match[1], None)
     if not match or not inspect.isclass(kind):
         return str(error)
-    names = [field.name for field in dataclasses.fields(kind)]
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     return unknown_field(match[2], names, where=match[1])
 
 

@@ -3,7 +3,7 @@
 import collections
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,11 @@ from jax.sharding import Mesh
 
 from effnetv2_jax.augment import normalize
 from effnetv2_jax.data import DataError, Source, Unreadable, eval_batches, open_source
-from effnetv2_jax.experiment import DataConfig, Experiment
+from effnetv2_jax.experiment import DataConfig, Experiment, check_batch
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import smoothed_cross_entropy
 from effnetv2_jax.outputs.checkpoints import Checkpoints
-from effnetv2_jax.parallel.mesh import check_batch, make_mesh, put_batch, replicated
+from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 from effnetv2_jax.train.state import TrainState, abstract_state, build_model
 
 
@@ -41,14 +41,12 @@ def make_eval_step(model: EfficientNet, data: DataConfig, mesh: Mesh) -> EvalSte
     `[B]`, `mask` bool `[B]`), and returns `{name: Sums}`.
     """
 
-    def eval_step(
-        weights: Mapping[str, Any], batch: Mapping[str, jax.Array]
-    ) -> dict[str, Sums]:
+    def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, Sums]:
         images = normalize(batch["image"], data.mean, data.std, model.dtype)
         labels, mask = batch["label"], batch["mask"]
 
         def evaluate(variables: Any) -> Sums:
-            logits = model.apply(variables, images, train=False)
+            logits = cast(jax.Array, model.apply(variables, images, train=False))
             _, best = jax.lax.top_k(logits, min(5, logits.shape[1]))
             hits = best == labels[:, None]
 

@@ -248,6 +248,19 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> E
     return experiment
 
 
+def check_batch(field: str, batch_size: int, *, devices: int) -> None:
+    """Raises a ConfigError if a batch does not divide over the devices.
+
+    Args:
+      field: of the config, that states the batch size.
+    """
+    if batch_size % devices:
+        raise ConfigError(
+            f"config.{field} is {batch_size}, which does not divide over {devices} devices; "
+            f"{max(devices, batch_size // devices * devices)} would"
+        )
+
+
 def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "config") -> str:
     """The message for a field that does not exist, with the closest one that does."""
     known = sorted(known)
@@ -311,7 +324,7 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
 def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
     where = f"config.{path}" if path else "config"
     if isinstance(value, ml_collections.ConfigDict):
-        value = {name: value[name] for name in value.keys()}
+        value = {name: value[name] for name in value}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{where} must hold the fields of {kind.__name__}, not {value!r}")
     hints = typing.get_type_hints(kind)

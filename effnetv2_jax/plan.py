@@ -1,5 +1,7 @@
 """What a run will do, as a table, without reading a picture."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 
 from effnetv2_jax.data import open_source
@@ -41,7 +43,7 @@ def describe(experiment: Experiment) -> str:
     plan = experiment.plan(num_examples)
     model = build_model(experiment, num_classes)
 
-    rows = [_COLUMNS]
+    rows: list[Sequence[str]] = [_COLUMNS]
     for planned in plan.stages:
         stage = planned.stage
         size = stage.image_size
@@ -66,21 +68,19 @@ def describe(experiment: Experiment) -> str:
     size = experiment.evaluation.image_size
     cost = complexity(model, height=size, width=size)
     computes = jnp.dtype(experiment.model.dtype).name
-    return "\n".join(
-        [
-            f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
-            f"parameters, {cost.total:,} with BatchNorm statistics; computes in {computes}",
-            f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
-            f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
-            f"{experiment.schedule.name} learning rate",
-            "",
-            *_align(rows),
-            "",
-            f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image",
-        ]
+    network = (
+        f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
+        f"parameters, {cost.total:,} with BatchNorm statistics; computes in {computes}"
     )
+    training = (
+        f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
+        f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
+        f"{experiment.schedule.name} learning rate"
+    )
+    evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
+    return "\n".join([network, training, "", *_align(rows), "", evaluation])
 
 
-def _align(rows: list[tuple[str, ...]]) -> list[str]:
+def _align(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.rjust, row, widths)) for row in rows]

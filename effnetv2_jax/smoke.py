@@ -1,12 +1,37 @@
 """A short stand-in for any run: the same stages and code, in about a minute on two cores."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
 
-from effnetv2_jax.experiment import Experiment
+import ml_collections
+
+from effnetv2_jax.experiment import Experiment, to_config_dict
 
 EMBEDDED_EXAMPLES = 2016
 BATCH_SIZE = 16
 STEPS_PER_STAGE = 4
+
+
+def choose(
+    argument: str, experiments: Mapping[str, Callable[[], Experiment]]
+) -> ml_collections.ConfigDict:
+    """The config that a config file's argument asks for.
+
+    Args:
+      argument: a name in `experiments`, `smoke`, or both with a comma between; without a name the
+        first is meant.
+      experiments: functions that build the file's experiments.
+
+    Raises:
+      ValueError: the argument names something else.
+    """
+    words = [word for word in argument.split(",") if word]
+    names = [word for word in words if word != "smoke"] or [next(iter(experiments))]
+    if len(names) > 1 or names[0] not in experiments:
+        known = ", ".join([*filter(None, experiments), "smoke"])
+        raise ValueError(f"unknown argument {argument!r}; known: {known}")
+    experiment = experiments[names[0]]()
+    return to_config_dict(smoke(experiment) if "smoke" in words else experiment)
 
 
 def smoke(experiment: Experiment) -> Experiment:
@@ -41,7 +66,7 @@ def smoke(experiment: Experiment) -> Experiment:
             for stage in experiment.stages
         ),
         model=dataclasses.replace(
-            model, width=0.25, depth=0.25, bn_group=model.bn_group and BATCH_SIZE // 2
+            model, width=0.25, depth=0.1, bn_group=model.bn_group and BATCH_SIZE // 2
         ),
         augment=dataclasses.replace(augment, mix_group=augment.mix_group and BATCH_SIZE // 2),
         data=dataclasses.replace(

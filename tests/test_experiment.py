@@ -11,6 +11,7 @@ from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import config_flags
+from ml_collections.config_flags import config_path
 
 from effnetv2_jax.experiment import (
     MAY_DIFFER,
@@ -283,23 +284,21 @@ def test_command_line_overrides_a_field(
     assert type(value) is type(expected)
 
 
-OPTIONAL = {
-    "ema_decay": 0.9,
-    "data.num_train_examples": 7,
-    "model.width": 0.5,
-    "stages[1].batch_size": 128,
-}
-
-
-@pytest.mark.parametrize("name", OPTIONAL)
-@pytest.mark.xfail(
-    strict=True, raises=flags.IllegalFlagValueError, reason="a typed placeholder refuses None"
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ema_decay", 0.9),
+        ("data.num_train_examples", 7),
+        ("model.width", 0.5),
+        ("stages[1].batch_size", 128),
+    ],
 )
-def test_command_line_sets_an_optional_field_to_none(name: str) -> None:
-    base = overridden(f"--config.{name}={OPTIONAL[name]}")
-    assert overridden(f"--config.{name}=None", base=base) == overridden(
-        f"--config.{name}=None", base=BASE
-    )
+def test_optional_field_takes_a_value_and_none_in_turn(name: str, value: float) -> None:
+    config = to_config_dict(BASE)
+    for setting in (value, None, value):
+        config_path.set_value(name, config, setting)
+        assert config_path.get_value(name, config) == setting
+        from_config_dict(config)
 
 
 def test_command_line_refuses_a_misspelt_field() -> None:

@@ -57,5 +57,3 @@ def leaves_by_name(tree: Any) -> dict[str, np.ndarray]:
     """Leaves as NumPy arrays under their path."""
     leaves, _ = jax.tree.flatten_with_path(tree)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
-
-

@@ -49,9 +49,7 @@ class MBConv(Block):
     """1x1 expand, depthwise, squeeze-and-excitation, 1x1 project."""
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, train: bool, kept: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
         inputs = x.shape[-1]
         hidden = inputs * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
@@ -73,9 +71,7 @@ class FusedMBConv(Block):
     """
 
     @nn.compact
-    def __call__(
-        self, x: jax.Array, train: bool, kept: jax.Array | None = None
-    ) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
         hidden = x.shape[-1] * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
         if self.expand == 1:

@@ -37,11 +37,15 @@ class Variant:
     dropout_rate: float
 
 
-def _fused(kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int):
+def _fused(
+    kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int
+) -> StageSpec:
     return StageSpec("fused", kernel, stride, expand, inputs, outputs, repeats, 0.0)
 
 
-def _mbconv(kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int):
+def _mbconv(
+    kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int
+) -> StageSpec:
     return StageSpec("mbconv", kernel, stride, expand, inputs, outputs, repeats, 0.25)
 
 

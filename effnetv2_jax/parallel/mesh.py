@@ -6,8 +6,6 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from effnetv2_jax.experiment import ConfigError
-
 
 def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh over `devices`, by default all devices of all processes."""
@@ -24,19 +22,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_example(mesh: Mesh) -> NamedSharding:
     """The leading axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("batch"))
-
-
-def check_batch(field: str, batch_size: int, *, devices: int) -> None:
-    """Raises a ConfigError if a batch does not divide over the devices.
-
-    Args:
-      field: of the config, that states the batch size.
-    """
-    if batch_size % devices:
-        raise ConfigError(
-            f"config.{field} is {batch_size}, which does not divide over {devices} devices; "
-            f"{max(devices, batch_size // devices * devices)} would"
-        )
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -2,8 +2,8 @@
 
 import collections
 import itertools
-from collections.abc import Generator, Iterator
-from typing import NamedTuple
+from collections.abc import Generator
+from typing import Any, NamedTuple
 
 import jax
 from jax.sharding import Mesh
@@ -23,7 +23,7 @@ class Feed(NamedTuple):
     step: int
     """Counted from 0."""
     planned: PlannedStage
-    batch: dict[str, jax.Array]
+    batch: dict[str, Any]
 
 
 def feed(
@@ -34,13 +34,14 @@ def feed(
     *,
     start: int,
     unreadable: Unreadable,
-) -> Iterator[Feed]:
+) -> Generator[Feed, None, None]:
     """Yields every step from `start` to the end of the run, decoded and transferred ahead."""
-    coming = _host_batches(experiment, plan, source, mesh, start=start, unreadable=unreadable)
+    coming = host_batches(experiment, plan, source, start=start, unreadable=unreadable)
     ready: collections.deque[Feed] = collections.deque()
     try:
         while True:
-            ready.extend(itertools.islice(coming, AHEAD + 1 - len(ready)))
+            for item in itertools.islice(coming, AHEAD + 1 - len(ready)):
+                ready.append(item._replace(batch=put_batch(item.batch, mesh)))
             if not ready:
                 return
             yield ready.popleft()
@@ -48,15 +49,10 @@ def feed(
         coming.close()
 
 
-def _host_batches(
-    experiment: Experiment,
-    plan: Plan,
-    source: Source,
-    mesh: Mesh,
-    *,
-    start: int,
-    unreadable: Unreadable,
+def host_batches(
+    experiment: Experiment, plan: Plan, source: Source, *, start: int, unreadable: Unreadable
 ) -> Generator[Feed, None, None]:
+    """Yields this process's rows of every batch, as NumPy arrays, from step `start` on."""
     for planned in plan.stages:
         steps = range(max(start, planned.first_step), planned.end_step)
         if not steps:
@@ -73,7 +69,7 @@ def _host_batches(
             unreadable=unreadable,
         )
         try:
-            for step, batch in zip(steps, batches):
-                yield Feed(step, planned, put_batch(batch, mesh))
+            for step, batch in zip(steps, batches, strict=False):
+                yield Feed(step, planned, batch)
         finally:
             batches.close()

@@ -8,13 +8,13 @@ from etils import epath
 
 from effnetv2_jax.data import Unreadable, open_source
 from effnetv2_jax.evaluate import evaluate, make_eval_step, summary, weights_of
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.experiment import Experiment, check_batch
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.parameters import parameter_table, params_sha256
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.workdir import open_workdir
 from effnetv2_jax.outputs.writers import Writers
-from effnetv2_jax.parallel.mesh import check_batch, make_mesh
+from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.feed import feed
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
@@ -44,8 +44,10 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
     plan = experiment.plan(num_examples)
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
     for planned in plan.stages:
-        field = "batch_size" if planned.stage.batch_size is None else (
-            f"stages[{planned.index}].batch_size"
+        field = (
+            "batch_size"
+            if planned.stage.batch_size is None
+            else (f"stages[{planned.index}].batch_size")
         )
         check_batch(field, planned.batch_size, devices=mesh.size)
 
@@ -71,36 +73,34 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
         if start == plan.total_steps:
             return checkpoints.metrics()
 
-        result: dict[str, float] = {}
         unreadable = Unreadable(experiment.data.max_unreadable)
-        steps = feed(
-            experiment, plan, train_source, mesh, start=start, unreadable=unreadable
-        )
+        steps = feed(experiment, plan, train_source, mesh, start=start, unreadable=unreadable)
         with Writers(workdir, experiment.log, step=start, enabled=first) as writers:
             report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
             for step, planned, batch in steps:
+                if step == planned.first_step:
+                    report.flush()  # Before the wait for another compilation.
                 rate = learning_rate(experiment, plan, step, num_examples=num_examples)
                 state, metrics = train_step(state, batch, step_settings(planned.stage, rate))
                 done = step + 1
                 report.step(done, planned, rate, metrics)
 
                 final = done == plan.total_steps
-                evaluates = final or evaluation_is_due(experiment, plan, done, num_examples)
-                saves = evaluates or done % experiment.checkpoint.every_steps == 0
-                if not saves:
-                    continue
-                report.flush()
-                if evaluates:
+                result: dict[str, float] = {}
+                if final or evaluation_is_due(experiment, plan, done, num_examples):
+                    report.flush()
                     weights = weights_of(state)
                     result = evaluate(eval_step, weights, eval_source, experiment, mesh)
-                    record = {"params_sha256": params_sha256(state.params)} if final else {}
-                    writers.write(done, "eval", result, **record)
+                    notes = {"params_sha256": params_sha256(state.params)} if final else {}
+                    writers.write(done, "eval", result, **notes)
                     progress.message(f"step {done} | {summary(result)}")
-                # Metrics first: a checkpoint that exists has all its lines in the log.
-                writers.flush()
-                score = {"top1": result.get("ema_top1", result["raw_top1"])} if evaluates else {}
-                checkpoints.save(done, state, metrics=result | score if evaluates else None, force=True)
-                report.restart_clock()
+                    result["top1"] = result.get("ema_top1", result["raw_top1"])
+                if result or done % experiment.checkpoint.every_steps == 0:
+                    # A checkpoint that exists has all its metrics in the log.
+                    report.flush()
+                    writers.flush()
+                    checkpoints.save(done, state, metrics=result, force=True)
+                    report.restart_clock()
     progress.close()
     return result
 

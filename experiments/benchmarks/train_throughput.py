@@ -1,0 +1,170 @@
+"""Images per second of the bare training step and of the whole loop, stage by stage.
+
+    python experiments/benchmarks/train_throughput.py --config=configs/quickstart.py
+
+For every stage, in turn and several times over: the compiled step on one batch that is already on
+the devices; the loop as training runs it, with decoding, cropping, transfer and reading of metrics;
+the input alone, without a step. Prints JSON: medians, ratios within each round, memory, machine
+and versions. `--rounds` and `--steps` set how long it takes; `--output=FILE` keeps the JSON.
+"""
+
+import argparse
+import contextlib
+import datetime
+import importlib.metadata
+import itertools
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from effnetv2_jax.command_line import parse
+from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.outputs.progress import Progress
+from effnetv2_jax.outputs.writers import Writers
+from effnetv2_jax.parallel import startup
+from effnetv2_jax.parallel.mesh import make_mesh, put_batch
+from effnetv2_jax.progressive import PlannedStage
+from effnetv2_jax.train.feed import feed, host_batches
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.report import Report
+from effnetv2_jax.train.state import build_model, create_state
+from effnetv2_jax.train.step import make_train_step, step_settings
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "simplejpeg", "opencv-python-headless")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--output", type=Path)
+    options, rest = parser.parse_known_args()
+    command = parse([sys.argv[0], *rest, "--mode=plan"])
+    assert not isinstance(command, str)
+    startup.start()
+    result = describe_machine() | {
+        "command": " ".join(["python", *sys.argv]),
+        "stages": measure(command.experiment, rounds=options.rounds, steps=options.steps),
+        "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n")
+
+
+def describe_machine() -> dict[str, Any]:
+    return {
+        "date": datetime.date.today().isoformat(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str, Any]]:
+    mesh = make_mesh()
+    source = open_source(experiment.data, "train")
+    plan = experiment.plan(len(source))
+    model = build_model(experiment, len(source.class_names))
+    optimizer = make_optimizer(experiment.optimizer)
+    train_step = make_train_step(experiment, model, optimizer, mesh)
+    with_ema = experiment.ema_decay is not None
+    state = create_state(model, optimizer, seed=0, with_ema=with_ema, mesh=mesh)
+    unreadable = Unreadable(experiment.data.max_unreadable)
+    report_dir = tempfile.TemporaryDirectory()
+
+    def rates(planned: PlannedStage) -> dict[str, Any]:
+        nonlocal state
+        images = steps * planned.batch_size
+        settings = step_settings(planned.stage, 0.01)
+        start = planned.first_step
+        with contextlib.closing(
+            host_batches(experiment, plan, source, start=start, unreadable=unreadable)
+        ) as batches:
+            batch = put_batch(next(batches).batch, mesh)
+        state, _ = train_step(state, batch, settings)  # compiles
+
+        def bare() -> None:
+            nonlocal state
+            for _ in range(steps):
+                state, metrics = train_step(state, batch, settings)
+            jax.block_until_ready(metrics)
+
+        def loop() -> None:
+            nonlocal state
+            for item in itertools.islice(running, steps):
+                state, metrics = train_step(state, item.batch, settings)
+                report.step(item.step + 1, item.planned, 0.01, metrics)
+            report.flush()
+            jax.block_until_ready(state)
+
+        def only_input() -> None:
+            for _ in itertools.islice(decoding, steps):
+                pass
+
+        found: dict[str, list[float]] = {"bare_step": [], "loop": [], "input": []}
+        with (
+            contextlib.closing(
+                feed(experiment, plan, source, mesh, start=start, unreadable=unreadable)
+            ) as running,
+            contextlib.closing(
+                host_batches(experiment, plan, source, start=start, unreadable=unreadable)
+            ) as decoding,
+            Writers(report_dir.name, experiment.log, step=0) as writers,
+        ):
+            report = Report(plan, writers, Progress(), every_steps=experiment.log.every_steps)
+            for _ in range(rounds):
+                for name, run in (("bare_step", bare), ("loop", loop), ("input", only_input)):
+                    found[name].append(images / seconds(run))
+        ratios = [a / b for a, b in zip(found["loop"], found["bare_step"], strict=True)]
+        return {
+            "stage": planned.index + 1,
+            "image_size": planned.stage.image_size,
+            "batch_size": planned.batch_size,
+            "images_per_second": {
+                name: round(statistics.median(values), 1) for name, values in found.items()
+            },
+            "loop_over_bare_step": round(statistics.median(ratios), 3),
+            "loop_over_bare_step_range": [round(min(ratios), 3), round(max(ratios), 3)],
+            "memory": device_memory(),
+        }
+
+    with report_dir:
+        return [rates(planned) for planned in plan.stages]
+
+
+def device_memory() -> dict[str, int]:
+    """Bytes in use on the first device, where it tells; the CPU does not."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return {name: stats[name] for name in ("bytes_in_use", "peak_bytes_in_use") if name in stats}
+
+
+def seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Evaluation counts every example once."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from effnetv2_jax.data import open_source
+from effnetv2_jax.evaluate import evaluate, make_eval_step, summary
+from effnetv2_jax.experiment import EvaluationConfig
+from effnetv2_jax.parallel.mesh import make_mesh, put_batch
+from effnetv2_jax.train.state import build_model
+
+
+def weights(seed: int) -> dict:
+    model = build_model(tiny.experiment(), 6)
+    images = np.zeros((1, 40, 40, 3), np.float32)
+    return jax.jit(model.init, static_argnames="train")(jax.random.key(seed), images, train=False)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_sums_are_those_of_the_unmasked_examples(devices: int) -> None:
+    experiment, variables = tiny.experiment(), weights(0)
+    model, mesh = build_model(experiment, 6), make_mesh(jax.devices()[:devices])
+    batch = tiny.random_batch(40) | {"mask": np.arange(tiny.BATCH) % 3 != 0}
+    found = make_eval_step(model, experiment.data, mesh)({"raw": variables}, put_batch(batch, mesh))
+
+    images = (batch["image"].astype(np.float32) - 128) / 128
+    logits = np.asarray(model.apply(variables, images, train=False))
+    log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    rank = (-logits).argsort(1)
+    rows, labels, mask = np.arange(tiny.BATCH), batch["label"], batch["mask"]
+    sums = found["raw"]
+    assert sums.examples == mask.sum()
+    assert sums.top1 == (rank[:, 0] == labels)[mask].sum()
+    assert sums.top5 == (rank[:, :5] == labels[:, None]).any(1)[mask].sum()
+    np.testing.assert_allclose(sums.loss, -log_softmax[rows, labels][mask].sum(), rtol=1e-4)
+
+
+def test_batch_size_does_not_change_the_result() -> None:
+    mesh = make_mesh(jax.devices()[:1])
+    results = []
+    # 40 examples: the last batch is padded in one case, and there is only one in another.
+    for batch_size in (16, 40, 64):
+        experiment = tiny.experiment(
+            evaluation=EvaluationConfig(image_size=40, batch_size=batch_size)
+        )
+        eval_step = make_eval_step(build_model(experiment, 6), experiment.data, mesh)
+        source = open_source(experiment.data, "eval")
+        sets = {"raw": weights(0), "ema": weights(1)}
+        results.append(evaluate(eval_step, sets, source, experiment, mesh))
+    assert results[0]["examples"] == 40
+    assert results[0]["unreadable"] == 0
+    assert results[0]["raw_loss"] != results[0]["ema_loss"]
+    for result in results[1:]:
+        assert result == pytest.approx(results[0], rel=1e-5)
+
+
+def test_an_unreadable_picture_is_left_out_and_counted(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    source = open_source(tiny.experiment().data, "eval")
+    for index in range(12):
+        record = source[index]
+        folder = tmp_path / "val" / source.class_names[index % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{index}.jpg").write_bytes(b"no picture" if index == 5 else record.encoded)
+        other = tmp_path / "train" / source.class_names[index % 2]
+        other.mkdir(parents=True, exist_ok=True)
+        (other / f"{index}.jpg").write_bytes(record.encoded)
+    data = dataclasses.replace(tiny.experiment().data, source="folder", path=str(tmp_path))
+    experiment = tiny.experiment(data=data)
+    mesh = make_mesh(jax.devices()[:1])
+    model = build_model(experiment, 6)
+    eval_step = make_eval_step(model, data, mesh)
+    result = evaluate(eval_step, {"raw": weights(0)}, open_source(data, "eval"), experiment, mesh)
+    assert (result["examples"], result["unreadable"]) == (11, 1)
+    assert "1 unreadable" in summary(result)
