@@ -98,6 +98,11 @@ class AugmentConfig:
     policy: Literal["randaugment", "none"] = "randaugment"
     randaugment_layers: int = 2
     """Operations applied to each image, one after another."""
+    translate_pixels: float = 100.0
+    """RandAugment's translation at level 10. It does not shrink with the image, so images well
+    below 128 pixels want less."""
+    cutout_pixels: float = 40.0
+    """Half the side of RandAugment's Cutout at level 10, likewise."""
     contrast_fault: bool = False
     """Repeat the released code's Contrast, which blends with a wrong mean grey value."""
     mix_group: int | None = None
@@ -419,7 +424,10 @@ def _check(experiment: Experiment) -> None:
             number = getattr(getattr(experiment, group_name), name)
             need(number > 0, f"{group_name}.{name} must be above 0, not {number}")
     need(experiment.checkpoint.keep_best >= 0, "checkpoint.keep_best must not be negative")
-    need(experiment.augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
+    augment = experiment.augment
+    need(augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
+    need(augment.translate_pixels >= 0, "augment.translate_pixels must not be negative")
+    need(augment.cutout_pixels >= 0, "augment.cutout_pixels must not be negative")
 
 
 def _flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

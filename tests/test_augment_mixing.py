@@ -18,7 +18,7 @@ jitted = jax.jit(mix, static_argnames="group")
 few = functools.partial(settings, max_examples=20, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
 alphas = st.sampled_from([1e-6, 0.01, 0.067, 0.2, 0.5, 1.0, 4.0])
-groups = st.sampled_from([1, 4, 12])
+groups = st.sampled_from([1, 4])
 
 
 def batch(size: int = BATCH) -> tuple[jax.Array, jax.Array]:
@@ -66,10 +66,10 @@ def test_mixup_blends_with_the_partner(seed: int, alpha: float, group: int) -> N
 
 
 @few()
-@given(seed=seeds, alpha=alphas, group=st.sampled_from([4, 12]))
-def test_cutmix_weighs_by_the_area_pasted(seed: int, alpha: float, group: int) -> None:
-    mixed = run(seed, 0.0, alpha, group)
-    np.testing.assert_array_equal(mixed.partner_labels, reversed_groups(group))
+@given(seed=seeds, alpha=alphas)
+def test_cutmix_weighs_by_the_area_pasted(seed: int, alpha: float) -> None:
+    mixed = run(seed, 0.0, alpha, 4)
+    np.testing.assert_array_equal(mixed.partner_labels, reversed_groups(4))
     own = mixed.images == mixed.labels[:, None, None, None] + 1.0
     partner = mixed.images == mixed.partner_labels[:, None, None, None] + 1.0
     assert (own ^ partner).all()
@@ -153,13 +153,13 @@ def test_groups_within_shards_do_not_communicate(mesh: Mesh) -> None:
     options = {"mixup_alpha": 0.3, "cutmix_alpha": 0.3}
     function = jax.jit(functools.partial(mix, group=2), out_shardings=sharding)
     key = jax.random.key(4)
-    there = function(key, *sharded, **options)
+    compiled = function.lower(key, *sharded, **options).compile()
+    there = compiled(key, *sharded, **options)
     here = jitted(key, images, labels, group=2, **options)
     np.testing.assert_array_equal(there.weight, here.weight)
     np.testing.assert_array_equal(there.images, here.images)
-    compiled = function.lower(key, *sharded, **options).compile().as_text()
     for collective in ("all-gather", "all-to-all", "collective-permute"):
-        assert collective not in compiled
+        assert collective not in compiled.as_text()
 
 
 def test_a_group_that_does_not_divide_the_batch_is_an_error() -> None:

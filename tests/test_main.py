@@ -115,8 +115,8 @@ def test_plan_shows_the_stages_with_overrides(capsys: pytest.CaptureFixture[str]
     assert first.split()[:6] == ["1/4", "0", "-", "26,833", "96", "4,096"]
     assert last.split()[:6] == ["4/4", "80,502", "-", "107,335", "300", "4,096"]
     assert "8.37 GMACs" in table
-    assert call(config, "--mode=plan", "--config.epochs=35") == 0
-    assert "10,733 steps" in capsys.readouterr().out
+    assert call(QUICKSTART, "--mode=plan", "--config.epochs=1", "--config.batch_size=16") == 0
+    assert "126 steps" in capsys.readouterr().out
 
 
 def test_overrides_reach_optional_fields(capsys: pytest.CaptureFixture[str]) -> None:

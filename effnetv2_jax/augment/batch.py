@@ -20,6 +20,8 @@ def augment_batch(
     policy: Literal["randaugment", "none"] = "randaugment",
     layers: int = 2,
     contrast_fault: bool = False,
+    translate_const: float = 100.0,
+    cutout_const: float = 40.0,
 ) -> Array:
     """Flips and augments every image of a batch, each by a key of its own.
 
@@ -31,7 +33,7 @@ def augment_batch(
       flip: mirror half of the images, before the policy.
       policy: what else is applied.
       layers: operations RandAugment applies to each image.
-      contrast_fault: repeat the released code's Contrast, see `color.faulty_mean_grey`.
+      contrast_fault, translate_const, cutout_const: see `policies.apply_numbered`.
 
     Returns:
       uint8 [B, H, W, 3].
@@ -45,7 +47,13 @@ def augment_batch(
             image = geometry.random_flip(flip_key, image)
         if policy == "randaugment":
             image = policies.randaugment(
-                policy_key, image, magnitude, layers=layers, contrast_fault=contrast_fault
+                policy_key,
+                image,
+                magnitude,
+                layers=layers,
+                contrast_fault=contrast_fault,
+                translate_const=translate_const,
+                cutout_const=cutout_const,
             )
         return image
 

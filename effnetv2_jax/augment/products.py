@@ -68,7 +68,7 @@ def affine_gather(image: Array, start: Array, step: Array) -> Array:
     """
     height, width, _ = image.shape
     side = max(height, width)
-    planes = jnp.moveaxis(image, -1, 0).astype(_DTYPE)
+    planes = jnp.moveaxis(image, -1, 0)
     planes = jnp.pad(planes, ((0, 0), (0, side - height), (0, side - width)))
     # Along columns of the output, source rows must change faster than source columns.
     swap = jnp.abs(step[1, 1]) < jnp.abs(step[0, 1])
@@ -92,15 +92,15 @@ def affine_gather(image: Array, start: Array, step: Array) -> Array:
     # The order of dimensions matters: in others, XLA writes the one-hot factors to memory.
     lower = first_of_two(jnp.arange(side, dtype=jnp.int32)[:, None])
     both = [
-        jnp.einsum("crk,rkx->crx", planes, _one_hot(fetched, side, axis=1))
+        jnp.einsum("crk,rkx->crx", planes.astype(_DTYPE), _one_hot(fetched, side, axis=1))
         for fetched in (lower, lower + 1)
     ]
     along_rows = jnp.concatenate(both).swapaxes(1, 2)
     x, y = source(jnp.arange(height, dtype=jnp.int32)[:, None])
     along_columns = jnp.einsum("cxr,xry->cxy", along_rows, _one_hot(y.T, side, axis=1))
-    first, second = jnp.split(along_columns.astype(jnp.uint8).swapaxes(1, 2), 2)
+    first, second = jnp.split(along_columns.swapaxes(1, 2), 2)
     chosen = jnp.where(x == first_of_two(y), first, second)
-    return jnp.moveaxis(chosen, 0, -1)
+    return jnp.moveaxis(chosen, 0, -1).astype(jnp.uint8)
 
 
 def _one_hot(indices: Array, size: int, axis: int) -> Array:

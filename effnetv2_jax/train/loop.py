@@ -1,5 +1,6 @@
 """A training run from beginning to end."""
 
+import contextlib
 import dataclasses
 import math
 
@@ -16,6 +17,7 @@ from effnetv2_jax.outputs.workdir import open_workdir
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.compilation import StageSteps
 from effnetv2_jax.train.feed import feed
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
 from effnetv2_jax.train.report import Report
@@ -75,13 +77,19 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
 
         unreadable = Unreadable(experiment.data.max_unreadable)
         steps = feed(experiment, plan, train_source, mesh, start=start, unreadable=unreadable)
-        with Writers(workdir, experiment.log, step=start, enabled=first) as writers:
+        stage_steps = StageSteps(train_step, plan, state, mesh, start=start)
+        with (
+            Writers(workdir, experiment.log, step=start, enabled=first) as writers,
+            contextlib.closing(progress),
+            contextlib.closing(stage_steps),
+        ):
             report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
             for step, planned, batch in steps:
                 if step == planned.first_step:
-                    report.flush()  # Before the wait for another compilation.
+                    report.flush()  # Before a wait for the compilation.
                 rate = learning_rate(experiment, plan, step, num_examples=num_examples)
-                state, metrics = train_step(state, batch, step_settings(planned.stage, rate))
+                settings = step_settings(planned.stage, rate)
+                state, metrics = stage_steps[planned](state, batch, settings)
                 done = step + 1
                 report.step(done, planned, rate, metrics)
 
@@ -101,7 +109,6 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
                     writers.flush()
                     checkpoints.save(done, state, metrics=result, force=True)
                     report.restart_clock()
-    progress.close()
     return result
 
 

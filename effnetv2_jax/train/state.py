@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.experiment import ConfigError, Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet, create_model
+from effnetv2_jax.models.variants import get_variant
 from effnetv2_jax.parallel.mesh import replicated
 
 
@@ -33,13 +34,21 @@ class TrainState:
 
 
 def build_model(experiment: Experiment, num_classes: int) -> EfficientNet:
-    """The model of an experiment."""
+    """The model of an experiment.
+
+    Raises:
+      ConfigError: there is no model of that name.
+    """
     config = experiment.model
     overrides: dict[str, Any] = {
         name: getattr(config, name)
         for name in ("width", "depth")
         if getattr(config, name) is not None
     }
+    try:
+        get_variant(config.name)
+    except ValueError as error:
+        raise ConfigError(f"config.model.name: {error}") from None
     return create_model(
         config.name,
         num_classes=num_classes,

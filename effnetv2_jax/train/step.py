@@ -76,6 +76,8 @@ def make_train_step(
             policy=augment.policy,
             layers=augment.randaugment_layers,
             contrast_fault=augment.contrast_fault,
+            translate_const=augment.translate_pixels,
+            cutout_const=augment.cutout_pixels,
         )
         images = normalize(images, data.mean, data.std, model.dtype)
         partners, weight = labels, jnp.ones(labels.shape, jnp.float32)

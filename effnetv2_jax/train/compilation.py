@@ -1,0 +1,65 @@
+"""Compiles every stage's step ahead of time, while the stages before it train."""
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from effnetv2_jax.parallel.mesh import by_example
+from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train.state import TrainState
+from effnetv2_jax.train.step import TrainStep, step_settings
+
+WORKERS = 2
+"""Programs compiled at a time; much of a compilation runs on one core."""
+
+
+class StageSteps:
+    """The compiled training step of each stage that is still to come.
+
+    Args:
+      train_step: as `make_train_step` returns it.
+      state: what it will be called with, as arrays or shapes.
+      start: steps done; stages that end before are not compiled.
+    """
+
+    def __init__(
+        self, train_step: TrainStep, plan: Plan, state: TrainState, mesh: Mesh, *, start: int
+    ) -> None:
+        shapes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+        )
+        self._executor = concurrent.futures.ThreadPoolExecutor(WORKERS)
+        self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
+        for planned in plan.stages:
+            if planned.end_step > start and _shape(planned) not in self._steps:
+                task = _compiler(train_step, planned, shapes, mesh)
+                self._steps[_shape(planned)] = self._executor.submit(task)
+
+    def __getitem__(self, planned: PlannedStage) -> TrainStep:
+        """The step of a stage; waits until it is compiled."""
+        return self._steps[_shape(planned)].result()
+
+    def close(self) -> None:
+        """Gives up what has not begun to compile."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _shape(planned: PlannedStage) -> tuple[int, int]:
+    return planned.stage.image_size, planned.batch_size
+
+
+def _compiler(
+    train_step: Any, planned: PlannedStage, state: TrainState, mesh: Mesh
+) -> Callable[[], TrainStep]:
+    size, batch_size = _shape(planned)
+    sharding = by_example(mesh)
+    batch = {
+        "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=sharding),
+        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding),
+    }
+    settings = step_settings(planned.stage, 0.0)
+    return lambda: train_step.lower(state, batch, settings).compile()

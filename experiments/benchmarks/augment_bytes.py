@@ -1,0 +1,112 @@
+"""What RandAugment adds to the memory traffic of a training step on TPU, without a TPU.
+
+    pip install "jax[tpu]"
+    python experiments/benchmarks/augment_bytes.py --size=128 --size=300
+
+Compiles ahead of time for one TPU v5e chip and prints, as JSON, the bytes that the compiler counts
+for RandAugment (two layers) on a batch of uint8 images; with `--step` also for the whole training
+step of EfficientNetV2-S with and without it, which takes minutes per size.
+"""
+
+import argparse
+import datetime
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh
+
+from effnetv2_jax import progressive
+from effnetv2_jax.augment import augment_batch
+from effnetv2_jax.experiment import AugmentConfig, Experiment
+from effnetv2_jax.parallel.mesh import by_example, replicated
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.state import abstract_state, build_model
+from effnetv2_jax.train.step import make_train_step, step_settings
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--size", type=int, action="append", help="pixels; may be repeated")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--step", action="store_true", help="compile the training step as well")
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    mesh = tpu_chip()
+    rows = []
+    for size in options.size or [128, 300]:
+        row = {"image_size": size, "randaugment": augmentation(mesh, options.batch, size)}
+        if options.step:
+            for policy in ("none", "randaugment"):
+                row[f"step_with_{policy}"] = training_step(mesh, options.batch, size, policy)
+        rows.append(row)
+    result = {
+        "date": datetime.date.today().isoformat(),
+        "device": "TPU v5e, compiled ahead of time",
+        "jax": jax.__version__,
+        "batch_size": options.batch,
+        "command": " ".join(["python", *sys.argv]),
+        "sizes": rows,
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n")
+
+
+def tpu_chip() -> Mesh:
+    topology = topologies.get_topology_desc(
+        platform="tpu",
+        topology_name="v5e:2x2",
+        chip_config_name="default",
+        chips_per_host_bounds=(2, 2, 1),
+    )
+    return Mesh(np.array(topology.devices[:1]), ("batch",), axis_types=(AxisType.Auto,))
+
+
+def augmentation(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
+    def run(seed: jax.Array, images: jax.Array, magnitude: jax.Array) -> jax.Array:
+        return augment_batch(jax.random.key(seed), images, magnitude, flip=False)
+
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=by_example(mesh))
+    seed = jax.ShapeDtypeStruct((), jnp.uint32, sharding=replicated(mesh))
+    magnitude = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(mesh))
+    return cost(jax.jit(run).lower(seed, images, magnitude).compile())
+
+
+def training_step(mesh: Mesh, batch: int, size: int, policy: Any) -> dict[str, float]:
+    experiment = Experiment(
+        stages=progressive.constant(image_size=size, randaugment_magnitude=10.0),
+        augment=AugmentConfig(policy=policy),
+        batch_size=batch,
+    )
+    model = build_model(experiment, 1000)
+    optimizer = make_optimizer(experiment.optimizer)
+    step: Any = make_train_step(experiment, model, optimizer, mesh)
+    sharding = by_example(mesh)
+    examples = {
+        "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=sharding),
+        "label": jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding),
+    }
+    state = abstract_state(model, optimizer, with_ema=True, mesh=mesh)
+    settings = step_settings(experiment.stages[0], 0.1)
+    return cost(step.lower(state, examples, settings).compile())
+
+
+def cost(compiled: Any) -> dict[str, float]:
+    analysis = compiled.cost_analysis()
+    memory = compiled.memory_analysis()
+    return {
+        "gigabytes_accessed": round(analysis["bytes accessed"] / 1e9, 3),
+        "gigaflops": round(analysis["flops"] / 1e9, 1),
+        "temporary_gigabytes": round(memory.temp_size_in_bytes / 1e9, 3),
+    }
+
+
+if __name__ == "__main__":
+    main()
