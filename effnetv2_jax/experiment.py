@@ -253,6 +253,16 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> E
     return experiment
 
 
+def check_batches(experiment: Experiment, *, devices: int) -> None:
+    """Raises a ConfigError if a batch of the run does not divide over the devices."""
+    if any(stage.batch_size is None for stage in experiment.stages):
+        check_batch("batch_size", experiment.batch_size, devices=devices)
+    for index, stage in enumerate(experiment.stages):
+        if stage.batch_size is not None:
+            check_batch(f"stages[{index}].batch_size", stage.batch_size, devices=devices)
+    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=devices)
+
+
 def check_batch(field: str, batch_size: int, *, devices: int) -> None:
     """Raises a ConfigError if a batch does not divide over the devices.
 

@@ -13,6 +13,8 @@ from effnetv2_jax.experiment import EvaluationConfig
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.state import build_model
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def weights(seed: int) -> dict:
     model = build_model(tiny.experiment(), 6)

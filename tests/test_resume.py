@@ -29,6 +29,7 @@ def launch(workdir: Path, *, devices: int) -> subprocess.Popen[str]:
     )
     arguments = [f"--config={config}", f"--workdir={workdir}"]
     environment = os.environ | {
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": str(devices),
         "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),

@@ -16,6 +16,8 @@ from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import TrainState, build_model, create_state, moving_average
 from effnetv2_jax.train.step import StepSettings, TrainStep, make_train_step, step_settings
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
 
 def start(experiment: Experiment, *, devices: int = 1) -> tuple[TrainState, TrainStep, Any]:
     mesh = make_mesh(jax.devices()[:devices])

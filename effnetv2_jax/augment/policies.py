@@ -186,9 +186,10 @@ def randaugment(
     Returns:
       uint8 [H, W, 3].
     """
-    for layer_key in jax.random.split(key, layers):
-        number, sign, centre = draw(layer_key, *image.shape[:2])
-        image = apply_numbered(
+
+    def layer(image: Array, key: Array) -> tuple[Array, None]:
+        number, sign, centre = draw(key, *image.shape[:2])
+        augmented = apply_numbered(
             number,
             image,
             magnitude,
@@ -198,7 +199,10 @@ def randaugment(
             translate_const=translate_const,
             cutout_const=cutout_const,
         )
-    return image
+        return augmented, None
+
+    # A scan compiles one layer, and keeps XLA from fusing a layer into the gather of the next.
+    return jax.lax.scan(layer, image, jax.random.split(key, layers))[0]
 
 
 def draw(key: Array, height: int, width: int) -> tuple[Array, Array, Array]:

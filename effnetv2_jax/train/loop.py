@@ -9,7 +9,7 @@ from etils import epath
 
 from effnetv2_jax.data import Unreadable, open_source
 from effnetv2_jax.evaluate import evaluate, make_eval_step, summary, weights_of
-from effnetv2_jax.experiment import Experiment, check_batch
+from effnetv2_jax.experiment import Experiment, check_batches
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.parameters import parameter_table, params_sha256
 from effnetv2_jax.outputs.progress import Progress
@@ -44,14 +44,7 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
     eval_source = open_source(experiment.data, "eval")
     num_examples = len(train_source)
     plan = experiment.plan(num_examples)
-    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
-    for planned in plan.stages:
-        field = (
-            "batch_size"
-            if planned.stage.batch_size is None
-            else (f"stages[{planned.index}].batch_size")
-        )
-        check_batch(field, planned.batch_size, devices=mesh.size)
+    check_batches(experiment, devices=mesh.size)
 
     classes = train_source.class_names
     workdir = open_workdir(workdir, dataclasses.asdict(experiment), classes, write=first)
