@@ -10,6 +10,8 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import jax
 import pytest
 
+from effnetv2_jax.parallel.startup import add_threads_for_virtual_devices
+
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "effnetv2_jax" / "tests"
 DEVICES = 8
 """Virtual CPU devices, so that sharding is tested in-process; unsharded work uses the first."""
@@ -25,6 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "parity: compares with another library; skipped where that is not installed"
     )
     jax.config.update("jax_num_cpu_devices", DEVICES)
+    add_threads_for_virtual_devices()
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -70,18 +70,7 @@ def deterministic(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if k != "train/images_per_second"} for line in lines]
 
 
-@pytest.mark.parametrize(
-    "devices",
-    [
-        1,
-        pytest.param(
-            8,
-            marks=pytest.mark.xfail(
-                run=False, reason="8 virtual devices stop in XLA's collectives on 2 cores"
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("devices", [1, 8])
 def test_killed_runs_end_as_undisturbed_ones(devices: int, tmp_path: Path) -> None:
     undisturbed = finish(tmp_path / "undisturbed", devices=devices)
     assert [line["step"] for line in undisturbed] == [*range(1, STEPS + 1), STEPS]

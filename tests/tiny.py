@@ -44,12 +44,14 @@ def experiment(*, steps: int = 8, **fields: Any) -> Experiment:
     return dataclasses.replace(run, **fields)
 
 
-def random_batch(size: int, *, seed: int = 0, classes: int = 6) -> dict[str, np.ndarray]:
+def random_batch(
+    size: int, *, count: int = BATCH, seed: int = 0, classes: int = 6
+) -> dict[str, np.ndarray]:
     """A host batch of noise."""
     rng = np.random.default_rng(seed)
     return {
-        "image": rng.integers(0, 256, (BATCH, size, size, 3), dtype=np.uint8),
-        "label": rng.integers(0, classes, BATCH, dtype=np.int32),
+        "image": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "label": rng.integers(0, classes, count, dtype=np.int32),
     }
 
 

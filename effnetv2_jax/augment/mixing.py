@@ -18,7 +18,8 @@ class MixedBatch(NamedTuple):
     partner_labels: Array
     """int [B], of the example mixed into it."""
     weight: Array
-    """float32 [B] in [0, 1]: of the own label; the partner's weighs 1 - weight."""
+    """[B] in [0, 1], float32 or the images' wider dtype: of the own label; the partner's weighs
+    1 - weight."""
 
 
 def mix(
@@ -53,11 +54,12 @@ def mix(
     group = batch if group is None else group
     if batch % group:
         raise ValueError(f"group ({group}) does not divide the batch ({batch})")
-    mixup = jnp.asarray(mixup_alpha, jnp.float32)
-    cutmix = jnp.asarray(cutmix_alpha, jnp.float32)
+    dtype = jnp.promote_types(images.dtype, jnp.float32)
+    mixup = jnp.asarray(mixup_alpha, dtype)
+    cutmix = jnp.asarray(cutmix_alpha, dtype)
 
     def own_share(key: Array, place: Array) -> Array:
-        """float32 [H, W, 1]: how much of the example itself each of its pixels keeps."""
+        """[H, W, 1]: how much of the example itself each of its pixels keeps."""
         share_key, box_key = jax.random.split(key)
         by_mixup = (mixup > 0) & ((cutmix <= 0) | (place % 2 == 0))
         alpha = jnp.where(by_mixup, mixup, cutmix)
@@ -67,7 +69,7 @@ def mix(
         return jnp.where(alpha > 0, jnp.where(by_mixup, blended, jnp.where(box, 0.0, 1.0)), 1.0)
 
     shares = jax.vmap(own_share)(jax.random.split(key, batch), jnp.arange(batch, dtype=jnp.int32))
-    weight = jnp.mean(shares, axis=(1, 2, 3), dtype=jnp.float32)
+    weight = jnp.mean(shares, axis=(1, 2, 3))
     partners = _reverse_groups(images, group)
     mixed = shares * images + (1 - shares) * partners
     return MixedBatch(
@@ -84,10 +86,10 @@ def _reverse_groups(values: Array, group: int) -> Array:
 
 
 def _beta(key: Array, alpha: Array) -> Array:
-    """float32 scalar from Beta(alpha, alpha); 1e-3 stands for smaller alphas."""
+    """A scalar of alpha's dtype from Beta(alpha, alpha); 1e-3 stands for smaller alphas."""
     # Of two Gamma draws the first one's share, from their logarithms: a draw for an alpha near 0
     # underflows. One call for both compiles in half of jax.random.beta's time.
-    logarithms = jax.random.loggamma(key, jnp.maximum(alpha, 1e-3), (2,), jnp.float32)
+    logarithms = jax.random.loggamma(key, jnp.maximum(alpha, 1e-3), (2,), alpha.dtype)
     return jax.nn.sigmoid(logarithms[0] - logarithms[1])
 
 

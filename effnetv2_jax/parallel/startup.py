@@ -12,11 +12,23 @@ def start(*, cache: bool = True) -> None:
     The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `effnetv2_jax/xla` under the user's
     cache directory; an empty $JAX_COMPILATION_CACHE_DIR switches it off.
     """
+    add_threads_for_virtual_devices()
     if _is_multi_process():
         jax.distributed.initialize()
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(base / "effnetv2_jax" / "xla"))
+
+
+def add_threads_for_virtual_devices() -> None:
+    """Lets several virtual CPU devices run on few cores; call it before JAX touches a device.
+
+    A collective holds one thread of XLA's per device until all devices have come to it, and
+    several may be under way: with only a thread per core, they would wait for each other for ever.
+    """
+    devices: int = jax.config.jax_num_cpu_devices  # type: ignore[attr-defined]
+    if devices > 1:
+        os.environ.setdefault("NPROC", str(4 * devices))
 
 
 def _is_multi_process() -> bool:
