@@ -13,8 +13,8 @@ import jax
 import pytest
 
 TESTS = Path(__file__).parent
-STEPS = 40
-"""Of two stages; a checkpoint every 7."""
+STEPS = 20
+"""Of two stages; a checkpoint every 4."""
 
 
 def launch(workdir: Path, *, devices: int) -> subprocess.Popen[str]:
@@ -24,7 +24,7 @@ def launch(workdir: Path, *, devices: int) -> subprocess.Popen[str]:
         "import tiny\n"
         "from effnetv2_jax.experiment import CheckpointConfig, to_config_dict\n"
         "def get_config():\n"
-        f"    checkpoint = CheckpointConfig(every_steps=7)\n"
+        f"    checkpoint = CheckpointConfig(every_steps=4)\n"
         f"    return to_config_dict(tiny.experiment(steps={STEPS}, checkpoint=checkpoint))\n"
     )
     arguments = [f"--config={config}", f"--workdir={workdir}"]
@@ -77,7 +77,7 @@ def test_killed_runs_end_as_undisturbed_ones(devices: int, tmp_path: Path) -> No
     assert {"params_sha256", "eval/ema_top1", "eval/raw_top1"} <= undisturbed[-1].keys()
 
     killed = tmp_path / "killed"
-    for step in (10, STEPS // 2, STEPS - 5):  # in stage 1, at the boundary, in the last stage
+    for step in (6, STEPS // 2, STEPS - 3):  # in stage 1, at the boundary, in the last stage
         kill_at(step, killed, devices=devices)
     resumed = finish(killed, devices=devices)
     assert resumed[-1]["params_sha256"] == undisturbed[-1]["params_sha256"]

@@ -29,7 +29,7 @@ class Report:
         self.flush()
         self._pending = (done, planned, learning_rate, metrics)
         if done == planned.first_step + 1:
-            self.restart_clock()  # The call compiled: its duration says nothing of the next ones.
+            self.restart_clock()  # The call waited for the compilation of its stage.
         self._images += planned.batch_size
 
     def flush(self) -> None:

@@ -117,6 +117,7 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
                 pass
 
         found: dict[str, list[float]] = {"bare_step": [], "loop": [], "input": []}
+        memory: dict[str, dict[str, int]] = {}
         with (
             contextlib.closing(
                 feed(experiment, plan, source, mesh, start=start, unreadable=unreadable)
@@ -130,6 +131,8 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
             for _ in range(rounds):
                 for name, run in (("bare_step", bare), ("loop", loop), ("input", only_input)):
                     found[name].append(images / seconds(run))
+                    # In the first round the input has not begun when the bare step runs.
+                    memory.setdefault(name, memory_in_use())
         ratios = [a / b for a, b in zip(found["loop"], found["bare_step"], strict=True)]
         return {
             "stage": planned.index + 1,
@@ -140,17 +143,19 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
             },
             "loop_over_bare_step": round(statistics.median(ratios), 3),
             "loop_over_bare_step_range": [round(min(ratios), 3), round(max(ratios), 3)],
-            "memory": device_memory(),
+            "memory_after_first_round": memory,
         }
 
     with report_dir:
         return [rates(planned) for planned in plan.stages]
 
 
-def device_memory() -> dict[str, int]:
-    """Bytes in use on the first device, where it tells; the CPU does not."""
+def memory_in_use() -> dict[str, int]:
+    """Bytes of this process and, where it tells (a CPU does not), of the first device."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
     stats = jax.local_devices()[0].memory_stats() or {}
-    return {name: stats[name] for name in ("bytes_in_use", "peak_bytes_in_use") if name in stats}
+    device = {name: stats[name] for name in ("bytes_in_use", "peak_bytes_in_use") if name in stats}
+    return {"resident_bytes": pages * os.sysconf("SC_PAGE_SIZE"), **device}
 
 
 def seconds(run: Callable[[], None]) -> float:
