@@ -18,19 +18,20 @@ class Status:
     num_stages: int
     image_size: int
     """Height and width of the current stage's images in pixels."""
-    images_per_second: float
-    """Over all devices."""
+    images_per_second: float | None
+    """Over all devices; None before it is known."""
     loss: float
     learning_rate: float
     seconds_left: float | None = None
     """Estimate for the rest of the run, if there is one."""
 
     def __str__(self) -> str:
+        speed = "?" if self.images_per_second is None else f"{self.images_per_second:.0f}"
         left = "?" if self.seconds_left is None else clock(self.seconds_left)
         return (
             f"stage {self.stage + 1}/{self.num_stages} {self.image_size} px"
             f" | step {self.step}/{self.total_steps}"
-            f" | {self.images_per_second:.0f} images/s"
+            f" | {speed} images/s"
             f" | loss {self.loss:.4f}"
             f" | lr {self.learning_rate:.2e}"
             f" | ETA {left}"

@@ -1,13 +1,24 @@
 """Turns steps into metrics, images per second and a progress line, without stalling the device."""
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from effnetv2_jax.outputs.progress import Progress, Status
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.progressive import Plan, PlannedStage
+
+
+class _Taken(NamedTuple):
+    """A step that was given to the device."""
+
+    done: int
+    planned: PlannedStage
+    learning_rate: float
+    metrics: Any
+    finished: float | None
+    """When, if it had finished as soon as it was given: a CPU may compute within the call."""
 
 
 class Report:
@@ -20,39 +31,50 @@ class Report:
         self._writers = writers
         self._progress = progress
         self._every_steps = every_steps
-        self._pending: tuple[int, PlannedStage, float, Any] | None = None
+        self._pending: _Taken | None = None
+        self._images_per_second: float | None = None
+        self._stage: int | None = None
         self._since = time.perf_counter()
         self._images = 0
 
     def step(self, done: int, planned: PlannedStage, learning_rate: float, metrics: Any) -> None:
         """Takes a step's metrics, which may still be computing, and reports the step before."""
+        ready = all(value.is_ready() for value in metrics.values())
+        finished = time.perf_counter() if ready else None
         self.flush()
-        self._pending = (done, planned, learning_rate, metrics)
-        if done == planned.first_step + 1:
-            self.restart_clock()  # The call waited for the compilation of its stage.
-        self._images += planned.batch_size
+        self._pending = _Taken(done, planned, learning_rate, metrics, finished)
 
     def flush(self) -> None:
         """Reports the last step taken, if its turn has come, and waits for it."""
         if self._pending is None:
             return
-        done, planned, learning_rate, metrics = self._pending
+        done, planned, learning_rate, metrics, finished = self._pending
         self._pending = None
-        if done % self._every_steps and done != planned.end_step:
+        first = planned.index != self._stage
+        self._stage = planned.index
+        due = done % self._every_steps == 0 or done == planned.end_step
+        self._images += planned.batch_size
+        if not (first or due):
             return
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        elapsed = time.perf_counter() - self._since
-        images_per_second = self._images / elapsed
+        finished = finished or time.perf_counter()
+        # A stage's first call waits for the compilation: its time says nothing of the next ones.
+        if not first:
+            self._images_per_second = self._images / (finished - self._since)
+        self._since, self._images = finished, 0
+        if not due:
+            return
+        speed = self._images_per_second
         self._writers.write(
             done,
             "train",
             metrics
             | {
                 "learning_rate": learning_rate,
-                "images_per_second": images_per_second,
                 "stage": planned.index,
                 "image_size": planned.stage.image_size,
-            },
+            }
+            | ({} if speed is None else {"images_per_second": speed}),
         )
         self._progress.show(
             Status(
@@ -61,13 +83,12 @@ class Report:
                 stage=planned.index,
                 num_stages=len(self._plan.stages),
                 image_size=planned.stage.image_size,
-                images_per_second=images_per_second,
+                images_per_second=speed,
                 loss=metrics["loss"],
                 learning_rate=learning_rate,
-                seconds_left=self._seconds_left(done, planned, images_per_second),
+                seconds_left=speed and self._seconds_left(done, planned, speed),
             )
         )
-        self.restart_clock()
 
     def restart_clock(self) -> None:
         """Leaves out of images per second what happened since the last report."""
