@@ -147,10 +147,11 @@ def grey(image: Array) -> Array:
       image: uint8 [H, W, 3].
 
     Returns:
-      int32 [H, W, 1] in [0, 255].
+      uint8 [H, W, 1].
     """
     red, green, blue = (image[..., c : c + 1].astype(jnp.int32) for c in range(3))
-    return (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    luma = (19595 * red + 38470 * green + 7471 * blue + 0x8000) >> 16
+    return luma.astype(jnp.uint8)
 
 
 def mean_grey(image: Array) -> Array:

@@ -147,7 +147,8 @@ def apply_numbered(
     image = color.look_up(image, table)
 
     mean = color.faulty_mean_grey(image) if contrast_fault else color.mean_grey(image)
-    degenerate = when("Color", color.grey(image), when("Contrast", mean, 0))
+    degenerate = when("Contrast", mean.astype(jnp.uint8), jnp.uint8(0))
+    degenerate = when("Color", color.grey(image), degenerate)
     degenerate = when("Sharpness", color.smooth(image), degenerate)
     enhancing = (number >= OPERATIONS.index("Color")) & (number <= OPERATIONS.index("Sharpness"))
     factor = jnp.where(enhancing, 0.18 * level + 0.1, 1.0)

@@ -7,6 +7,7 @@ bfloat16, and each sum has a single term that is not 0 (or, in the histogram, te
 in float32).
 """
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -46,7 +47,7 @@ def look_up(image: Array, table: Array) -> Array:
         rows = entries.reshape(16, 16).astype(_DTYPE)
         candidates = jnp.einsum("ab,bhw->ahw", rows, low)
         chosen = plane[None] >> 4 == jnp.arange(16, dtype=jnp.uint8)[:, None, None]
-        planes.append(jnp.sum(jnp.where(chosen, candidates, 0), axis=0).astype(jnp.uint8))
+        planes.append(_as_bytes(jnp.sum(jnp.where(chosen, candidates, 0), axis=0)))
     return jnp.stack(planes, axis=-1)
 
 
@@ -89,18 +90,28 @@ def affine_gather(image: Array, start: Array, step: Array) -> Array:
         shared = [jnp.where(y == source_row, x, side) for x, y in (source(row), source(row + 1))]
         return jnp.clip(jnp.minimum(*shared), 0, side - 1)
 
-    # The order of dimensions matters: in others, XLA writes the one-hot factors to memory.
+    # What passes through memory between the products is of the smallest type that holds it, and
+    # in an order of dimensions that lets XLA make the one-hot factors within the products.
     lower = first_of_two(jnp.arange(side, dtype=jnp.int32)[:, None])
-    both = [
-        jnp.einsum("crk,rkx->crx", planes.astype(_DTYPE), _one_hot(fetched, side, axis=1))
-        for fetched in (lower, lower + 1)
-    ]
-    along_rows = jnp.concatenate(both).swapaxes(1, 2)
+    to_the_right = jnp.pad(planes[:, :, 1:], ((0, 0), (0, 0), (0, 1)))
+    both = jnp.concatenate([planes, to_the_right])
+    fetched = _one_hot(lower.astype(jnp.int16), side, axis=1)
+    along_rows = _grey_levels("crk,rkx->crx", both, fetched).swapaxes(1, 2)
     x, y = source(jnp.arange(height, dtype=jnp.int32)[:, None])
-    along_columns = jnp.einsum("cxr,xry->cxy", along_rows, _one_hot(y.T, side, axis=1))
-    first, second = jnp.split(along_columns.swapaxes(1, 2), 2)
-    chosen = jnp.where(x == first_of_two(y), first, second)
-    return jnp.moveaxis(chosen, 0, -1).astype(jnp.uint8)
+    fetched = _one_hot(y.T.astype(jnp.int16), side, axis=1)
+    first, second = jnp.split(_grey_levels("cxr,xry->cxy", along_rows, fetched), 2)
+    chosen = jnp.where((x == first_of_two(y)).T, first, second)
+    return chosen.transpose(2, 1, 0)
+
+
+def _grey_levels(subscripts: str, levels: Array, one_hot: Array) -> Array:
+    """uint8: the grey levels that a one-hot factor chooses, or 0 where it chooses none."""
+    return _as_bytes(jnp.einsum(subscripts, levels.astype(_DTYPE), one_hot))
+
+
+def _as_bytes(levels: Array) -> Array:
+    # Without a barrier, XLA writes the wider type and converts it wherever it is read.
+    return jax.lax.optimization_barrier(levels.astype(jnp.uint8))
 
 
 def _one_hot(indices: Array, size: int, axis: int) -> Array:
