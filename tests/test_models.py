@@ -53,6 +53,16 @@ GOLDEN = {
     "l": Golden(118_515_272, 119_027_848, 56.080, 79, 32, 1280, (384, 480), 0.4),
     "xl": Golden(208_119_808, 208_896_832, 93.353, 100, 32, 1280, (384, 512), 0.4),
 }
+V1_TOTAL = {
+    "b0": 5_330_564,
+    "b1": 7_856_232,
+    "b2": 9_177_562,
+    "b3": 12_320_528,  # 12,314,268 without the correction of rounded channels
+    "b4": 19_466_816,
+    "b5": 30_562_520,
+    "b6": 43_265_136,
+}
+V1_TRAINABLE = {"b7": 66_347_960, "b8": 87_413_142, "l2": 480_309_308}
 TRAINABLE_21K = {"s": 48_158_371, "m": 80_839_239, "l": 145_215_155, "xl": 234_819_691}
 
 NANO = (
@@ -158,7 +168,9 @@ gradient = jax.jit(jax.grad(loss), static_argnums=1)
 
 
 def test_every_variant_has_its_golden_numbers() -> None:
-    assert list_models() == [f"efficientnetv2-{name}" for name in GOLDEN]
+    v2 = [f"efficientnetv2-{name}" for name in GOLDEN]
+    v1 = [f"efficientnet-{name}" for name in (*V1_TOTAL, *V1_TRAINABLE)]
+    assert list_models() == v2 + v1
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -181,6 +193,24 @@ def test_counts_are_the_published_ones(name: str) -> None:
 def test_trainable_parameters_with_21843_classes(name: str) -> None:
     params = shapes_of(create_model(f"efficientnetv2-{name}", num_classes=21_843))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == TRAINABLE_21K[name]
+
+
+@pytest.mark.parametrize("name", V1_TOTAL)
+def test_v1_has_the_published_number_of_values(name: str) -> None:
+    shapes = shapes_of(create_model(f"efficientnet-{name}"))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == V1_TOTAL[name]
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) for n in V1_TRAINABLE])
+def test_large_v1_have_the_published_number_of_parameters(name: str) -> None:
+    params = shapes_of(create_model(f"efficientnet-{name}"))["params"]
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == V1_TRAINABLE[name]
+
+
+def test_v1_settings_follow_its_evaluation_size() -> None:
+    sizes = {n: (v.train_size, v.eval_size) for n, v in VARIANTS.items() if v.rounding_floor}
+    assert sizes["efficientnet-b0"] == (176, 224)
+    assert sizes["efficientnet-b7"] == (480, 600)
 
 
 def test_macs_grow_with_the_picture() -> None:
@@ -210,7 +240,7 @@ def test_rounding_lacks_the_usual_ten_percent_correction() -> None:
 
 def test_depth_rounds_repeats_up_and_only_first_blocks_stride() -> None:
     spec = StageSpec("fused", 3, 2, 4, 16, 32, 2, 0.0)
-    blocks = list(expand_stages((spec,), width=1.0, depth=1.1))
+    blocks = list(expand_stages((spec,), scale=lambda channels: channels, depth=1.1))
     assert [(b.stride, b.inputs, b.outputs) for b in blocks] == [(2, 16, 32), *[(1, 32, 32)] * 2]
 
 

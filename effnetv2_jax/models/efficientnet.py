@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +25,8 @@ class EfficientNet(nn.Module):
     num_classes: int = 1000
     width: float = 1.0
     depth: float = 1.0
+    rounding_floor: float = 0.0
+    """See `round_channels`: 0 in EfficientNetV2, 0.9 in its predecessor."""
     head_features: int = 1280
     dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.2
@@ -44,9 +46,11 @@ class EfficientNet(nn.Module):
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        stem = round_channels(self.stages[0].inputs, self.width)
-        self.stem = ConvNorm(stem, kernel_size=3, stride=2, **numerics)
-        specs = list(expand_stages(self.stages, width=self.width, depth=self.depth))
+        scale = functools.partial(
+            round_channels, width=self.width, rounding_floor=self.rounding_floor
+        )
+        self.stem = ConvNorm(scale(self.stages[0].inputs), kernel_size=3, stride=2, **numerics)
+        specs = list(expand_stages(self.stages, scale=scale, depth=self.depth))
         self.blocks: list[Block] = [
             BLOCKS[spec.operator](
                 kernel_size=spec.kernel,
@@ -59,7 +63,7 @@ class EfficientNet(nn.Module):
             )
             for index, spec in enumerate(specs)
         ]
-        self.head = ConvNorm(round_channels(self.head_features, self.width), **numerics)
+        self.head = ConvNorm(scale(self.head_features), **numerics)
         self.classifier = Classifier(self.num_classes, self.dtype, self.param_dtype)
 
     def __call__(
@@ -163,25 +167,32 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Eff
         "stages": variant.stages,
         "width": variant.width,
         "depth": variant.depth,
+        "rounding_floor": variant.rounding_floor,
         "dropout_rate": variant.dropout_rate,
     }
     return EfficientNet(**{**fields, "num_classes": num_classes, **overrides})
 
 
-def round_channels(channels: int, width: float) -> int:
-    """Scales a channel count and rounds it to a multiple of 8, but not below 8."""
-    return max(8, int(channels * width + 4) // 8 * 8)
+def round_channels(channels: int, width: float, rounding_floor: float = 0.0) -> int:
+    """Scales a channel count and rounds it to a multiple of 8, but not below 8.
+
+    Args:
+      rounding_floor: rounds up where less than this share of the scaled count would be left.
+    """
+    scaled = channels * width
+    rounded = max(8, int(scaled + 4) // 8 * 8)
+    return rounded if rounded >= rounding_floor * scaled else rounded + 8
 
 
 def expand_stages(
-    stages: tuple[StageSpec, ...], *, width: float, depth: float
+    stages: tuple[StageSpec, ...], *, scale: Callable[[int], int], depth: float
 ) -> Iterator[StageSpec]:
-    """One row per block, with channels and repeats scaled."""
+    """One row per block, with repeats scaled by `depth` and channels by `scale`."""
     for stage in stages:
-        outputs = round_channels(stage.outputs, width)
+        outputs = scale(stage.outputs)
         for repeat in range(math.ceil(depth * stage.repeats)):
             yield stage._replace(
-                inputs=outputs if repeat else round_channels(stage.inputs, width),
+                inputs=outputs if repeat else scale(stage.inputs),
                 outputs=outputs,
                 stride=1 if repeat else stage.stride,
                 repeats=1,

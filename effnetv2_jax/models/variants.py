@@ -1,6 +1,7 @@
-"""The model family as literal tables (paper, table 4; released code for M, L, XL and B0-B3).
+"""The model family as literal tables.
 
-A new variant is a new row of `VARIANTS`.
+EfficientNetV2 (paper, table 4; released code for M, L, XL and B0-B3) and its predecessor
+EfficientNet (arXiv 1905.11946, table 1). A new variant is a new row of `VARIANTS`.
 """
 
 import dataclasses
@@ -31,6 +32,8 @@ class Variant:
     stages: tuple[StageSpec, ...]
     width: float = 1.0
     depth: float = 1.0
+    rounding_floor: float = 0.0
+    """Share of a scaled channel count that rounding has to leave; see `round_channels`."""
     train_size: int
     """Largest training image size, in pixels."""
     eval_size: int
@@ -93,6 +96,28 @@ XL = (
     _mbconv(3, 2, 6, 256, 512, 32),
     _mbconv(3, 1, 6, 512, 640, 8),
 )
+V1 = (
+    _mbconv(3, 1, 1, 32, 16, 1),
+    _mbconv(3, 2, 6, 16, 24, 2),
+    _mbconv(5, 2, 6, 24, 40, 2),
+    _mbconv(3, 2, 6, 40, 80, 3),
+    _mbconv(5, 1, 6, 80, 112, 3),
+    _mbconv(5, 2, 6, 112, 192, 4),
+    _mbconv(3, 1, 6, 192, 320, 1),
+)
+
+
+def _v1(width: float, depth: float, eval_size: int, dropout_rate: float) -> Variant:
+    return Variant(
+        stages=V1,
+        width=width,
+        depth=depth,
+        rounding_floor=0.9,
+        train_size=eval_size * 4 // 5 // 16 * 16,
+        eval_size=eval_size,
+        dropout_rate=dropout_rate,
+    )
+
 
 VARIANTS = {
     "efficientnetv2-b0": Variant(stages=BASE, train_size=192, eval_size=224, dropout_rate=0.2),
@@ -109,6 +134,16 @@ VARIANTS = {
     "efficientnetv2-m": Variant(stages=M, train_size=384, eval_size=480, dropout_rate=0.3),
     "efficientnetv2-l": Variant(stages=L, train_size=384, eval_size=480, dropout_rate=0.4),
     "efficientnetv2-xl": Variant(stages=XL, train_size=384, eval_size=512, dropout_rate=0.4),
+    "efficientnet-b0": _v1(1.0, 1.0, 224, 0.2),
+    "efficientnet-b1": _v1(1.0, 1.1, 240, 0.2),
+    "efficientnet-b2": _v1(1.1, 1.2, 260, 0.3),
+    "efficientnet-b3": _v1(1.2, 1.4, 300, 0.3),
+    "efficientnet-b4": _v1(1.4, 1.8, 380, 0.4),
+    "efficientnet-b5": _v1(1.6, 2.2, 456, 0.4),
+    "efficientnet-b6": _v1(1.8, 2.6, 528, 0.5),
+    "efficientnet-b7": _v1(2.0, 3.1, 600, 0.5),
+    "efficientnet-b8": _v1(2.2, 3.6, 672, 0.5),
+    "efficientnet-l2": _v1(4.3, 5.3, 800, 0.5),
 }
 
 
