@@ -1,0 +1,108 @@
+"""Names and layouts of other libraries: complete, reversible, and checked on the way in."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from effnetv2_jax import EfficientNet, create_model, list_models
+from effnetv2_jax.weights.convert import (
+    WeightsError,
+    entries,
+    from_source,
+    to_source,
+    variable_shapes,
+)
+from effnetv2_jax.weights.sources import KERAS, TF1, TIMM, Source
+
+SOURCES = pytest.mark.parametrize("source", [TIMM, KERAS, TF1], ids=lambda source: source.title)
+
+
+def thin(name: str) -> EfficientNet:
+    return create_model(name, num_classes=7, width=0.1, depth=0.2)
+
+
+def random_variables(model: EfficientNet) -> dict[str, Any]:
+    random = np.random.default_rng(0)
+    variables: dict[str, Any] = {}
+    for path, shape in variable_shapes(model).items():
+        node = variables
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = random.normal(size=shape).astype(np.float32)
+    return variables
+
+
+@SOURCES
+@pytest.mark.parametrize("name", ["efficientnetv2-b1", "efficientnetv2-m", "efficientnet-b1"])
+def test_there_and_back_every_array_is_the_same(name: str, source: Source) -> None:
+    model = thin(name)
+    variables = random_variables(model)
+    back = from_source(model, to_source(model, variables, source), source)
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+@pytest.mark.parametrize("name", [list_models()[0], "efficientnetv2-xl", "efficientnet-b7"])
+def test_every_array_has_one_name(name: str) -> None:
+    model = thin(name)
+    shapes = variable_shapes(model)
+    for source in (TIMM, KERAS, TF1):
+        found = entries(model, source)
+        assert {entry.path for entry in found.values()} == shapes.keys()
+        assert len(found) == len(shapes)
+
+
+def test_names_are_those_of_the_released_checkpoints() -> None:
+    names = entries(create_model("efficientnetv2-s"), TF1)
+    for name in (
+        "stem/conv2d/kernel",
+        "stem/tpu_batch_normalization/moving_variance",
+        "blocks_0/conv2d/kernel",  # Fused, expand 1
+        "blocks_2/conv2d_1/kernel",  # Fused
+        "blocks_39/depthwise_conv2d/depthwise_kernel",
+        "blocks_39/tpu_batch_normalization_2/gamma",
+        "blocks_39/se/conv2d_1/bias",
+        "head/dense/kernel",
+    ):
+        assert name in names
+    assert "blocks_0/depthwise_conv2d/depthwise_kernel" in entries(thin("efficientnet-b0"), TF1)
+
+
+def test_faults_are_named_all_at_once() -> None:
+    model = thin("efficientnetv2-b0")
+    arrays = to_source(model, random_variables(model), TIMM)
+    del arrays["bn1.weight"]
+    arrays["extra.weight"] = np.zeros(1)
+    arrays["classifier.bias"] = np.zeros(9)
+    arrays["bn1.bias"] = np.full_like(arrays["bn1.bias"], np.nan)
+    arrays["bn2.bias"] = arrays["bn2.bias"].astype(np.int32)
+    with pytest.raises(WeightsError) as error:
+        from_source(model, arrays, TIMM)
+    for fault in (
+        "1 missing: bn1.weight",
+        "1 unexpected: extra.weight",
+        "1 wrongly shaped: classifier.bias ((9,), not (7,))",
+        "2 unfit: bn1.bias (NaN or infinite), bn2.bias (int32)",
+    ):
+        assert fault in str(error.value)
+
+
+def test_of_many_missing_names_some_are_listed() -> None:
+    with pytest.raises(WeightsError, match=r"\d+ missing: .* and \d+ more"):
+        from_source(thin("efficientnetv2-b0"), {}, KERAS)
+
+
+def test_counters_of_batches_are_no_weights() -> None:
+    model = thin("efficientnetv2-b0")
+    arrays = to_source(model, random_variables(model), TIMM)
+    from_source(model, arrays | {"bn1.num_batches_tracked": np.int64(3)}, TIMM)
+
+
+def test_variables_that_lack_an_array() -> None:
+    model = thin("efficientnetv2-b0")
+    variables = random_variables(model)
+    del variables["params"]["head"]
+    with pytest.raises(WeightsError, match="lack params/head/conv/kernel"):
+        to_source(model, variables, TIMM)
