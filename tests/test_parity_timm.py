@@ -13,7 +13,7 @@ from effnetv2_jax.weights.convert import from_source, to_source
 from effnetv2_jax.weights.sources import TIMM
 
 torch = pytest.importorskip("torch", reason="timm's models are PyTorch's")
-# torchvision, which timm imports, looks in its CUDA build for operators that torch's CPU build lacks.
+# timm imports torchvision, whose CUDA build looks for operators that a CPU build of torch lacks.
 sys.modules.setdefault(name := "torchvision._meta_registrations", types.ModuleType(name))
 timm = pytest.importorskip("timm", reason="the reference models are timm's")
 
