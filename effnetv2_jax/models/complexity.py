@@ -6,9 +6,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from effnetv2_jax.models.efficientnet import Classifier, EfficientNet
+from effnetv2_jax.models.efficientnet import Classifier, EfficientNet, abstract_variables
 from effnetv2_jax.models.layers import Conv
 
 
@@ -36,13 +35,8 @@ def complexity(model: EfficientNet, *, height: int, width: int) -> Complexity:
             macs += math.prod(kernel.shape[:-1]) * result.size
         return result
 
-    def initialize(images: jax.Array) -> Any:
-        return model.init(jax.random.key(0), images, train=False)
-
     with nn.intercept_methods(count):
-        variables = jax.eval_shape(
-            initialize, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-        )
+        variables = abstract_variables(model, height=height, width=width)
     trainable = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
     total = sum(leaf.size for leaf in jax.tree.leaves(variables))
     return Complexity(trainable=trainable, total=total, macs=macs)

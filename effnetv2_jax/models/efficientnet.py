@@ -173,6 +173,16 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Eff
     return EfficientNet(**{**fields, "num_classes": num_classes, **overrides})
 
 
+def abstract_variables(model: EfficientNet, *, height: int = 32, width: int = 32) -> Any:
+    """The shapes and dtypes of a model's variables, initialised for images of that size."""
+
+    def initialize(images: jax.Array) -> Any:
+        return model.init(jax.random.key(0), images, train=False)
+
+    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    return jax.eval_shape(initialize, images)
+
+
 def round_channels(channels: int, width: float, rounding_floor: float = 0.0) -> int:
     """Scales a channel count and rounds it to a multiple of 8, but not below 8.
 
@@ -184,13 +194,18 @@ def round_channels(channels: int, width: float, rounding_floor: float = 0.0) -> 
     return rounded if rounded >= rounding_floor * scaled else rounded + 8
 
 
+def round_repeats(repeats: int, depth: float) -> int:
+    """Scales how often a stage's block is repeated, and rounds it up."""
+    return math.ceil(depth * repeats)
+
+
 def expand_stages(
     stages: tuple[StageSpec, ...], *, scale: Callable[[int], int], depth: float
 ) -> Iterator[StageSpec]:
     """One row per block, with repeats scaled by `depth` and channels by `scale`."""
     for stage in stages:
         outputs = scale(stage.outputs)
-        for repeat in range(math.ceil(depth * stage.repeats)):
+        for repeat in range(round_repeats(stage.repeats, depth)):
             yield stage._replace(
                 inputs=outputs if repeat else scale(stage.inputs),
                 outputs=outputs,

@@ -1,4 +1,4 @@
-"""What a process does before it touches a device: join the others, and find compiled programs."""
+"""What a process does before it touches a device."""
 
 import contextlib
 import ctypes
@@ -9,7 +9,7 @@ import jax
 
 
 def start(*, cache: bool = True) -> None:
-    """Joins the other processes of a multi-host run, and switches on the compilation cache.
+    """Joins the other processes of a multi-host run, and sets up the CPU and the compilation cache.
 
     The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `effnetv2_jax/xla` under the user's
     cache directory; an empty $JAX_COMPILATION_CACHE_DIR switches it off.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.models.efficientnet import EfficientNet, abstract_variables
 from effnetv2_jax.weights.parts import Kind, parts
 from effnetv2_jax.weights.sources import Source
 
@@ -109,12 +109,7 @@ def to_source(
 
 def variable_shapes(model: EfficientNet) -> dict[tuple[str, ...], tuple[int, ...]]:
     """The shape of every array of a model, by collection, modules and name."""
-
-    def initialize(images: jax.Array) -> Any:
-        return model.init(jax.random.key(0), images, train=False)
-
-    variables = jax.eval_shape(initialize, jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
-    leaves, _ = jax.tree.flatten_with_path(variables)
+    leaves, _ = jax.tree.flatten_with_path(abstract_variables(model))
     return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
 
 

@@ -1,10 +1,9 @@
 """The layers with weights of a model, in order, for tables of other libraries' names."""
 
-import math
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.models.efficientnet import EfficientNet, round_repeats
 from effnetv2_jax.models.variants import StageSpec
 
 Kind = Literal["conv", "depthwise", "gate", "bn", "dense"]
@@ -21,6 +20,13 @@ class Place(NamedTuple):
     """Within its stage."""
     block: int
     """Within the network."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Its convolutions, in the order of the computation."""
+        expand = () if self.spec.expand == 1 else ("expand",)
+        depthwise = ("depthwise",) if self.spec.operator == "mbconv" else ()
+        return (*expand, *depthwise, "project")
 
 
 class Part(NamedTuple):
@@ -40,25 +46,24 @@ class Part(NamedTuple):
 
 def parts(model: EfficientNet) -> Iterator[Part]:
     """Yields the layers of a model that have weights, from the stem to the classifier."""
-    yield from _conv_norm("conv", None, "stem")
+    yield from _conv_norm("stem")
     block = 0
     for stage, spec in enumerate(model.stages):
-        for repeat in range(math.ceil(model.depth * spec.repeats)):
+        for repeat in range(round_repeats(spec.repeats, model.depth)):
             place = Place(spec, stage, repeat, block)
             module = f"blocks_{block}"
-            if spec.expand != 1:
-                yield from _conv_norm("conv", place, module, "expand")
-            if spec.operator == "mbconv":
-                yield from _conv_norm("depthwise", place, module, "depthwise")
-            if spec.se_ratio and not (spec.operator == "fused" and spec.expand == 1):
+            *before_gates, last = place.roles
+            for role in before_gates:
+                yield from _conv_norm(module, role, place=place)
+            if spec.se_ratio and before_gates:
                 yield Part((module, "se", "reduce"), "gate", place)
                 yield Part((module, "se", "expand"), "gate", place)
-            yield from _conv_norm("conv", place, module, "project")
+            yield from _conv_norm(module, last, place=place)
             block += 1
-    yield from _conv_norm("conv", None, "head")
+    yield from _conv_norm("head")
     yield Part(("classifier",), "dense", None)
 
 
-def _conv_norm(kind: Kind, place: Place | None, *path: str) -> Iterator[Part]:
-    yield Part((*path, "conv"), kind, place)
+def _conv_norm(*path: str, place: Place | None = None) -> Iterator[Part]:
+    yield Part((*path, "conv"), "depthwise" if path[-1] == "depthwise" else "conv", place)
     yield Part((*path, "bn"), "bn", place)

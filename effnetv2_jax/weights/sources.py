@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from effnetv2_jax.weights.parts import Kind, Part, Place
+from effnetv2_jax.weights.parts import Kind, Part
 
 Layout = Callable[[Kind, np.ndarray], np.ndarray]
 
@@ -73,23 +73,13 @@ def _swap_depthwise(kind: Kind, array: np.ndarray) -> np.ndarray:
     return array.transpose(0, 1, 3, 2) if kind == "depthwise" and array.ndim == 4 else array
 
 
-def _order(place: Place) -> list[str]:
-    """A block's convolutions in the order of the computation."""
-    roles = ["expand", "depthwise", "project"]
-    if place.spec.operator == "fused":
-        roles.remove("depthwise")
-    if place.spec.expand == 1:
-        roles.remove("expand")
-    return roles
-
-
 def _timm(part: Part) -> str:
     bn = part.kind == "bn"
     if part.place is None:
         names = {"stem": ("conv_stem", "bn1"), "head": ("conv_head", "bn2")}
         return names[part.role][bn] if part.role in names else "classifier"
     prefix = f"blocks.{part.place.stage}.{part.place.repeat}."
-    order = _order(part.place)
+    order = part.place.roles
     if part.role == "se":
         return f"{prefix}se.conv_{part.path[-1]}"
     if bn:
@@ -100,7 +90,7 @@ def _timm(part: Part) -> str:
         ("depthwise", "project"): ["conv_dw", "conv_pw"],
         ("expand", "depthwise", "project"): ["conv_pw", "conv_dw", "conv_pwl"],
     }
-    return prefix + names_of_block[tuple(order)][order.index(part.role)]
+    return prefix + names_of_block[order][order.index(part.role)]
 
 
 def _keras(part: Part) -> str:
@@ -128,15 +118,15 @@ def _tf1(part: Part) -> str:
             return "head/dense"
         return f"{part.role}/{'tpu_batch_normalization' if bn else 'conv2d'}"
     prefix = f"blocks_{part.place.block}/"
-    order = _order(part.place)
+    order = part.place.roles
     if part.role == "se":
         return f"{prefix}se/{_numbered('conv2d', int(part.path[-1] == 'expand'))}"
     if bn:
         return prefix + _numbered("tpu_batch_normalization", order.index(part.role))
     if part.role == "depthwise":
         return f"{prefix}depthwise_conv2d"
-    order = [role for role in order if role != "depthwise"]
-    return prefix + _numbered("conv2d", order.index(part.role))
+    dense = [role for role in order if role != "depthwise"]
+    return prefix + _numbered("conv2d", dense.index(part.role))
 
 
 TIMM = Source(
@@ -156,11 +146,9 @@ KERAS = Source(
     to_theirs=_swap_depthwise,
     to_ours=_swap_depthwise,
 )
-TF1 = Source(
+TF1 = dataclasses.replace(
+    KERAS,
     title="the released TensorFlow code",
     module=_tf1,
     variables=_tensorflow_variables("depthwise_kernel"),
-    separator="/",
-    to_theirs=_swap_depthwise,
-    to_ours=_swap_depthwise,
 )
