@@ -8,12 +8,12 @@ import pytest
 
 from effnetv2_jax import EfficientNet, create_model, list_models
 from effnetv2_jax.weights.convert import (
-    WeightsError,
     entries,
     from_source,
     to_source,
     variable_shapes,
 )
+from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.sources import KERAS, TF1, TIMM, Source
 
 SOURCES = pytest.mark.parametrize("source", [TIMM, KERAS, TF1], ids=lambda source: source.title)

@@ -8,15 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from effnetv2_jax.models.efficientnet import EfficientNet, abstract_variables
+from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.parts import Kind, parts
 from effnetv2_jax.weights.sources import Source
 
 SHOWN = 5
 """Names that a message lists of each kind of fault."""
-
-
-class WeightsError(ValueError):
-    """Weights that do not fit the model."""
 
 
 class Entry(NamedTuple):
