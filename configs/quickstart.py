@@ -36,7 +36,14 @@ def quickstart() -> Experiment:
             bn_momentum=0.9,
             dtype="float32",
         ),
-        data=DataConfig(source="embedded", crop="torchvision", crop_area=(0.6, 1.0)),
+        data=DataConfig(
+            source="embedded",
+            crop="torchvision",
+            crop_area=(0.6, 1.0),
+            interpolation="bilinear",
+            mean=(128.0, 128.0, 128.0),
+            std=(128.0, 128.0, 128.0),
+        ),
         stages=progressive.linear(
             4,
             image_size=(48, 96),

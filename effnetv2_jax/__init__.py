@@ -1,8 +1,9 @@
 """EfficientNetV2 and its progressive learning in JAX and Flax.
 
-    from effnetv2_jax import create_model
+    from effnetv2_jax import load_pretrained, preprocess
 
-    model = create_model("efficientnetv2-s", num_classes=1000)
+    model, variables = load_pretrained("efficientnetv2-s", "in21k-ft1k")
+    logits = model.apply(variables, preprocess("cat.jpg", like=model))
 
 Names are imported on first use, so that using one part does not load another.
 """
@@ -11,19 +12,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from effnetv2_jax.data.model_input import preprocess
+    from effnetv2_jax.export import export_model
     from effnetv2_jax.models.efficientnet import EfficientNet, create_model
     from effnetv2_jax.models.variants import StageSpec, list_models
+    from effnetv2_jax.preprocessing import Preprocessing
+    from effnetv2_jax.weights.errors import WeightsError
+    from effnetv2_jax.weights.keras_files import to_keras
+    from effnetv2_jax.weights.pretrained import load_pretrained
+    from effnetv2_jax.weights.save import save_pretrained
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "EfficientNet": "effnetv2_jax.models.efficientnet",
+    "Preprocessing": "effnetv2_jax.preprocessing",
     "StageSpec": "effnetv2_jax.models.variants",
+    "WeightsError": "effnetv2_jax.weights.errors",
     "create_model": "effnetv2_jax.models.efficientnet",
+    "export_model": "effnetv2_jax.export",
     "list_models": "effnetv2_jax.models.variants",
+    "load_pretrained": "effnetv2_jax.weights.pretrained",
+    "preprocess": "effnetv2_jax.data.model_input",
+    "save_pretrained": "effnetv2_jax.weights.save",
+    "to_keras": "effnetv2_jax.weights.keras_files",
 }
 
-__all__ = ["EfficientNet", "StageSpec", "create_model", "list_models"]
+__all__ = [
+    "EfficientNet",
+    "Preprocessing",
+    "StageSpec",
+    "WeightsError",
+    "create_model",
+    "export_model",
+    "list_models",
+    "load_pretrained",
+    "preprocess",
+    "save_pretrained",
+    "to_keras",
+]
 
 
 def __getattr__(name: str) -> Any:

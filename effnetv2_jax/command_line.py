@@ -34,7 +34,7 @@ class Command:
     mode: Mode
     experiment: Experiment
     workdir: str
-    """Empty only for `plan`."""
+    """Empty only for `plan`, and for `eval` of the weights in `experiment.init`."""
 
 
 def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
@@ -71,9 +71,10 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError(str(error)) from error
     if rest:
         raise CommandError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
-    if not values.workdir and values.mode != "plan":
+    experiment = from_config_dict(values.config)
+    if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
-    return Command(values.mode, from_config_dict(values.config), values.workdir)
+    return Command(values.mode, experiment, values.workdir)
 
 
 def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
@@ -94,7 +95,8 @@ def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
         "train",
         ["train", "eval", "plan"],
         "train: starts the run in --workdir or continues it. eval: evaluates its newest "
-        "checkpoint. plan: prints the stages and exits.",
+        "checkpoint, or without --workdir the weights in --config.init. plan: prints the stages "
+        "and exits.",
         values,
     )
     return values

@@ -14,12 +14,17 @@ from jax.sharding import Mesh
 
 from effnetv2_jax.augment import normalize
 from effnetv2_jax.data import DataError, Source, Unreadable, eval_batches, open_source
-from effnetv2_jax.experiment import DataConfig, Experiment, check_batch
+from effnetv2_jax.experiment import Experiment, check_batch
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import smoothed_cross_entropy
 from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.workdir import has_preprocessing, read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
+from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.state import TrainState, abstract_state, build_model
+from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.pretrained import fit
 
 
 class Sums(NamedTuple):
@@ -34,15 +39,16 @@ class Sums(NamedTuple):
 EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, Sums]]
 
 
-def make_eval_step(model: EfficientNet, data: DataConfig, mesh: Mesh) -> EvalStep:
+def make_eval_step(model: EfficientNet, mesh: Mesh) -> EvalStep:
     """Compiles an evaluation of several sets of weights on one batch.
 
     The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, 3]`, `label` int32
     `[B]`, `mask` bool `[B]`), and returns `{name: Sums}`.
     """
+    preprocessing = model.preprocessing
 
     def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, Sums]:
-        images = normalize(batch["image"], data.mean, data.std, model.dtype)
+        images = normalize(batch["image"], preprocessing.mean, preprocessing.std, model.dtype)
         labels, mask = batch["label"], batch["mask"]
 
         def evaluate(variables: Any) -> Sums:
@@ -76,9 +82,13 @@ def evaluate(
     weights: Mapping[str, Any],
     source: Source,
     experiment: Experiment,
+    preprocessing: Preprocessing,
     mesh: Mesh,
 ) -> dict[str, float]:
     """Accuracy over all examples of a source, on all processes together.
+
+    Args:
+      preprocessing: the model's.
 
     Returns:
       `{"<weights>_top1": ..., "<weights>_top5": ..., "<weights>_loss": ..., "examples": ...,
@@ -89,7 +99,8 @@ def evaluate(
     batches = eval_batches(
         source,
         experiment.data,
-        experiment.evaluation,
+        preprocessing,
+        batch_size=experiment.evaluation.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         unreadable=unreadable,
@@ -136,17 +147,42 @@ def evaluate_run(experiment: Experiment, workdir: epath.PathLike) -> dict[str, f
     mesh = make_mesh()
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
     source = open_source(experiment.data, "eval")
-    model = build_model(experiment, len(source.class_names))
-    state = abstract_state(
-        model, optax.identity(), with_ema=experiment.ema_decay is not None, mesh=mesh
-    )
+    own = read_preprocessing(workdir) if has_preprocessing(workdir) else None
+    model = build_model(experiment, len(source.class_names), own)
+    state = abstract_state(experiment, model, optax.identity(), mesh)
     # By name, without the optimizer's part, which may be larger than the rest together.
     wanted = {"step": state.step, **state.variables, "ema": state.ema}
     with Checkpoints(epath.Path(workdir) / "checkpoints", None) as checkpoints:
         restored = TrainState(opt_state=None, **checkpoints.restore_parts(wanted))
-    eval_step = make_eval_step(model, experiment.data, mesh)
-    result = evaluate(eval_step, weights_of(restored), source, experiment, mesh)
+    eval_step = make_eval_step(model, mesh)
+    weights = weights_of(restored)
+    result = evaluate(eval_step, weights, source, experiment, model.preprocessing, mesh)
     return {"step": float(restored.step)} | result
+
+
+def evaluate_init(experiment: Experiment) -> dict[str, float]:
+    """Evaluates the weights in `experiment.init` as they are, on the devices at hand.
+
+    Returns:
+      As `evaluate`.
+
+    Raises:
+      WeightsError: there are no such weights, or they do not fit the model or the data's classes.
+      DataError: the evaluation data is missing or unreadable.
+    """
+    mesh = make_mesh()
+    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
+    source = open_source(experiment.data, "eval")
+    found = find_weights(experiment.init, name=experiment.model.name)
+    if found.num_classes != len(source.class_names):
+        raise WeightsError(
+            f"{found.title} tells {found.num_classes:,} classes apart, but {source.name} has "
+            f"{len(source.class_names):,}; train on it first"
+        )
+    model = build_model(experiment, found.num_classes, found.preprocessing)
+    variables = jax.device_put(fit(found, model), replicated(mesh))
+    eval_step = make_eval_step(model, mesh)
+    return evaluate(eval_step, {"raw": variables}, source, experiment, model.preprocessing, mesh)
 
 
 def summary(result: Mapping[str, float]) -> str:

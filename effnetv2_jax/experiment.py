@@ -8,6 +8,7 @@ error before anything starts.
 
 import dataclasses
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -15,9 +16,8 @@ from typing import Any, Literal
 
 import ml_collections
 
+from effnetv2_jax.preprocessing import Interpolation, Preprocessing, Triple
 from effnetv2_jax.progressive import Plan, Stage, plan
-
-Triple = tuple[float, float, float]
 
 
 class ConfigError(ValueError):
@@ -38,8 +38,15 @@ class ModelConfig:
     """Probability that the last block is skipped; rises linearly from 0 at the first."""
     bn_momentum: float = 0.99
     """Share of the old value in BatchNorm's moving statistics (released code: 0.9)."""
+    bn_epsilon: float = 1e-3
+    """Added to BatchNorm's variance (torchvision's EfficientNet B0 to B4: 1e-5)."""
+    bn_frozen: bool = False
+    """BatchNorm normalises with its moving statistics in training too, and leaves them as they are;
+    for fine-tuning with small batches."""
     bn_group: int | None = None
     """Examples that share BatchNorm statistics in training; None is the whole global batch."""
+    padding: Literal["same", "symmetric"] = "same"
+    """Of convolutions: TensorFlow's, or PyTorch's, as torchvision's weights need it."""
     dtype: Literal["bfloat16", "float32", "float64"] = "bfloat16"
     """What the network computes in. Parameters, statistics, logits and loss stay float32 (float64
     under float64, which also needs the environment variable JAX_ENABLE_X64=1)."""
@@ -74,12 +81,13 @@ class DataConfig:
     """Smallest and largest crop, as a share of the picture's area."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of a crop."""
-    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
-    """How crops are resized, in training and evaluation, without antialiasing."""
-    mean: Triple = (128.0, 128.0, 128.0)
-    """Subtracted per channel (RGB) from pixels in [0, 255]."""
-    std: Triple = (128.0, 128.0, 128.0)
-    """Divides per channel, after the mean is subtracted."""
+    interpolation: Interpolation | None = None
+    """How crops are resized, in training and evaluation, without antialiasing; None takes what
+    the weights in `init` were trained with, or else what the model was published with."""
+    mean: Triple | None = None
+    """Subtracted per channel (RGB) from pixels in [0, 255]; None likewise."""
+    std: Triple | None = None
+    """Divides per channel, after the mean is subtracted; None likewise."""
     threads: int | None = None
     """Decoding threads of each process; None takes one per CPU core."""
     prefetch_batches: int = 4
@@ -125,6 +133,8 @@ class OptimizerConfig:
     """RMSProp's, inside the square root; AdamW's, outside."""
     l2: float = 1e-5
     """Coefficient of the penalty sum(v^2) / 2 over all kernels, added to the gradient."""
+    classifier_learning_rate: float | None = None
+    """The classifier's own peak learning rate, stated likewise; None takes that of the rest."""
     weight_decay: float = 0.0
     """AdamW's decoupled decay over all kernels."""
     gradient_clip: float | None = None
@@ -147,11 +157,12 @@ class ScheduleConfig:
 class EvaluationConfig:
     """How accuracy is measured."""
 
-    image_size: int = 384
-    """Height and width in pixels, at least 32."""
+    image_size: int | None = None
+    """Height and width in pixels, at least 32; None takes the size and the resizing that the
+    weights in `init` are meant for, or else those that the model was published with."""
     resize: Literal["auto", "crop", "squash"] = "auto"
     """`crop`: the centre, size / (size + 32) of the short side. `squash`: the whole picture.
-    `auto`: squash from 320 pixels up, as the released code does."""
+    `auto`: at a stated `image_size` squash from 320 pixels up, as the released code does."""
     batch_size: int = 256
     """Examples per step over all devices; the last batch is padded and the padding masked."""
     every_epochs: float = 10.0
@@ -188,6 +199,13 @@ class Experiment:
     """Examples per step over all devices, where a stage does not say otherwise."""
     seed: int = 0
     label_smoothing: float = 0.1
+    init: str = ""
+    """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),
+    `hub:OWNER/REPO[@REVISION]`, `workdir:DIR` or `file:PATH`; empty for random ones. A classifier
+    for another number of classes starts anew."""
+    trainable: str = ".*"
+    """Regular expression, searched for in the parameters' paths (`blocks_3/expand/conv/kernel`):
+    those that match are trained, the others stay as they are."""
     ema_decay: float | None = 0.9999
     """Moving average of parameters and BatchNorm statistics: min(this, (1 + t) / (10 + t));
     None switches it off."""
@@ -199,6 +217,27 @@ class Experiment:
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+
+    def preprocessing(self, own: Preprocessing) -> Preprocessing:
+        """What evaluation does to pictures; training shares the normalisation and interpolation.
+
+        Args:
+          own: of the weights in `init`, or else of the model; fills in what the config leaves open.
+        """
+        data, evaluation = self.data, self.evaluation
+        size, padding = evaluation.image_size, own.crop_padding
+        if evaluation.resize != "auto":
+            padding = 32 if evaluation.resize == "crop" else None
+        elif size is not None:
+            padding = 32 if size < 320 else None
+        return Preprocessing(
+            image_size=own.image_size if size is None else size,
+            crop_padding=padding,
+            interpolation=data.interpolation or own.interpolation,
+            antialias=own.antialias and data.interpolation is None,
+            mean=data.mean or own.mean,
+            std=data.std or own.std,
+        )
 
     def plan(self, num_train_examples: int) -> Plan:
         """The stages over steps, for a training set of `num_train_examples`."""
@@ -293,10 +332,9 @@ def _to_config_dict(node: Any) -> ml_collections.ConfigDict:
             config[field.name] = _to_config_dict(value)
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
             config[field.name] = tuple(_to_config_dict(item) for item in value)
-        elif isinstance(hints[field.name], types.UnionType):
+        elif (kind := _optional(hints[field.name])) is not None:
             # A placeholder lets an override give an optional field a value, and take it back.
-            (kind,) = set(typing.get_args(hints[field.name])) - {types.NoneType}
-            config[field.name] = ml_collections.config_dict.placeholder(kind)
+            config[field.name] = ml_collections.config_dict.placeholder(_runtime_type(kind))
             config[field.name] = value
         else:
             # An int here would make ConfigDict refuse a fractional override.
@@ -305,16 +343,27 @@ def _to_config_dict(node: Any) -> ml_collections.ConfigDict:
     return config
 
 
+def _optional(hint: Any) -> Any:
+    """The type T of a hint `T | None`; None for any other hint."""
+    if typing.get_origin(hint) not in (types.UnionType, typing.Union):
+        return None
+    (kind,) = set(typing.get_args(hint)) - {types.NoneType}
+    return kind
+
+
+def _runtime_type(kind: Any) -> type:
+    """The type that values of a hint have: `str` for `Literal["a", "b"]`."""
+    origin = typing.get_origin(kind)
+    return type(typing.get_args(kind)[0]) if origin is Literal else origin or kind
+
+
 def _parse(kind: Any, value: Any, path: str) -> Any:
     """Returns `value` as type `kind`, or raises a ConfigError that names `path`."""
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, path)
+    if (some := _optional(kind)) is not None:
+        return None if value is None else _parse(some, value, path)
     origin, options = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        (kind,) = set(options) - {types.NoneType}
-        return _parse(kind, value, path)
     if origin is Literal:
         if value not in options:
             raise ConfigError(f"config.{path} must be one of {options}, not {value!r}")
@@ -384,7 +433,13 @@ def _check(experiment: Experiment) -> None:
     decay = experiment.ema_decay
     need(decay is None or 0 <= decay < 1, f"ema_decay must be in [0, 1) or None, not {decay}")
 
+    try:
+        re.compile(experiment.trainable)
+    except re.error as error:
+        need(False, f"trainable is no regular expression: {error}")
+
     model = experiment.model
+    need(model.bn_epsilon > 0, f"model.bn_epsilon must be above 0, not {model.bn_epsilon}")
     for name in ("width", "depth"):
         factor = getattr(model, name)
         need(factor is None or factor > 0, f"model.{name} must be above 0, not {factor}")
@@ -398,7 +453,7 @@ def _check(experiment: Experiment) -> None:
     for name, (low, high) in (("crop_area", data.crop_area), ("crop_aspect", data.crop_aspect)):
         need(0 < low <= high, f"data.{name} must be a rising pair above 0, not {(low, high)}")
     need(data.crop_area[1] <= 1, f"data.crop_area must not exceed 1, not {data.crop_area}")
-    need(all(value > 0 for value in data.std), f"data.std must be above 0, not {data.std}")
+    need(all(value > 0 for value in data.std or ()), f"data.std must be above 0, not {data.std}")
     need(data.threads is None or data.threads > 0, "data.threads must be above 0 or None")
     need(data.prefetch_batches > 0, "data.prefetch_batches must be above 0")
     need(data.max_unreadable >= 0, "data.max_unreadable must not be negative")
@@ -411,6 +466,12 @@ def _check(experiment: Experiment) -> None:
         need(getattr(optimizer, name) >= 0, f"optimizer.{name} must not be negative")
     for name in ("decay", "momentum"):
         need(0 <= getattr(optimizer, name) < 1, f"optimizer.{name} must be in [0, 1)")
+    need(
+        optimizer.classifier_learning_rate is None
+        or (optimizer.classifier_learning_rate >= 0 and optimizer.learning_rate > 0),
+        "optimizer.classifier_learning_rate must not be negative, and optimizer.learning_rate "
+        "above 0 beside it; to train the classifier alone, set trainable='classifier'",
+    )
     clip = optimizer.gradient_clip
     need(clip is None or clip > 0, f"optimizer.gradient_clip must be above 0 or None, not {clip}")
     need(
@@ -423,7 +484,7 @@ def _check(experiment: Experiment) -> None:
 
     evaluation = experiment.evaluation
     size = evaluation.image_size
-    need(size >= 32, f"evaluation.image_size is {size}; 32 is the least")
+    need(size is None or size >= 32, f"evaluation.image_size is {size}; 32 is the least")
     need(evaluation.batch_size > 0, "evaluation.batch_size must be above 0")
     need(evaluation.every_epochs > 0, "evaluation.every_epochs must be above 0")
     for group_name, names in (

@@ -32,12 +32,13 @@ def run(command: Command) -> int:
     """Does what a command says and returns the exit status."""
     # Imported late, so that a mistyped flag is answered at once.
     from effnetv2_jax.data import DataError
-    from effnetv2_jax.evaluate import evaluate_run, summary
+    from effnetv2_jax.evaluate import evaluate_init, evaluate_run, summary
     from effnetv2_jax.outputs.checkpoints import CheckpointError
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.plan import describe
     from effnetv2_jax.train.loop import train
+    from effnetv2_jax.weights.errors import WeightsError
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
@@ -47,9 +48,11 @@ def run(command: Command) -> int:
                 print(describe(command.experiment))
             case "train":
                 train(command.experiment, command.workdir)
-            case "eval":
+            case "eval" if command.workdir:
                 print(summary(evaluate_run(command.experiment, command.workdir)))
-    except (ConfigError, DataError, WorkdirError, CheckpointError) as error:
+            case "eval":
+                print(summary(evaluate_init(command.experiment)))
+    except (ConfigError, DataError, WeightsError, WorkdirError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 from effnetv2_jax.data import open_source
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.complexity import complexity
+from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.state import build_model
+from effnetv2_jax.weights.find import find_preprocessing
 
 _COLUMNS = (
     "stage",
@@ -34,6 +36,7 @@ def describe(experiment: Experiment) -> str:
     Raises:
       ConfigError: the experiment cannot be planned.
       DataError: the data has to be counted and is missing.
+      WeightsError: the image size is left to the weights in `init`, and these cannot be had.
     """
     data = experiment.data
     num_examples, num_classes = data.num_train_examples, data.num_classes
@@ -41,7 +44,7 @@ def describe(experiment: Experiment) -> str:
         source = open_source(data, "train")
         num_examples, num_classes = len(source), len(source.class_names)
     plan = experiment.plan(num_examples)
-    model = build_model(experiment, num_classes)
+    model = build_model(experiment, num_classes, _own_preprocessing(experiment))
 
     rows: list[Sequence[str]] = [_COLUMNS]
     for planned in plan.stages:
@@ -65,7 +68,7 @@ def describe(experiment: Experiment) -> str:
                 f"{macs / 1e9:.3g}",
             )
         )
-    size = experiment.evaluation.image_size
+    size = model.preprocessing.image_size
     cost = complexity(model, height=size, width=size)
     computes = jnp.dtype(experiment.model.dtype).name
     network = (
@@ -79,6 +82,13 @@ def describe(experiment: Experiment) -> str:
     )
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
     return "\n".join([network, training, "", *_align(rows), "", evaluation])
+
+
+def _own_preprocessing(experiment: Experiment) -> Preprocessing | None:
+    """What the weights in `init` expect of pictures, if their size is not stated otherwise."""
+    if not experiment.init or experiment.evaluation.image_size is not None:
+        return None
+    return find_preprocessing(experiment.init, name=experiment.model.name)
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

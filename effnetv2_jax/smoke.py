@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import ml_collections
 
 from effnetv2_jax.experiment import Experiment, to_config_dict
+from effnetv2_jax.models.variants import get_variant
 
 EMBEDDED_EXAMPLES = 2016
 BATCH_SIZE = 16
@@ -38,13 +39,15 @@ def smoke(experiment: Experiment) -> Experiment:
     """Shortens a run without leaving out any of its parts.
 
     The stages, augmentation, optimizer and the shape of every schedule stay. The network becomes
-    thin and shallow, the images small and the batches few; the data is the embedded set.
+    thin and shallow, the images small and the batches few; the data is the embedded set. Weights to
+    start from would not fit such a network: it starts from random ones.
     """
     largest = max(stage.image_size for stage in experiment.stages)
     epochs = STEPS_PER_STAGE * len(experiment.stages) * BATCH_SIZE / EMBEDDED_EXAMPLES
     shorter = epochs / experiment.epochs
     model, augment, data = experiment.model, experiment.augment, experiment.data
     schedule, evaluation = experiment.schedule, experiment.evaluation
+    eval_size = evaluation.image_size or get_variant(model.name).eval_size
 
     def size(pixels: int) -> int:
         return max(32, pixels * 64 // largest)
@@ -56,6 +59,7 @@ def smoke(experiment: Experiment) -> Experiment:
         experiment,
         epochs=epochs,
         batch_size=BATCH_SIZE,
+        init="",
         stages=tuple(
             dataclasses.replace(
                 stage,
@@ -85,7 +89,7 @@ def smoke(experiment: Experiment) -> Experiment:
             decay_epochs=schedule.decay_epochs * shorter,
         ),
         evaluation=dataclasses.replace(
-            evaluation, image_size=size(evaluation.image_size), batch_size=32, every_epochs=epochs
+            evaluation, image_size=size(eval_size), batch_size=32, every_epochs=epochs
         ),
         checkpoint=dataclasses.replace(experiment.checkpoint, every_steps=STEPS_PER_STAGE + 1),
         log=dataclasses.replace(experiment.log, every_steps=1),

@@ -1,17 +1,15 @@
 """Crops obey the laws they are named after; resizing is TensorFlow's."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from effnetv2_jax.data.crops import (
-    Box,
-    center_box,
-    eval_box,
-    random_box,
-    resize_box,
-)
+from effnetv2_jax.data.crops import Box, eval_box, eval_image, random_box, resize_box
+from effnetv2_jax.preprocessing import cropped, squashed
 
 SIDES = st.integers(1, 600)
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
@@ -94,26 +92,19 @@ def test_no_crop_is_the_whole_picture():
 
 
 def test_center_box_is_224_of_a_short_side_of_256():
-    assert center_box(256, 341, 224) == Box(16, 58, 224, 224)
-    assert center_box(1, 1, 32) == Box(0, 0, 1, 1)
+    assert eval_box(cropped(224), 256, 341) == Box(16, 58, 224, 224)
+    assert eval_box(cropped(32), 1, 1) == Box(0, 0, 1, 1)
 
 
 @given(height=SIDES, width=SIDES, size=st.integers(32, 1000))
 def test_center_box_lies_inside(height, width, size):
-    assert inside(center_box(height, width, size), height, width)
+    assert inside(eval_box(cropped(size), height, width), height, width)
 
 
-@pytest.mark.parametrize(
-    ("resize", "size", "whole"),
-    [
-        ("auto", 319, False),
-        ("auto", 320, True),
-        ("crop", 384, False),
-        ("squash", 224, True),
-    ],
-)
-def test_evaluation_squashes_from_320_pixels_up(resize, size, whole):
-    assert (eval_box(resize, 300, 400, size) == Box(0, 0, 300, 400)) == whole
+def test_without_padding_the_crop_is_the_largest_square():
+    whole = dataclasses.replace(cropped(224), crop_padding=0)
+    assert eval_box(whole, 300, 401) == Box(0, 50, 300, 300)
+    assert eval_box(squashed(224), 300, 401) == Box(0, 0, 300, 401)
 
 
 def sampled(row: np.ndarray, size: int, kernel, reach: int) -> np.ndarray:
@@ -168,3 +159,14 @@ def test_turned_views_resize_like_their_copies():
     np.testing.assert_array_equal(
         resize_box(view, box, 40, "bilinear"), resize_box(view.copy(), box, 40, "bilinear")
     )
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_with_antialiasing_resizing_is_pillows(interpolation):
+    pixels = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
+    smooth = dataclasses.replace(squashed(32), interpolation=interpolation, antialias=True)
+    resampling = Image.Resampling[interpolation.upper()]
+    expected = np.asarray(Image.fromarray(pixels).resize((32, 32), resampling))
+    np.testing.assert_array_equal(eval_image(pixels, smooth), expected)
+    rough = dataclasses.replace(smooth, antialias=False)
+    assert np.abs(eval_image(pixels, rough).astype(int) - expected).mean() > 10

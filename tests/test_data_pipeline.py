@@ -24,7 +24,8 @@ from effnetv2_jax.data import (
     open_source,
     train_batches,
 )
-from effnetv2_jax.experiment import DataConfig, EvaluationConfig
+from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.preprocessing import cropped, squashed
 
 DATA = DataConfig(threads=2)
 TRAIN = open_source(DATA, "train")
@@ -59,7 +60,13 @@ def _bitmap(value: int) -> bytes:
 
 
 def take(source, count, data=DATA, **options):
-    options = {"image_size": 32, "batch_size": 16, "first_example": 0, "seed": 0} | options
+    options = {
+        "image_size": 32,
+        "preprocessing": squashed(32),
+        "batch_size": 16,
+        "first_example": 0,
+        "seed": 0,
+    } | options
     with contextlib.closing(train_batches(source, data, **options)) as batches:
         taken = list(itertools.islice(batches, count))
     return {key: np.concatenate([batch[key] for batch in taken]) for key in taken[0]}
@@ -97,6 +104,7 @@ def test_processes_share_a_batch_out(process_count):
             TRAIN,
             DATA,
             image_size=32,
+            preprocessing=squashed(32),
             batch_size=16,
             first_example=48,
             seed=0,
@@ -178,7 +186,7 @@ def test_batches_that_do_not_divide_by_the_processes_are_an_error():
     with pytest.raises(DataError, match="batch size is 16"):
         take(TRAIN, 1, process_count=3)
     with pytest.raises(DataError, match=r"evaluation.batch_size is 256"):
-        eval_batches(EVAL, DATA, EvaluationConfig(), process_count=3)
+        eval_batches(EVAL, DATA, squashed(32), batch_size=256, process_count=3)
 
 
 class Slow(Numbered):
@@ -194,7 +202,15 @@ class Slow(Numbered):
 
 def test_closing_stops_the_threads_at_once():
     before, source = set(threading.enumerate()), Slow(1000)
-    batches = train_batches(source, DATA, image_size=32, batch_size=64, first_example=0, seed=0)
+    batches = train_batches(
+        source,
+        DATA,
+        image_size=32,
+        preprocessing=squashed(32),
+        batch_size=64,
+        first_example=0,
+        seed=0,
+    )
     next(batches)
     assert set(threading.enumerate()) - before
     batches.close()
@@ -208,9 +224,6 @@ def test_closing_stops_the_threads_at_once():
     assert next(batches, None) is None
 
 
-EVALUATION = EvaluationConfig(image_size=32, batch_size=8)
-
-
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 def test_evaluation_has_every_example_once(process_count):
     parts = [
@@ -218,7 +231,8 @@ def test_evaluation_has_every_example_once(process_count):
             eval_batches(
                 EVAL,
                 DATA,
-                EVALUATION,
+                squashed(32),
+                batch_size=8,
                 process_index=index,
                 process_count=process_count,
             )
@@ -248,14 +262,13 @@ def test_evaluation_sees_the_centre_or_the_whole(tmp_path):
             Image.fromarray(pixels).save(folder / "picture.png")
     data = DataConfig(source="folder", path=str(tmp_path), threads=1)
     source = open_source(data, "eval")
-    for resize, share in (("crop", 1.0), ("squash", 0.5)):
-        evaluation = dataclasses.replace(EVALUATION, resize=resize)
-        (batch,) = eval_batches(source, data, evaluation)
+    for preprocessing, share in ((cropped(32), 1.0), (squashed(32), 0.5)):
+        (batch,) = eval_batches(source, data, preprocessing, batch_size=8)
         assert (batch["image"][:2] == 255).mean() == pytest.approx(share, abs=0.05)
 
 
 def test_an_empty_evaluation_has_no_batches():
-    assert list(eval_batches(Numbered(0), DATA, EVALUATION)) == []
+    assert list(eval_batches(Numbered(0), DATA, squashed(32), batch_size=8)) == []
 
 
 def test_unreadable_pictures_are_named_once_and_replaced_by_the_next(caplog):
@@ -279,7 +292,11 @@ def test_too_many_unreadable_pictures_stop_the_run():
 
 def test_a_count_is_shared_between_loaders():
     unreadable = Unreadable(3)
-    list(eval_batches(Numbered(20, (3, 4, 19)), DATA, EVALUATION, unreadable=unreadable))
+    list(
+        eval_batches(
+            Numbered(20, (3, 4, 19)), DATA, squashed(32), batch_size=8, unreadable=unreadable
+        )
+    )
     labels(Numbered(20, (3, 4, 19)), 4, unreadable=unreadable)
     assert len(unreadable) == 3
     with pytest.raises(DataError, match="4 pictures cannot be read"):
@@ -293,7 +310,7 @@ def test_nothing_readable_at_all_is_an_error_not_a_loop():
 
 def test_unreadable_pictures_are_masked_in_evaluation():
     source, unreadable = Numbered(20, unreadable=(3, 19)), Unreadable(100)
-    batches = list(eval_batches(source, DATA, EVALUATION, unreadable=unreadable))
+    batches = list(eval_batches(source, DATA, squashed(32), batch_size=8, unreadable=unreadable))
     mask = np.concatenate([batch["mask"] for batch in batches])
     found = np.concatenate([batch["label"] for batch in batches])
     expected = [label for label in range(20) if label not in (3, 19)]

@@ -27,7 +27,7 @@ def test_sums_are_those_of_the_unmasked_examples(devices: int) -> None:
     experiment, variables = tiny.experiment(), weights(0)
     model, mesh = build_model(experiment, 6), make_mesh(jax.devices()[:devices])
     batch = tiny.random_batch(40) | {"mask": np.arange(tiny.BATCH) % 3 != 0}
-    found = make_eval_step(model, experiment.data, mesh)({"raw": variables}, put_batch(batch, mesh))
+    found = make_eval_step(model, mesh)({"raw": variables}, put_batch(batch, mesh))
 
     images = (batch["image"].astype(np.float32) - 128) / 128
     logits = np.asarray(model.apply(variables, images, train=False))
@@ -49,10 +49,11 @@ def test_batch_size_does_not_change_the_result() -> None:
         experiment = tiny.experiment(
             evaluation=EvaluationConfig(image_size=40, batch_size=batch_size)
         )
-        eval_step = make_eval_step(build_model(experiment, 6), experiment.data, mesh)
+        model = build_model(experiment, 6)
+        eval_step = make_eval_step(model, mesh)
         source = open_source(experiment.data, "eval")
         sets = {"raw": weights(0), "ema": weights(1)}
-        results.append(evaluate(eval_step, sets, source, experiment, mesh))
+        results.append(evaluate(eval_step, sets, source, experiment, model.preprocessing, mesh))
     assert results[0]["examples"] == 40
     assert results[0]["unreadable"] == 0
     assert results[0]["raw_loss"] != results[0]["ema_loss"]
@@ -74,7 +75,14 @@ def test_an_unreadable_picture_is_left_out_and_counted(tmp_path) -> None:  # typ
     experiment = tiny.experiment(data=data)
     mesh = make_mesh(jax.devices()[:1])
     model = build_model(experiment, 6)
-    eval_step = make_eval_step(model, data, mesh)
-    result = evaluate(eval_step, {"raw": weights(0)}, open_source(data, "eval"), experiment, mesh)
+    eval_step = make_eval_step(model, mesh)
+    result = evaluate(
+        eval_step,
+        {"raw": weights(0)},
+        open_source(data, "eval"),
+        experiment,
+        model.preprocessing,
+        mesh,
+    )
     assert (result["examples"], result["unreadable"]) == (11, 1)
     assert "1 unreadable" in summary(result)

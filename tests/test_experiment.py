@@ -29,6 +29,7 @@ from effnetv2_jax.experiment import (
     from_config_dict,
     to_config_dict,
 )
+from effnetv2_jax.preprocessing import cropped
 from effnetv2_jax.progressive import Stage, linear
 
 BASE = Experiment(stages=linear(image_size=(96, 128), dropout_rate=(0.1, 0.3)), batch_size=64)
@@ -359,3 +360,48 @@ def test_may_differ_names_fields_that_exist(name: str) -> None:
     node: Any = dataclasses.asdict(BASE)
     for part in name.split("."):
         node = node[part]
+
+
+@pytest.mark.parametrize(
+    ("resize", "size", "padding"),
+    [
+        ("auto", None, 7),
+        ("auto", 319, 32),
+        ("auto", 320, None),
+        ("crop", 384, 32),
+        ("squash", 224, None),
+    ],
+)
+def test_evaluation_squashes_from_320_pixels_up_unless_said_otherwise(
+    resize: Any, size: int | None, padding: int | None
+) -> None:
+    own = dataclasses.replace(cropped(300), crop_padding=7)
+    evaluation = EvaluationConfig(image_size=size, resize=resize)
+    found = dataclasses.replace(BASE, evaluation=evaluation).preprocessing(own)
+    assert (found.image_size, found.crop_padding) == (size or 300, padding)
+
+
+def test_preprocessing_is_the_weights_own_where_the_config_leaves_it_open() -> None:
+    own = dataclasses.replace(cropped(300), antialias=True)
+    open_config = dataclasses.replace(BASE, data=DataConfig(), evaluation=EvaluationConfig())
+    assert open_config.preprocessing(own) == own
+    data = DataConfig(mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0), interpolation="bilinear")
+    found = dataclasses.replace(open_config, data=data).preprocessing(own)
+    assert (found.mean, found.std) == (data.mean, data.std)
+    assert (found.interpolation, found.antialias) == ("bilinear", False)
+    # A run that continues finds what it settled on before.
+    again = dataclasses.replace(open_config, data=data).preprocessing(found)
+    assert again == found
+
+
+@pytest.mark.parametrize("name", ["mean", "std", "interpolation"])
+def test_optional_fields_of_any_type_take_values_and_none(name: str) -> None:
+    values: dict[str, Any] = {
+        "mean": (1.0, 2.0, 3.0),
+        "std": (1.0, 2.0, 3.0),
+        "interpolation": "bicubic",
+    }
+    config = to_config_dict(dataclasses.replace(BASE, data=DataConfig()))
+    for value in (values[name], None):
+        config.data[name] = value
+        assert getattr(from_config_dict(config).data, name) == value

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from effnetv2_jax.main import main
+from effnetv2_jax.preprocessing import squashed
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = f"--config={ROOT}/configs/quickstart.py"
@@ -156,7 +157,7 @@ def test_the_workdir_of_another_config_is_refused(
     command = parse(["effnetv2_jax", SMOKE, f"--workdir={tmp_path}"])
     assert not isinstance(command, str)
     names = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
-    open_workdir(tmp_path, dataclasses.asdict(command.experiment), names)
+    open_workdir(tmp_path, dataclasses.asdict(command.experiment), names, squashed(32))
     assert call(SMOKE, f"--workdir={tmp_path}", "--config.optimizer.momentum=0.5") == 1
     error = capsys.readouterr().err
     assert "optimizer.momentum: 0.9 -> 0.5" in error

@@ -18,9 +18,12 @@ from effnetv2_jax.outputs.workdir import (
     open_workdir,
     read_class_names,
     read_config,
+    read_preprocessing,
 )
+from effnetv2_jax.preprocessing import cropped
 
 CLASSES = ("glass", "metal", "paper")
+PREPROCESSING = cropped(224)
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -29,12 +32,17 @@ def config(**changes: Any) -> dict[str, Any]:
 
 
 def test_first_start_writes_config_and_classes(tmp_path: pathlib.Path) -> None:
-    workdir = open_workdir(tmp_path / "runs" / "first", config(), CLASSES)
+    workdir = open_workdir(tmp_path / "runs" / "first", config(), CLASSES, PREPROCESSING)
+    assert read_preprocessing(workdir) == PREPROCESSING
     text = (workdir / "config.json").read_text()
     assert json.loads(text)["batch_size"] == 4096
     assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
     assert json.loads((workdir / "classes.json").read_text()) == list(CLASSES)
-    assert sorted(path.name for path in workdir.iterdir()) == ["classes.json", "config.json"]
+    assert sorted(path.name for path in workdir.iterdir()) == [
+        "classes.json",
+        "config.json",
+        "preprocessing.json",
+    ]
     assert read_class_names(workdir) == CLASSES
     assert read_config(workdir)["data"]["crop_area"] == [0.05, 1.0]
 
@@ -42,15 +50,15 @@ def test_first_start_writes_config_and_classes(tmp_path: pathlib.Path) -> None:
 def test_later_starts_may_change_only_what_does_not_alter_the_training(
     tmp_path: pathlib.Path,
 ) -> None:
-    open_workdir(tmp_path, config(), CLASSES)
+    open_workdir(tmp_path, config(), CLASSES, PREPROCESSING)
     before = (tmp_path / "config.json").read_bytes()
-    open_workdir(tmp_path, config(), CLASSES)
+    open_workdir(tmp_path, config(), CLASSES, PREPROCESSING)
     moved = config(data=DataConfig(path="/elsewhere"), checkpoint=CheckpointConfig(every_steps=7))
-    open_workdir(tmp_path, moved, CLASSES)
+    open_workdir(tmp_path, moved, CLASSES, PREPROCESSING)
     assert (tmp_path / "config.json").read_bytes() == before
 
     with pytest.raises(WorkdirError) as caught:
-        open_workdir(tmp_path, config(seed=3, epochs=10.0), CLASSES)
+        open_workdir(tmp_path, config(seed=3, epochs=10.0), CLASSES, PREPROCESSING)
     message = str(caught.value)
     assert str(tmp_path) in message
     assert "seed: 0 -> 3" in message
@@ -68,23 +76,23 @@ def test_later_starts_may_change_only_what_does_not_alter_the_training(
 def test_other_classes_are_an_error(
     tmp_path: pathlib.Path, classes: tuple[str, ...], message: str
 ) -> None:
-    open_workdir(tmp_path, config(), CLASSES)
+    open_workdir(tmp_path, config(), CLASSES, PREPROCESSING)
     with pytest.raises(WorkdirError, match=message):
-        open_workdir(tmp_path, config(), classes)
+        open_workdir(tmp_path, config(), classes, PREPROCESSING)
 
 
 def test_only_checks_when_told_not_to_write(tmp_path: pathlib.Path) -> None:
-    open_workdir(tmp_path / "new", config(), CLASSES, write=False)
+    open_workdir(tmp_path / "new", config(), CLASSES, PREPROCESSING, write=False)
     assert not (tmp_path / "new").exists()
-    open_workdir(tmp_path, config(), CLASSES)
+    open_workdir(tmp_path, config(), CLASSES, PREPROCESSING)
     with pytest.raises(WorkdirError, match="seed"):
-        open_workdir(tmp_path, config(seed=1), CLASSES, write=False)
+        open_workdir(tmp_path, config(seed=1), CLASSES, PREPROCESSING, write=False)
 
 
 def test_a_start_killed_between_the_two_files_is_completed(tmp_path: pathlib.Path) -> None:
-    open_workdir(tmp_path, config(), CLASSES)
+    open_workdir(tmp_path, config(), CLASSES, PREPROCESSING)
     (tmp_path / "config.json").unlink()
-    open_workdir(tmp_path, config(seed=1), CLASSES)
+    open_workdir(tmp_path, config(seed=1), CLASSES, PREPROCESSING)
     assert read_config(tmp_path)["seed"] == 1
 
 
@@ -92,16 +100,17 @@ def test_a_file_in_the_way(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(WorkdirError, match=rf"cannot use {path} as working directory"):
-            open_workdir(path, config(), CLASSES)
+            open_workdir(path, config(), CLASSES, PREPROCESSING)
 
 
 UNPRIVILEGED = """
     import os, sys
     from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
+    from effnetv2_jax.preprocessing import squashed
     if os.getuid() == 0:
         os.setuid(65534)
     try:
-        open_workdir(sys.argv[1], {"seed": 0}, ["a"])
+        open_workdir(sys.argv[1], {"seed": 0}, ["a"], squashed(32))
     except WorkdirError as error:
         print(error)
 """

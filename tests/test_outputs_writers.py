@@ -22,6 +22,7 @@ from effnetv2_jax.experiment import LogConfig
 from effnetv2_jax.outputs.progress import Progress, Status, clock
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
 from effnetv2_jax.outputs.writers import MetricsLog, Writers
+from effnetv2_jax.preprocessing import squashed
 
 JSONL = LogConfig(tensorboard=False)
 
@@ -198,9 +199,9 @@ def test_a_remote_directory_gets_whole_files(remote: epath.Path) -> None:
 
 def test_a_remote_workdir(remote: epath.Path) -> None:
     for _ in range(2):
-        open_workdir(remote, {"seed": 0}, ["glass"])
+        open_workdir(remote, {"seed": 0}, ["glass"], squashed(32))
     with pytest.raises(WorkdirError, match="seed: 0 -> 1"):
-        open_workdir(remote, {"seed": 1}, ["glass"])
+        open_workdir(remote, {"seed": 1}, ["glass"], squashed(32))
 
 
 class Terminal(io.StringIO):

@@ -10,6 +10,7 @@ import pytest
 
 from effnetv2_jax import EfficientNet, create_model
 from effnetv2_jax.weights.convert import from_source
+from effnetv2_jax.weights.keras_files import read_keras
 from effnetv2_jax.weights.sources import KERAS
 
 keras = pytest.importorskip("keras", reason="the reference model is Keras's")
@@ -58,9 +59,8 @@ def randomize(model: Any, gain: float, seed: int = 0) -> None:
         variable.assign(value.astype(variable.dtype))
 
 
-def in_our_names(ours: EfficientNet, weights: Any) -> dict[str, Any]:
-    arrays = {name_of(weight): np.asarray(weight.value) for weight in weights}
-    return from_source(ours, arrays, KERAS)
+def in_our_names(ours: EfficientNet, theirs: Any) -> dict[str, Any]:
+    return from_source(ours, read_keras(theirs), KERAS)
 
 
 def reference(name: str, height: int, width: int) -> tuple[Any, EfficientNet]:
@@ -102,7 +102,7 @@ def relative_error(name: str, height: int, width: int) -> float:
     theirs, ours = reference(name, height, width)
     images = pictures(2, height, width)
     expected = run_keras(theirs, images, training=False)
-    logits = np.asarray(jax.jit(ours.apply)(in_our_names(ours, theirs.weights), images))
+    logits = np.asarray(jax.jit(ours.apply)(in_our_names(ours, theirs), images))
     size = np.abs(expected).max()
     assert expected.std() > 0.1, "such small logits hide faults"
     assert np.abs(expected[0] - expected[1]).max() > 0.1 * size, "logits of biases hide faults"
@@ -136,9 +136,9 @@ def test_moving_statistics_equal_after_a_training_step() -> None:
             layer.rate = 0.0
     ours = ours.clone(bn_momentum=0.9, dropout_rate=0.0, stochastic_depth_rate=0.0)
     images = pictures(8, 64, 64)
-    before = in_our_names(ours, theirs.weights)
+    before = in_our_names(ours, theirs)
     expected = run_keras(theirs, images, training=True)
-    after = in_our_names(ours, theirs.weights)["batch_stats"]
+    after = in_our_names(ours, theirs)["batch_stats"]
     run = functools.partial(ours.apply, train=True, mutable=["batch_stats"])
     logits, updates = jax.jit(run)(before, images)
     assert np.abs(logits - expected).max() < 1e-4 * np.abs(expected).max()

@@ -1,88 +1,130 @@
 """timm's models give the same logits with the same weights, whichever way these went."""
 
-import sys
-import types
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from effnetv2_jax import create_model
-from effnetv2_jax.weights.convert import from_source, to_source
+from effnetv2_jax import list_models, load_pretrained, save_pretrained
+from effnetv2_jax.models.variants import VARIANTS
+from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.weights.published import TAGS, published
 from effnetv2_jax.weights.sources import TIMM
 
 torch = pytest.importorskip("torch", reason="timm's models are PyTorch's")
-# timm imports torchvision, whose CUDA build looks for operators that a CPU build of torch lacks.
-sys.modules.setdefault(name := "torchvision._meta_registrations", types.ModuleType(name))
+from torch_models import randomize, relative_error  # noqa: E402
+
 timm = pytest.importorskip("timm", reason="the reference models are timm's")
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("quick_compilation")]
 
 CLASSES = 10
-NAMES = {
-    "efficientnetv2-b0": "tf_efficientnetv2_b0",
-    "efficientnetv2-b3": "tf_efficientnetv2_b3",
-    "efficientnetv2-s": "tf_efficientnetv2_s",
-    "efficientnet-b0": "tf_efficientnet_b0",
-    "efficientnet-b3": "tf_efficientnet_b3",
-    "efficientnetv2-m": "tf_efficientnetv2_m",
-    "efficientnetv2-l": "tf_efficientnetv2_l",
-    "efficientnetv2-xl": "tf_efficientnetv2_xl",
-    "efficientnet-b7": "tf_efficientnet_b7",
-}
-GAINS = {
-    "efficientnet-b0": 2.4,
-    "efficientnet-b3": 2.4,
-    "efficientnetv2-l": 1.4,
-    "efficientnetv2-xl": 1.3,
-    "efficientnet-b7": 2.0,
-}
-"""Of the convolutions: squeeze-and-excitation damps, and depth amplifies also rounding errors."""
-SLOW = ("efficientnetv2-m", "efficientnetv2-l", "efficientnetv2-xl", "efficientnet-b7")
+SMALL = ("v2-b0", "v2-b1", "v2-b2", "v2-b3", "v2-s", "-b0", "-b1", "-b2", "-b3")
+"""Compared at the size of their evaluation; the others at a smaller one that is not even."""
 
 
-def randomized(name: str, gain: float) -> Any:
-    """timm's model, with every array drawn so that it matters and logits are of order 1."""
-    model = timm.create_model(name, pretrained=False, num_classes=CLASSES).eval()
-    random = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for key, value in model.state_dict().items():
-            if key.endswith("num_batches_tracked"):
-                continue
-            noise = torch.empty_like(value).normal_(generator=random)
-            if value.ndim >= 2:
-                value.copy_(noise * (gain / value[0].numel()) ** 0.5)
-            elif key.endswith("running_var") or ("bn" in key and key.endswith("weight")):
-                value.copy_(torch.empty_like(value).uniform_(0.5, 1.5, generator=random))
-                # Keeps what residual connections add up from exploding.
-                if key.endswith("weight") and ".0." not in key and "blocks" in key:
-                    last = model.get_submodule(key.rsplit(".", 2)[0])
-                    if key.split(".")[-2] == max(k for k, _ in last.named_children() if "bn" in k):
-                        value.mul_(0.3)
-            else:
-                value.copy_(noise * 0.2)
-    return model
+def theirs(name: str, height: int = 64, width: int = 75) -> Any:
+    architecture = f"tf_{name.replace('-', '_')}"
+    model = timm.create_model(architecture, pretrained=False, num_classes=CLASSES)
+    return randomize(model, height, width)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in NAMES],
-)
+def cases() -> list[Any]:
+    return [
+        pytest.param(name, marks=[] if name.endswith(SMALL) else [pytest.mark.slow])
+        for name in list_models()
+    ]
+
+
+@pytest.mark.parametrize("name", cases())
 def test_logits_equal_and_weights_return_bit_for_bit(name: str) -> None:
-    theirs = randomized(NAMES[name], GAINS.get(name, 1.7))
-    ours = create_model(name, num_classes=CLASSES)
-    arrays = {key: value.numpy() for key, value in theirs.state_dict().items()}
-    variables = from_source(ours, arrays, TIMM)
+    size = VARIANTS[name].eval_size
+    height, width = (size, size) if name.endswith(SMALL) else (64, 75)
+    model = theirs(name, height, width)
+    ours, variables = load_pretrained(name, model.state_dict())
+    assert relative_error(model, ours, variables, height, width) < 1e-4
+    returned = to_source(ours, variables, TIMM)
+    kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    assert returned.keys() == kept.keys()
+    for key, value in returned.items():
+        np.testing.assert_array_equal(value, kept[key].numpy())
 
-    images = np.random.default_rng(1).normal(size=(2, 64, 75, 3)).astype(np.float32)
-    with torch.no_grad():
-        expected = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
-    logits = np.asarray(jax.jit(ours.apply)(variables, images))
-    size = np.abs(expected).max()
-    assert expected.std() > 0.1, "such small logits hide faults"
-    assert np.abs(expected[0] - expected[1]).max() > 0.1 * size, "logits of biases hide faults"
-    assert np.abs(logits - expected).max() < 1e-4 * size
 
-    for key, value in to_source(ours, variables, TIMM).items():
-        np.testing.assert_array_equal(value, arrays[key])
+def test_timms_own_padding_is_symmetric() -> None:
+    model = timm.create_model("efficientnet_b0", pretrained=False, num_classes=CLASSES)
+    randomize(model, 64, 75)
+    ours, variables = load_pretrained(
+        "efficientnet-b0", model.state_dict(), padding="symmetric", bn_epsilon=1e-5
+    )
+    assert relative_error(model, ours, variables, 64, 75) < 1e-4
+
+
+def test_timm_loads_what_is_saved_and_we_load_what_timm_saves(tmp_path: Path) -> None:
+    model = theirs("efficientnetv2-b0")
+    timm.models.save_for_hf(model, tmp_path / "theirs", safe_serialization=True)
+    ours, variables = load_pretrained(None, tmp_path / "theirs")
+    assert relative_error(model, ours, variables, 64, 75) < 1e-4
+    preprocessing = ours.preprocessing
+    assert (preprocessing.image_size, preprocessing.crop_padding) == (224, 32)
+    assert (preprocessing.interpolation, preprocessing.antialias) == ("bicubic", True)
+
+    names = tuple(f"kind {number}" for number in range(CLASSES))
+    ours = ours.clone(class_names=names)
+    save_pretrained(tmp_path / "ours", ours, variables)
+    again = timm.create_model(f"local-dir:{tmp_path / 'ours'}", pretrained=True)
+    assert relative_error(again.eval(), ours, variables, 64, 75) < 1e-4
+    assert tuple(again.pretrained_cfg["label_names"]) == names
+    settings = timm.data.resolve_data_config({}, model=again)
+    assert settings["input_size"] == (3, 224, 224)
+    assert settings["crop_pct"] == 224 / 256
+    np.testing.assert_allclose(np.array(settings["mean"]) * 255, preprocessing.mean)
+    np.testing.assert_allclose(np.array(settings["std"]) * 255, preprocessing.std)
+
+
+def test_published_weights_are_those_that_timm_hosts() -> None:
+    for name, tags in TAGS.items():
+        architecture = f"tf_{name.replace('-', '_')}"
+        hosted = {
+            settings.hf_hub_id: settings
+            for full in timm.list_models(f"{architecture}.*", pretrained=True)
+            if (settings := timm.get_pretrained_cfg(full)) is not None
+        }
+        found = {each.repository: each for each in (published(name, tag) for tag in tags)}
+        assert found.keys() == hosted.keys()
+        for repository, each in found.items():
+            settings, ours = hosted[repository], each.preprocessing
+            assert settings.num_classes == {"1k": 1000, "21k": 21_843}[each.classes]
+            assert (settings.test_input_size or settings.input_size)[1] == ours.image_size
+            # The authors' 128 is timm's 127.5.
+            np.testing.assert_allclose(np.array(settings.mean) * 255, ours.mean, atol=0.51)
+            np.testing.assert_allclose(np.array(settings.std) * 255, ours.std, atol=0.51)
+            if ours.crop_padding is not None:
+                size = ours.image_size
+                assert settings.crop_pct == pytest.approx(size / (size + 32), abs=0.002)
+
+
+def test_states_within_checkpoints_are_found_averages_first(tmp_path: Path) -> None:
+    model = theirs("efficientnetv2-b0")
+    state = model.state_dict()
+    other = {name: torch.zeros_like(value) for name, value in state.items()}
+    wrapped = {f"module.{name}": value for name, value in state.items()}
+    halves = {k: v.bfloat16() if v.is_floating_point() else v for k, v in state.items()}
+    for number, (content, exact) in enumerate(
+        [
+            (state, True),
+            ({"state_dict": wrapped, "epoch": 3}, True),
+            ({"state_dict": other, "state_dict_ema": state}, True),
+            ({"model": other, "model_ema": state}, True),
+            (halves, False),
+        ]
+    ):
+        path = tmp_path / f"{number}.pth"
+        torch.save(content, path)
+        _, variables = load_pretrained("efficientnetv2-b0", path)
+        kernel = state["classifier.weight"].numpy().T
+        tolerance = 0 if exact else 0.01
+        found = variables["params"]["classifier"]["kernel"]
+        np.testing.assert_allclose(found, kernel, rtol=tolerance)
+        assert jax.tree.leaves(variables)[0].dtype == np.float32

@@ -23,7 +23,7 @@ def start(experiment: Experiment, *, devices: int = 1) -> tuple[TrainState, Trai
     mesh = make_mesh(jax.devices()[:devices])
     model = build_model(experiment, num_classes=6)
     optimizer = make_optimizer(experiment.optimizer)
-    state = create_state(model, optimizer, seed=experiment.seed, with_ema=True, mesh=mesh)
+    state = create_state(experiment, model, optimizer, mesh)
     return state, make_train_step(experiment, model, optimizer, mesh), mesh
 
 
@@ -131,7 +131,7 @@ def test_without_ema_there_is_none() -> None:
     experiment = tiny.experiment(ema_decay=None)
     mesh = make_mesh(jax.devices()[:1])
     model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
-    state = create_state(model, optimizer, seed=0, with_ema=False, mesh=mesh)
+    state = create_state(experiment, model, optimizer, mesh)
     step = make_train_step(experiment, model, optimizer, mesh)
     state, _ = step(
         state, put_batch(tiny.random_batch(32), mesh), step_settings(tiny.STAGES[0], 0.1)

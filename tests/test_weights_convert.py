@@ -1,12 +1,11 @@
 """Names and layouts of other libraries: complete, reversible, and checked on the way in."""
 
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
+from random_weights import random_variables, thin
 
-from effnetv2_jax import EfficientNet, create_model, list_models
+from effnetv2_jax import create_model, list_models
 from effnetv2_jax.weights.convert import (
     entries,
     from_source,
@@ -14,27 +13,12 @@ from effnetv2_jax.weights.convert import (
     variable_shapes,
 )
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.sources import KERAS, TF1, TIMM, Source
+from effnetv2_jax.weights.sources import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
 
-SOURCES = pytest.mark.parametrize("source", [TIMM, KERAS, TF1], ids=lambda source: source.title)
-
-
-def thin(name: str) -> EfficientNet:
-    return create_model(name, num_classes=7, width=0.1, depth=0.2)
+EACH_SOURCE = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.title)
 
 
-def random_variables(model: EfficientNet) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    variables: dict[str, Any] = {}
-    for path, shape in variable_shapes(model).items():
-        node = variables
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = random.normal(size=shape).astype(np.float32)
-    return variables
-
-
-@SOURCES
+@EACH_SOURCE
 @pytest.mark.parametrize("name", ["efficientnetv2-b1", "efficientnetv2-m", "efficientnet-b1"])
 def test_there_and_back_every_array_is_the_same(name: str, source: Source) -> None:
     model = thin(name)
@@ -48,7 +32,7 @@ def test_there_and_back_every_array_is_the_same(name: str, source: Source) -> No
 def test_every_array_has_one_name(name: str) -> None:
     model = thin(name)
     shapes = variable_shapes(model)
-    for source in (TIMM, KERAS, TF1):
+    for source in SOURCES:
         found = entries(model, source)
         assert {entry.path for entry in found.values()} == shapes.keys()
         assert len(found) == len(shapes)
@@ -68,6 +52,30 @@ def test_names_are_those_of_the_released_checkpoints() -> None:
     ):
         assert name in names
     assert "blocks_0/depthwise_conv2d/depthwise_kernel" in entries(thin("efficientnet-b0"), TF1)
+
+
+def test_names_are_those_of_torchvisions_models() -> None:
+    names = entries(create_model("efficientnetv2-m"), TORCHVISION)
+    for name in (
+        "features.0.1.running_var",
+        "features.1.2.block.0.0.weight",  # Fused, expand 1
+        "features.2.0.block.1.1.bias",  # Fused
+        "features.7.4.block.2.fc2.bias",
+        "features.7.4.block.3.1.weight",
+        "features.8.0.weight",
+        "classifier.1.bias",
+    ):
+        assert name in names
+    assert "features.1.0.block.1.fc1.weight" in entries(thin("efficientnet-b0"), TORCHVISION)
+
+
+def test_a_model_without_classifier_or_head_has_no_names_for_them() -> None:
+    model = thin()
+    whole = {name: entry.path for name, entry in entries(model, TIMM).items()}
+    for part in (model.clone(num_classes=0), model.clone(features_only=True)):
+        names = {name: entry.path for name, entry in entries(part, TIMM).items()}
+        assert set(names.values()) == variable_shapes(part).keys()
+        assert names.items() < whole.items()
 
 
 def test_faults_are_named_all_at_once() -> None:

@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from effnetv2_jax.data.model_input import preprocess as preprocess
     from effnetv2_jax.data.pipeline import Batch as Batch
     from effnetv2_jax.data.pipeline import Unreadable as Unreadable
     from effnetv2_jax.data.pipeline import eval_batches as eval_batches
@@ -24,6 +25,7 @@ _HOME = {
     "Unreadable": "pipeline",
     "eval_batches": "pipeline",
     "train_batches": "pipeline",
+    "preprocess": "model_input",
     "DataError": "record",
     "DecodeError": "record",
     "Record": "record",

@@ -5,17 +5,18 @@ from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from effnetv2_jax.data.decode import Pixels
+from effnetv2_jax.preprocessing import Interpolation, Preprocessing
 
 # The pipeline has a thread for every core already.
 cv2.setNumThreads(0)
 
 Law = Literal["tensorflow", "torchvision", "none"]
-Interpolation = Literal["bilinear", "bicubic"]
-EvalResize = Literal["auto", "crop", "squash"]
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
 class Box(NamedTuple):
@@ -48,35 +49,55 @@ def random_box(
     return _LAWS[law](height, width, area, aspect, rng)
 
 
-def center_box(height: int, width: int, image_size: int) -> Box:
-    """The central square of side size / (size + 32) of the short side, rounded down."""
-    side = max(1, image_size * min(height, width) // (image_size + 32))
+def eval_box(preprocessing: Preprocessing, height: int, width: int) -> Box:
+    """The part of a picture that evaluation sees; the side of a square is rounded down."""
+    if preprocessing.crop_padding is None:
+        return Box(0, 0, height, width)
+    size = preprocessing.image_size
+    side = max(1, size * min(height, width) // (size + preprocessing.crop_padding))
     return Box((height - side) // 2, (width - side) // 2, side, side)
 
 
-def eval_box(resize: EvalResize, height: int, width: int, image_size: int) -> Box:
-    """The part of a picture that evaluation sees; `EvaluationConfig.resize` names the ways."""
-    if resize == "crop" or (resize == "auto" and image_size < 320):
-        return center_box(height, width, image_size)
-    return Box(0, 0, height, width)
+def eval_image(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """What evaluation makes of a picture: uint8 [S, S, 3], not normalised yet."""
+    height, width, _ = pixels.shape
+    box = eval_box(preprocessing, height, width)
+    return resize_box(
+        pixels,
+        box,
+        preprocessing.image_size,
+        preprocessing.interpolation,
+        antialias=preprocessing.antialias,
+    )
 
 
-def resize_box(pixels: Pixels, box: Box, image_size: int, interpolation: Interpolation) -> Pixels:
-    """Resizes the box to a square, with half-pixel centres and without antialiasing.
+def resize_box(
+    pixels: Pixels,
+    box: Box,
+    image_size: int,
+    interpolation: Interpolation,
+    *,
+    antialias: bool = False,
+) -> Pixels:
+    """Resizes the box to a square, with half-pixel centres.
 
-    Bilinear is TensorFlow's `tf.image.resize` rounded to whole values. Bicubic has TensorFlow 1's
-    kernel (a = -0.75), with which the B models were trained, but samples at pixel centres, where
-    TensorFlow 1 starts at the pixels' corners and so shifts the picture by up to half a pixel of
-    the result.
+    With antialiasing it is Pillow's. Without, bilinear is TensorFlow's `tf.image.resize` rounded to
+    whole values. Bicubic has TensorFlow 1's kernel (a = -0.75), with which the B models were
+    trained, but samples at pixel centres, where TensorFlow 1 starts at the pixels' corners and so
+    shifts the picture by up to half a pixel of the result.
 
     Args:
       pixels: uint8 [height, width, 3].
       image_size: height and width of the result in pixels.
+      antialias: whether all pixels of a larger picture enter.
 
     Returns:
       uint8 [image_size, image_size, 3].
     """
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    if antialias:
+        picture = Image.fromarray(part)
+        return np.asarray(picture.resize((image_size, image_size), _RESAMPLING[interpolation]))
     resized = cv2.resize(
         part, (image_size, image_size), interpolation=_INTERPOLATIONS[interpolation]
     )

@@ -18,10 +18,11 @@ import grain
 import numpy as np
 from numpy.typing import NDArray
 
-from effnetv2_jax.data.crops import eval_box, random_box, resize_box
+from effnetv2_jax.data.crops import eval_image, random_box, resize_box
 from effnetv2_jax.data.decode import Pixels, decode
 from effnetv2_jax.data.record import DataError, DecodeError, Source
-from effnetv2_jax.experiment import DataConfig, EvaluationConfig
+from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.preprocessing import Preprocessing
 
 Batch = dict[str, NDArray[Any]]
 
@@ -67,6 +68,7 @@ def train_batches(
     data: DataConfig,
     *,
     image_size: int,
+    preprocessing: Preprocessing,
     batch_size: int,
     first_example: int,
     seed: int,
@@ -84,6 +86,7 @@ def train_batches(
       source: the training examples.
       data: how they are cropped and resized, and how many threads do it.
       image_size: height and width S of the images in pixels.
+      preprocessing: of it, how pictures are resized to that size.
       batch_size: examples per step over all processes, B.
       first_example: position in the run's order where the first batch begins.
       seed: of the run.
@@ -111,7 +114,13 @@ def train_batches(
         box = random_box(
             data.crop, height, width, area=data.crop_area, aspect=data.crop_aspect, rng=rng
         )
-        image = resize_box(pixels, box, image_size, data.interpolation)
+        image = resize_box(
+            pixels,
+            box,
+            image_size,
+            preprocessing.interpolation,
+            antialias=preprocessing.antialias,
+        )
         return {"image": image, "label": np.array(label, np.int32)}
 
     return _batches(example, rows, sys.maxsize // batch_size, data)
@@ -120,8 +129,9 @@ def train_batches(
 def eval_batches(
     source: Source,
     data: DataConfig,
-    evaluation: EvaluationConfig,
+    preprocessing: Preprocessing,
     *,
+    batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
     unreadable: Unreadable | None = None,
@@ -133,8 +143,9 @@ def eval_batches(
 
     Args:
       source: the evaluation examples.
-      data: how they are resized, and how many threads do it.
-      evaluation: size S, the part of the picture to see, and the batch size B over all processes.
+      data: how many threads decode and resize.
+      preprocessing: what they do, all but the normalisation; images have its size S.
+      batch_size: examples per step over all processes, B.
       process_index, process_count: this process among all, P.
       unreadable: counts unreadable pictures; None counts those of this call.
 
@@ -145,7 +156,7 @@ def eval_batches(
     Raises:
       DataError: as for `train_batches`.
     """
-    size, batch_size = evaluation.image_size, evaluation.batch_size
+    size = preprocessing.image_size
     rows = _rows(batch_size, process_index, process_count, "evaluation.batch_size")
     reader = _Reader(source, data, unreadable)
     masked: Batch = {
@@ -160,11 +171,8 @@ def eval_batches(
         if found is None:
             return masked
         pixels, label = found
-        height, width, _ = pixels.shape
-        box = eval_box(evaluation.resize, height, width, size)
-        image = resize_box(pixels, box, size, data.interpolation)
         return {
-            "image": image,
+            "image": eval_image(pixels, preprocessing),
             "label": np.array(label, np.int32),
             "mask": np.array(True),
         }

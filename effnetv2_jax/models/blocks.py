@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.models.layers import BatchNorm, ConvNorm, SqueezeExcite, stochastic_depth
+from effnetv2_jax.ops.conv import Padding
 
 
 class Block(nn.Module):
@@ -24,6 +25,7 @@ class Block(nn.Module):
     se_ratio: float = 0.0
     drop_rate: float = 0.0
     """Stochastic depth's probability that an example skips the block."""
+    padding: Padding = "same"
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
@@ -31,6 +33,7 @@ class Block(nn.Module):
     def conv(self, features: int, name: str, **options: Any) -> ConvNorm:
         return ConvNorm(
             features=features,
+            padding=self.padding,
             norm=self.norm,
             dtype=self.dtype,
             param_dtype=self.param_dtype,

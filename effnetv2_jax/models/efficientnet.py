@@ -1,5 +1,6 @@
 """EfficientNetV2: a stem, a table of blocks and a classifier (paper, section 3.3)."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,8 @@ import jax.numpy as jnp
 from effnetv2_jax.models.blocks import BLOCKS, Block
 from effnetv2_jax.models.layers import BatchNorm, ConvNorm, Rate, classifier_uniform, dropout
 from effnetv2_jax.models.variants import StageSpec, get_variant
+from effnetv2_jax.ops.conv import Padding
+from effnetv2_jax.preprocessing import Preprocessing, squashed
 
 
 class EfficientNet(nn.Module):
@@ -23,6 +26,9 @@ class EfficientNet(nn.Module):
 
     stages: tuple[StageSpec, ...]
     num_classes: int = 1000
+    """0 leaves out the classifier: the model returns pooled features."""
+    features_only: bool = False
+    """The model returns `features`, and has neither head nor classifier."""
     width: float = 1.0
     depth: float = 1.0
     rounding_floor: float = 0.0
@@ -32,8 +38,16 @@ class EfficientNet(nn.Module):
     stochastic_depth_rate: float = 0.2
     bn_momentum: float = 0.99
     bn_epsilon: float = 1e-3
+    bn_frozen: bool = False
+    """BatchNorm uses its moving statistics in training too, and leaves them as they are."""
     bn_group: int | None = None
     """Examples that share BatchNorm statistics in training; None is the whole batch."""
+    padding: Padding = "same"
+    """Of convolutions: TensorFlow's, or PyTorch's as torchvision's weights need it."""
+    preprocessing: Preprocessing = squashed(224)
+    """What pictures have to go through before; computes nothing here."""
+    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False, compare=False)
+    """What the logits stand for, where that is known; computes nothing here."""
     dtype: Any = jnp.float32
     """Of activations. Logits are float32, or wider where `param_dtype` is."""
     param_dtype: Any = jnp.float32
@@ -41,8 +55,13 @@ class EfficientNet(nn.Module):
     def setup(self) -> None:
         numerics = {
             "norm": functools.partial(
-                BatchNorm, momentum=self.bn_momentum, epsilon=self.bn_epsilon, group=self.bn_group
+                BatchNorm,
+                momentum=self.bn_momentum,
+                epsilon=self.bn_epsilon,
+                group=self.bn_group,
+                frozen=self.bn_frozen,
             ),
+            "padding": self.padding,
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
@@ -68,7 +87,7 @@ class EfficientNet(nn.Module):
 
     def __call__(
         self, images: jax.Array, train: bool = False, dropout_rate: Rate | None = None
-    ) -> jax.Array:
+    ) -> Any:
         """Classifies normalised images.
 
         Args:
@@ -79,8 +98,11 @@ class EfficientNet(nn.Module):
             schedule of rates needs one compilation.
 
         Returns:
-          float32 logits `[B, num_classes]`.
+          float32 logits `[B, num_classes]`; without classes, what the classifier would see, float32
+          `[B, C]`; with `features_only`, what `features` returns.
         """
+        if self.features_only:
+            return self.features(images, train)
         *_, x = self._feature_maps(images, train)
         x = self.head(x, train=train)
         # Means over many pixels need more digits than bfloat16 has.
@@ -88,7 +110,7 @@ class EfficientNet(nn.Module):
         rate = self.dropout_rate if dropout_rate is None else dropout_rate
         if train and not (isinstance(rate, float | int) and rate == 0):
             x = dropout(x, rate, self.make_rng("dropout"))
-        return self.classifier(x)
+        return self.classifier(x) if self.num_classes else x
 
     def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The last feature map of every resolution, for detection, segmentation and the like.
@@ -155,9 +177,9 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Eff
 
     Args:
       name: one of `list_models()`, such as "efficientnetv2-s".
-      num_classes: number of logits.
+      num_classes: number of logits; 0 for pooled features in place of logits.
       **overrides: any other field of `EfficientNet`, such as `dropout_rate`, `dtype`, `width`,
-        `depth`, `bn_momentum` or `stages`.
+        `depth`, `bn_momentum`, `features_only` or `stages`.
 
     Raises:
       ValueError: unknown name; the message has the known ones and the closest.
@@ -169,6 +191,7 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Eff
         "depth": variant.depth,
         "rounding_floor": variant.rounding_floor,
         "dropout_rate": variant.dropout_rate,
+        "preprocessing": variant.preprocessing,
     }
     return EfficientNet(**{**fields, "num_classes": num_classes, **overrides})
 

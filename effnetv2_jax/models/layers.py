@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.ops.batch_norm import group_moments, split_groups
-from effnetv2_jax.ops.conv import conv2d
+from effnetv2_jax.ops.conv import Padding, conv2d
 
 Dtype = Any
 Rate = float | jax.Array
@@ -41,12 +41,13 @@ def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """SAME convolution of `[B, H, W, C]`."""
+    """Convolution of `[B, H, W, C]` that keeps H and W, but for its stride."""
 
     features: int
     kernel_size: int = 1
     stride: int = 1
     depthwise: bool = False
+    padding: Padding = "same"
     use_bias: bool = False
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -59,7 +60,11 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, shape, self.param_dtype)
         groups = inputs if self.depthwise else 1
         x = conv2d(
-            x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, groups=groups
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            stride=self.stride,
+            groups=groups,
+            padding=self.padding,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
@@ -77,6 +82,8 @@ class BatchNorm(nn.Module):
     momentum: float = 0.99
     epsilon: float = 1e-3
     group: int | None = None
+    frozen: bool = False
+    """Normalises with the moving statistics in training too, and leaves them as they are."""
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -87,7 +94,7 @@ class BatchNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
         moving_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype)
         moving_var = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
-        if not train:
+        if self.frozen or not train:
             return self._normalize(x, moving_mean.value, moving_var.value, scale, bias)
         mean, variance = group_moments(x, self.group)
         if not self.is_initializing():
@@ -111,6 +118,7 @@ class ConvNorm(nn.Module):
     kernel_size: int = 1
     stride: int = 1
     depthwise: bool = False
+    padding: Padding = "same"
     activation: Callable[[jax.Array], jax.Array] | None = nn.silu
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Dtype = jnp.float32
@@ -123,6 +131,7 @@ class ConvNorm(nn.Module):
             kernel_size=self.kernel_size,
             stride=self.stride,
             depthwise=self.depthwise,
+            padding=self.padding,
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name="conv",

@@ -8,6 +8,8 @@ import dataclasses
 import difflib
 from typing import Literal, NamedTuple
 
+from effnetv2_jax.preprocessing import Preprocessing, cropped, squashed
+
 
 class StageSpec(NamedTuple):
     """A run of like blocks. The stride is the first block's; the others have stride 1."""
@@ -30,14 +32,20 @@ class Variant:
     """A named model: its stages, its scale and the settings published with it."""
 
     stages: tuple[StageSpec, ...]
-    width: float = 1.0
-    depth: float = 1.0
+    width: float
+    depth: float
     rounding_floor: float = 0.0
     """Share of a scaled channel count that rounding has to leave; see `round_channels`."""
     train_size: int
     """Largest training image size, in pixels."""
-    eval_size: int
+    preprocessing: Preprocessing
+    """With which it is evaluated."""
     dropout_rate: float
+
+    @property
+    def eval_size(self) -> int:
+        """Image size in evaluation, in pixels."""
+        return self.preprocessing.image_size
 
 
 def _fused(
@@ -107,6 +115,25 @@ V1 = (
 )
 
 
+def _v2(
+    stages: tuple[StageSpec, ...],
+    train_size: int,
+    preprocessing: Preprocessing,
+    dropout_rate: float,
+    *,
+    width: float = 1.0,
+    depth: float = 1.0,
+) -> Variant:
+    return Variant(
+        stages=stages,
+        width=width,
+        depth=depth,
+        train_size=train_size,
+        preprocessing=preprocessing,
+        dropout_rate=dropout_rate,
+    )
+
+
 def _v1(width: float, depth: float, eval_size: int, dropout_rate: float) -> Variant:
     return Variant(
         stages=V1,
@@ -114,26 +141,22 @@ def _v1(width: float, depth: float, eval_size: int, dropout_rate: float) -> Vari
         depth=depth,
         rounding_floor=0.9,
         train_size=eval_size * 4 // 5 // 16 * 16,
-        eval_size=eval_size,
+        preprocessing=cropped(eval_size),
         dropout_rate=dropout_rate,
     )
 
 
 VARIANTS = {
-    "efficientnetv2-b0": Variant(stages=BASE, train_size=192, eval_size=224, dropout_rate=0.2),
-    "efficientnetv2-b1": Variant(
-        stages=BASE, depth=1.1, train_size=192, eval_size=240, dropout_rate=0.2
-    ),
-    "efficientnetv2-b2": Variant(
-        stages=BASE, width=1.1, depth=1.2, train_size=208, eval_size=260, dropout_rate=0.3
-    ),
-    "efficientnetv2-b3": Variant(
-        stages=BASE, width=1.2, depth=1.4, train_size=240, eval_size=300, dropout_rate=0.3
-    ),
-    "efficientnetv2-s": Variant(stages=S, train_size=300, eval_size=384, dropout_rate=0.2),
-    "efficientnetv2-m": Variant(stages=M, train_size=384, eval_size=480, dropout_rate=0.3),
-    "efficientnetv2-l": Variant(stages=L, train_size=384, eval_size=480, dropout_rate=0.4),
-    "efficientnetv2-xl": Variant(stages=XL, train_size=384, eval_size=512, dropout_rate=0.4),
+    # Columns: stages, size in training, evaluation, dropout.
+    "efficientnetv2-b0": _v2(BASE, 192, cropped(224), 0.2),
+    "efficientnetv2-b1": _v2(BASE, 192, cropped(240), 0.2, depth=1.1),
+    "efficientnetv2-b2": _v2(BASE, 208, cropped(260), 0.3, width=1.1, depth=1.2),
+    "efficientnetv2-b3": _v2(BASE, 240, cropped(300), 0.3, width=1.2, depth=1.4),
+    "efficientnetv2-s": _v2(S, 300, squashed(384), 0.2),
+    "efficientnetv2-m": _v2(M, 384, squashed(480), 0.3),
+    "efficientnetv2-l": _v2(L, 384, squashed(480), 0.4),
+    "efficientnetv2-xl": _v2(XL, 384, squashed(512), 0.4),
+    # Columns: width, depth, size in evaluation, dropout.
     "efficientnet-b0": _v1(1.0, 1.0, 224, 0.2),
     "efficientnet-b1": _v1(1.0, 1.1, 240, 0.2),
     "efficientnet-b2": _v1(1.1, 1.2, 260, 0.3),

@@ -6,19 +6,34 @@ when the program is lowered, so that one traced function can be exported for eve
 all paths differentiate in forward and reverse mode.
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+Padding = Literal["same", "symmetric"]
+Pads = str | Sequence[tuple[int, int]]
 
-def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1) -> jax.Array:
-    """Convolves with TensorFlow's SAME padding, which is asymmetric at stride 2.
+
+def conv2d(
+    x: jax.Array,
+    kernel: jax.Array,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Padding = "same",
+) -> jax.Array:
+    """Convolves with zeros around the image, so that only the stride reduces its size.
 
     Args:
       x: `[B, H, W, C]`.
       kernel: `[kh, kw, C / groups, D]`, of x's dtype.
       stride: the same along both axes.
       groups: 1, or C for a depthwise convolution.
+      padding: `same` is TensorFlow's, at stride 2 asymmetric for even sizes; `symmetric` is
+        PyTorch's, (k - 1) / 2 on every side for odd kernels.
 
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), D]`.
@@ -29,18 +44,21 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1)
             x,
             kernel,
             window_strides=(stride, stride),
-            padding="SAME",
+            padding=pads,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=groups,
         )
 
     def shifted_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _shifted_products(x, kernel[:, :, 0, :], stride)
+        return _shifted_products(x, kernel[:, :, 0, :], stride, pads)
 
     def matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
 
     height, width, inputs, outputs = kernel.shape
+    pads: Pads = "SAME"
+    if padding == "symmetric":
+        pads = [((size - 1) // 2, size // 2) for size in (height, width)]
     if (height, width) == (1, 1):
         # Such a kernel sees no pixel that the stride skips.
         x, stride = x[:, ::stride, ::stride], 1
@@ -51,16 +69,17 @@ def conv2d(x: jax.Array, kernel: jax.Array, *, stride: int = 1, groups: int = 1)
     return plain(x, kernel)
 
 
-def _shifted_products(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _shifted_products(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """Depthwise convolution of `x [B, H, W, C]` with `kernel [kh, kw, C]`, one tap at a time."""
     sizes = x.shape[1:3]
     outputs = [-(-size // stride) for size in sizes]
-    padding = lax.padtype_to_pads(sizes, kernel.shape[:2], (stride, stride), "SAME")
+    if isinstance(pads, str):
+        pads = lax.padtype_to_pads(sizes, kernel.shape[:2], (stride, stride), pads)
     # Sums of bfloat16 would lose digits over the taps and, in the kernel's gradient, nearly all of
     # them over the pixels.
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x, kernel = x.astype(wide), kernel.astype(wide)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     rows, columns = (stride * (output - 1) + 1 for output in outputs)
     total = None
     for i in range(kernel.shape[0]):

@@ -248,6 +248,12 @@ class Checkpoints:
             ) from error
 
 
+def has_checkpoint(directory: epath.PathLike) -> bool:
+    """Whether there is a whole checkpoint; unfinished ones have other names."""
+    directory = epath.Path(directory)
+    return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())
+
+
 _Path = tuple[str, ...]
 
 

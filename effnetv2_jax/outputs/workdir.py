@@ -1,5 +1,6 @@
 """A run's working directory: its config and class names, and that later starts agree with them."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,9 +9,11 @@ from etils import epath
 
 from effnetv2_jax.experiment import differences
 from effnetv2_jax.outputs.files import write_text
+from effnetv2_jax.preprocessing import Preprocessing
 
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
+_PREPROCESSING = "preprocessing.json"
 
 
 class WorkdirError(ValueError):
@@ -21,18 +24,21 @@ def open_workdir(
     path: epath.PathLike,
     config: Mapping[str, Any],
     class_names: Sequence[str],
+    preprocessing: Preprocessing,
     *,
     write: bool = True,
 ) -> epath.Path:
     """Creates a run's working directory, or checks that the run in it is this one.
 
-    The first start writes `config.json` and `classes.json`. They are never rewritten: they say
-    how the run began, also when a later start changes a field that may differ.
+    The first start writes `config.json`, `classes.json` and `preprocessing.json`. The first two
+    are never rewritten: they say how the run began, also when a later start changes a field that
+    may differ.
 
     Args:
       path: the directory, local or `gs://`.
       config: the run's config as nested dicts of JSON values (tuples count as lists).
       class_names: the classes in the order of their labels.
+      preprocessing: what the run's weights expect of pictures.
       write: False only checks, as all processes of a run do except the first.
 
     Raises:
@@ -50,6 +56,7 @@ def open_workdir(
             for name, content in ((_CLASSES, list(class_names)), (_CONFIG, config)):
                 if not (workdir / name).exists():
                     write_text(workdir / name, _to_json(content))
+            write_text(workdir / _PREPROCESSING, _to_json(dataclasses.asdict(preprocessing)))
     except OSError as error:
         raise WorkdirError(
             f"cannot use {workdir} as working directory: {error}; choose another --workdir"
@@ -73,6 +80,20 @@ def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
       WorkdirError: there are none, or the file is not JSON.
     """
     return tuple(_read(epath.Path(workdir) / _CLASSES))
+
+
+def has_preprocessing(workdir: epath.PathLike) -> bool:
+    """Whether a run in `workdir` has noted what its weights expect of pictures."""
+    return (epath.Path(workdir) / _PREPROCESSING).exists()
+
+
+def read_preprocessing(workdir: epath.PathLike) -> Preprocessing:
+    """What the weights of the run in `workdir` expect of pictures.
+
+    Raises:
+      WorkdirError: the file is missing, or it is not JSON.
+    """
+    return Preprocessing.from_json(_read(epath.Path(workdir) / _PREPROCESSING))
 
 
 def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from effnetv2_jax.data import Source, Unreadable, train_batches
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.parallel.mesh import put_batch
+from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.progressive import Plan, PlannedStage
 
 AHEAD = 2
@@ -32,11 +33,14 @@ def feed(
     source: Source,
     mesh: Mesh,
     *,
+    preprocessing: Preprocessing,
     start: int,
     unreadable: Unreadable,
 ) -> Generator[Feed, None, None]:
     """Yields every step from `start` to the end of the run, decoded and transferred ahead."""
-    coming = host_batches(experiment, plan, source, start=start, unreadable=unreadable)
+    coming = host_batches(
+        experiment, plan, source, preprocessing=preprocessing, start=start, unreadable=unreadable
+    )
     ready: collections.deque[Feed] = collections.deque()
     try:
         while True:
@@ -50,7 +54,13 @@ def feed(
 
 
 def host_batches(
-    experiment: Experiment, plan: Plan, source: Source, *, start: int, unreadable: Unreadable
+    experiment: Experiment,
+    plan: Plan,
+    source: Source,
+    *,
+    preprocessing: Preprocessing,
+    start: int,
+    unreadable: Unreadable,
 ) -> Generator[Feed, None, None]:
     """Yields this process's rows of every batch, as NumPy arrays, from step `start` on."""
     for planned in plan.stages:
@@ -61,6 +71,7 @@ def host_batches(
             source,
             experiment.data,
             image_size=planned.stage.image_size,
+            preprocessing=preprocessing,
             batch_size=planned.batch_size,
             first_example=plan.examples_before(steps.start),
             seed=experiment.seed,

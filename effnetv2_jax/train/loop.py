@@ -19,9 +19,10 @@ from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.compilation import StageSteps
 from effnetv2_jax.train.feed import feed
+from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
 from effnetv2_jax.train.report import Report
-from effnetv2_jax.train.state import abstract_state, build_model, create_state
+from effnetv2_jax.train.state import abstract_state, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
 
 
@@ -33,6 +34,7 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
 
     Raises:
       ConfigError: the experiment does not fit the devices or the data.
+      WeightsError: the weights in `experiment.init` cannot be had or do not fit.
       WorkdirError: the workdir belongs to another experiment.
       DataError: the data is missing, or too much of it is unreadable.
     """
@@ -47,29 +49,35 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
     check_batches(experiment, devices=mesh.size)
 
     classes = train_source.class_names
-    workdir = open_workdir(workdir, dataclasses.asdict(experiment), classes, write=first)
-    model = build_model(experiment, len(classes))
+    model, variables = initial_model(experiment, len(classes), workdir)
+    workdir = open_workdir(
+        workdir, dataclasses.asdict(experiment), classes, model.preprocessing, write=first
+    )
     optimizer = make_optimizer(experiment.optimizer)
     train_step = make_train_step(experiment, model, optimizer, mesh)
-    eval_step = make_eval_step(model, experiment.data, mesh)
-    with_ema = experiment.ema_decay is not None
+    eval_step = make_eval_step(model, mesh)
 
     with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
         if checkpoints.latest_step() is None:
-            state = create_state(
-                model, optimizer, seed=experiment.seed, with_ema=with_ema, mesh=mesh
-            )
+            state = create_state(experiment, model, optimizer, mesh, variables)
             progress.message(parameter_table(state.params))
         else:
-            state = abstract_state(model, optimizer, with_ema=with_ema, mesh=mesh)
-            state = checkpoints.restore(state)
+            state = checkpoints.restore(abstract_state(experiment, model, optimizer, mesh))
             progress.message(f"continuing {workdir} at step {state.step} of {plan.total_steps}")
         start = int(state.step)
         if start == plan.total_steps:
             return checkpoints.metrics()
 
         unreadable = Unreadable(experiment.data.max_unreadable)
-        steps = feed(experiment, plan, train_source, mesh, start=start, unreadable=unreadable)
+        steps = feed(
+            experiment,
+            plan,
+            train_source,
+            mesh,
+            preprocessing=model.preprocessing,
+            start=start,
+            unreadable=unreadable,
+        )
         stage_steps = StageSteps(train_step, plan, state, mesh, start=start)
         with (
             Writers(workdir, experiment.log, step=start, enabled=first) as writers,
@@ -91,7 +99,9 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
                 if final or evaluation_is_due(experiment, plan, done, num_examples):
                     report.flush()
                     weights = weights_of(state)
-                    result = evaluate(eval_step, weights, eval_source, experiment, mesh)
+                    result = evaluate(
+                        eval_step, weights, eval_source, experiment, model.preprocessing, mesh
+                    )
                     notes = {"params_sha256": params_sha256(state.params)} if final else {}
                     writers.write(done, "eval", result, **notes)
                     progress.message(f"step {done} | {summary(result)}")

@@ -37,6 +37,10 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtra
             adam = optax.scale_by_adam(b1=config.momentum, b2=config.decay, eps=config.epsilon)
             decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
             chain += [_flatten(adam), decay, _scale_by_learning_rate()]
+    if config.classifier_learning_rate is not None:
+        # Last, and linear in the rate: the momentum of scaled updates is the scaled momentum.
+        share = config.classifier_learning_rate / config.learning_rate
+        chain.append(optax.masked(optax.scale(share), _is_classifier))
     return optax.chain(*chain)
 
 
@@ -56,6 +60,13 @@ def kernels(params: optax.Params) -> optax.Params:
         return path[-1].key == "kernel"
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
+
+
+def _is_classifier(params: optax.Params) -> optax.Params:
+    return {
+        module: jax.tree.map(lambda _: module == "classifier", leaves)  # noqa: B023
+        for module, leaves in params.items()
+    }
 
 
 def learning_rate(experiment: Experiment, plan: Plan, step: int, *, num_examples: int) -> float:

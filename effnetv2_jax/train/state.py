@@ -13,6 +13,8 @@ from effnetv2_jax.experiment import ConfigError, Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet, create_model
 from effnetv2_jax.models.variants import get_variant
 from effnetv2_jax.parallel.mesh import replicated
+from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.train.trainable import trainable_part
 
 
 @flax.struct.dataclass
@@ -24,6 +26,7 @@ class TrainState:
     params: Any
     batch_stats: Any
     opt_state: Any
+    """The optimizer's, for the parameters that are trained."""
     ema: Any
     """Moving averages: `{"params": ..., "batch_stats": ...}`, or None when switched off."""
 
@@ -33,8 +36,14 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def build_model(experiment: Experiment, num_classes: int) -> EfficientNet:
+def build_model(
+    experiment: Experiment, num_classes: int, own: Preprocessing | None = None
+) -> EfficientNet:
     """The model of an experiment.
+
+    Args:
+      num_classes: the data's.
+      own: what the weights in `experiment.init` expect of pictures; None takes the model's own.
 
     Raises:
       ConfigError: there is no model of that name.
@@ -46,7 +55,7 @@ def build_model(experiment: Experiment, num_classes: int) -> EfficientNet:
         if getattr(config, name) is not None
     }
     try:
-        get_variant(config.name)
+        variant = get_variant(config.name)
     except ValueError as error:
         raise ConfigError(f"config.model.name: {error}") from None
     return create_model(
@@ -54,7 +63,11 @@ def build_model(experiment: Experiment, num_classes: int) -> EfficientNet:
         num_classes=num_classes,
         stochastic_depth_rate=config.stochastic_depth_rate,
         bn_momentum=config.bn_momentum,
+        bn_epsilon=config.bn_epsilon,
+        bn_frozen=config.bn_frozen,
         bn_group=config.bn_group,
+        padding=config.padding,
+        preprocessing=experiment.preprocessing(own or variant.preprocessing),
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.promote_types(config.dtype, jnp.float32),
         **overrides,
@@ -62,27 +75,29 @@ def build_model(experiment: Experiment, num_classes: int) -> EfficientNet:
 
 
 def create_state(
+    experiment: Experiment,
     model: EfficientNet,
     optimizer: optax.GradientTransformation,
-    *,
-    seed: int,
-    with_ema: bool,
     mesh: Mesh,
+    variables: Mapping[str, Any] | None = None,
 ) -> TrainState:
-    """A state at step 0, replicated over the mesh; a pure function of the seed."""
-    create = _initializer(model, optimizer, seed=seed, with_ema=with_ema)
-    return jax.jit(create, out_shardings=replicated(mesh))()
+    """A state at step 0, replicated over the mesh; a pure function of the experiment's seed.
+
+    Args:
+      variables: to start from; None draws them.
+    """
+    create = _initializer(experiment, model, optimizer)
+    return jax.jit(create, out_shardings=replicated(mesh))(variables)
 
 
 def abstract_state(
+    experiment: Experiment,
     model: EfficientNet,
     optimizer: optax.GradientTransformation,
-    *,
-    with_ema: bool,
     mesh: Mesh,
 ) -> TrainState:
     """The shapes, dtypes and shardings of a state, to restore one into without computing it."""
-    shapes = jax.eval_shape(_initializer(model, optimizer, seed=0, with_ema=with_ema))
+    shapes = jax.eval_shape(_initializer(experiment, model, optimizer))
     sharding = replicated(mesh)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes
@@ -90,19 +105,20 @@ def abstract_state(
 
 
 def _initializer(
-    model: EfficientNet, optimizer: optax.GradientTransformation, *, seed: int, with_ema: bool
-) -> Callable[[], TrainState]:
-    def create() -> TrainState:
-        # Shapes alone: the forward pass need not be compiled to make parameters.
-        images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-        variables = model.lazy_init(jax.random.key(seed), images, train=False)
+    experiment: Experiment, model: EfficientNet, optimizer: optax.GradientTransformation
+) -> Callable[..., TrainState]:
+    def create(variables: Mapping[str, Any] | None = None) -> TrainState:
+        if variables is None:
+            # Shapes alone: the forward pass need not be compiled to make parameters.
+            images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+            variables = model.lazy_init(jax.random.key(experiment.seed), images, train=False)
         params, batch_stats = variables["params"], variables["batch_stats"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             batch_stats=batch_stats,
-            opt_state=optimizer.init(params),
-            ema={"params": params, "batch_stats": batch_stats} if with_ema else None,
+            opt_state=optimizer.init(trainable_part(params, experiment.trainable)),
+            ema=None if experiment.ema_decay is None else dict(variables),
         )
 
     return create

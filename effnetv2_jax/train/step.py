@@ -17,6 +17,7 @@ from effnetv2_jax.ops.losses import smoothed_cross_entropy
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.state import TrainState, moving_average
+from effnetv2_jax.train.trainable import trainable_part, with_part
 
 Batch = dict[str, jax.Array]
 """`image`: uint8 `[B, H, W, 3]`. `label`: int32 `[B]`."""
@@ -58,7 +59,7 @@ def make_train_step(
     The state that goes in is donated: it must not be used again. Every random number follows
     from the experiment's seed and the step.
     """
-    augment, data = experiment.augment, experiment.data
+    augment, preprocessing = experiment.augment, model.preprocessing
     mixes = any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
 
     def train_step(
@@ -79,7 +80,7 @@ def make_train_step(
             translate_const=augment.translate_pixels,
             cutout_const=augment.cutout_pixels,
         )
-        images = normalize(images, data.mean, data.std, model.dtype)
+        images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
         partners, weight = labels, jnp.ones(labels.shape, jnp.float32)
         if mixes:
             images, labels, partners, weight = mix(
@@ -91,9 +92,9 @@ def make_train_step(
                 group=augment.mix_group,
             )
 
-        def loss_of(params: optax.Params) -> tuple[jax.Array, tuple[jax.Array, optax.Params]]:
+        def loss_of(trained: optax.Params) -> tuple[jax.Array, tuple[jax.Array, optax.Params]]:
             logits, updated = model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {"params": with_part(state.params, trained), "batch_stats": state.batch_stats},
                 images,
                 train=True,
                 dropout_rate=settings.dropout_rate,
@@ -110,16 +111,17 @@ def make_train_step(
                 losses = weight * losses + (1 - weight) * cross_entropy(partners)
             return losses.mean(), (logits, updated["batch_stats"])
 
+        trained = trainable_part(state.params, experiment.trainable)
         gradients = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (logits, batch_stats)), grads = gradients(state.params)
+        (loss, (logits, batch_stats)), grads = gradients(trained)
         updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, learning_rate=settings.learning_rate
+            grads, state.opt_state, trained, learning_rate=settings.learning_rate
         )
-        params = optax.apply_updates(state.params, updates)
+        params = with_part(state.params, optax.apply_updates(trained, updates))
         ema = state.ema
         if experiment.ema_decay is not None:
-            trained = {"params": params, "batch_stats": batch_stats}
-            ema = moving_average(ema, trained, step=state.step, decay=experiment.ema_decay)
+            latest = {"params": params, "batch_stats": batch_stats}
+            ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
         metrics = {
             "loss": loss,
             "top1": (logits.argmax(1) == batch["label"]).mean(),

@@ -36,7 +36,11 @@ def entries(model: EfficientNet, source: Source) -> dict[str, Entry]:
 
 
 def from_source(
-    model: EfficientNet, arrays: Mapping[str, np.ndarray], source: Source
+    model: EfficientNet,
+    arrays: Mapping[str, np.ndarray],
+    source: Source,
+    *,
+    title: str = "",
 ) -> dict[str, Any]:
     """A model's variables from another library's arrays.
 
@@ -44,6 +48,7 @@ def from_source(
       model: what the arrays are for.
       arrays: by the source's names, in its layouts.
       source: whose names and layouts.
+      title: names the arrays in messages; empty for the source's.
 
     Returns:
       `{"params": ..., "batch_stats": ...}` of NumPy arrays in the model's `param_dtype`.
@@ -81,7 +86,9 @@ def from_source(
         node[entry.path[-1]] = np.ascontiguousarray(ours)
     faults += _listed("wrongly shaped", sorted(misshapen)) + _listed("unfit", sorted(unfit))
     if faults:
-        raise WeightsError(f"weights of {source.title} do not fit the model: {'; '.join(faults)}")
+        raise WeightsError(
+            f"weights of {title or source.title} do not fit the model: {'; '.join(faults)}"
+        )
     return variables
 
 

@@ -37,6 +37,8 @@ class Part(NamedTuple):
     kind: Kind
     place: Place | None
     """None for the stem, the head and the classifier."""
+    num_stages: int = 0
+    """Of the model; stated for the head and the classifier."""
 
     @property
     def role(self) -> str:
@@ -60,10 +62,15 @@ def parts(model: EfficientNet) -> Iterator[Part]:
                 yield Part((module, "se", "expand"), "gate", place)
             yield from _conv_norm(module, last, place=place)
             block += 1
-    yield from _conv_norm("head")
-    yield Part(("classifier",), "dense", None)
+    if model.features_only:
+        return
+    count = len(model.stages)
+    yield from _conv_norm("head", num_stages=count)
+    if model.num_classes:
+        yield Part(("classifier",), "dense", None, count)
 
 
-def _conv_norm(*path: str, place: Place | None = None) -> Iterator[Part]:
-    yield Part((*path, "conv"), "depthwise" if path[-1] == "depthwise" else "conv", place)
-    yield Part((*path, "bn"), "bn", place)
+def _conv_norm(*path: str, place: Place | None = None, num_stages: int = 0) -> Iterator[Part]:
+    kind: Kind = "depthwise" if path[-1] == "depthwise" else "conv"
+    yield Part((*path, "conv"), kind, place, num_stages)
+    yield Part((*path, "bn"), "bn", place, num_stages)

@@ -40,6 +40,12 @@ class Source:
     ignored: tuple[str, ...] = ()
     """Endings of names that belong to no weight."""
 
+    @property
+    def sign(self) -> str:
+        """A name that only its files have: that of the stem's kernel."""
+        stem = Part(("stem", "conv"), "conv", None)
+        return f"{self.module(stem)}{self.separator}{self.variables['conv']['kernel']}"
+
 
 def _torch_variables(bn: Mapping[str, str]) -> dict[Kind, Mapping[str, str]]:
     kernel = {"kernel": "weight"}
@@ -68,6 +74,10 @@ def _from_torch(kind: Kind, array: np.ndarray) -> np.ndarray:
     return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
+def _as_it_is(kind: Kind, array: np.ndarray) -> np.ndarray:
+    return array
+
+
 def _swap_depthwise(kind: Kind, array: np.ndarray) -> np.ndarray:
     """Between our `[kh, kw, 1, C]` and TensorFlow's `[kh, kw, C, 1]`: the same both ways."""
     return array.transpose(0, 1, 3, 2) if kind == "depthwise" and array.ndim == 4 else array
@@ -91,6 +101,20 @@ def _timm(part: Part) -> str:
         ("expand", "depthwise", "project"): ["conv_pw", "conv_dw", "conv_pwl"],
     }
     return prefix + names_of_block[order][order.index(part.role)]
+
+
+def _torchvision(part: Part) -> str:
+    bn = int(part.kind == "bn")
+    if part.place is None:
+        stages = {"stem": 0, "head": part.num_stages + 1}
+        return f"features.{stages[part.role]}.{bn}" if part.role in stages else "classifier.1"
+    prefix = f"features.{part.place.stage + 1}.{part.place.repeat}.block."
+    *first, last = part.place.roles
+    gates = ["se"] if part.place.spec.operator == "mbconv" else []
+    place = [*first, *gates, last].index(part.role)
+    if part.role == "se":
+        return f"{prefix}{place}.fc{1 if part.path[-1] == 'reduce' else 2}"
+    return f"{prefix}{place}.{bn}"
 
 
 def _keras(part: Part) -> str:
@@ -138,6 +162,7 @@ TIMM = Source(
     to_ours=_from_torch,
     ignored=(".num_batches_tracked",),
 )
+TORCHVISION = dataclasses.replace(TIMM, title="torchvision", module=_torchvision)
 KERAS = Source(
     title="Keras",
     module=_keras,
@@ -146,9 +171,18 @@ KERAS = Source(
     to_theirs=_swap_depthwise,
     to_ours=_swap_depthwise,
 )
+OURS = Source(
+    title="effnetv2_jax",
+    module=lambda part: "/".join(part.path),
+    variables={kind: {name: name for name in names} for kind, names in TIMM.variables.items()},
+    separator="/",
+    to_theirs=_as_it_is,
+    to_ours=_as_it_is,
+)
 TF1 = dataclasses.replace(
     KERAS,
     title="the released TensorFlow code",
     module=_tf1,
     variables=_tensorflow_variables("depthwise_kernel"),
 )
+SOURCES = (TIMM, TORCHVISION, KERAS, TF1, OURS)

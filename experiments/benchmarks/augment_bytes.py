@@ -98,7 +98,7 @@ def training_step(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
         "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=sharding),
         "label": jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding),
     }
-    state = abstract_state(model, optimizer, with_ema=True, mesh=mesh)
+    state = abstract_state(experiment, model, optimizer, mesh)
     settings = step_settings(experiment.stages[0], 0.1)
     return cost(step.lower(state, examples, settings).compile())
 

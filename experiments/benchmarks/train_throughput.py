@@ -82,9 +82,11 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
     model = build_model(experiment, len(source.class_names))
     optimizer = make_optimizer(experiment.optimizer)
     train_step = make_train_step(experiment, model, optimizer, mesh)
-    with_ema = experiment.ema_decay is not None
-    state = create_state(model, optimizer, seed=0, with_ema=with_ema, mesh=mesh)
-    unreadable = Unreadable(experiment.data.max_unreadable)
+    state = create_state(experiment, model, optimizer, mesh)
+    reading: Any = {
+        "preprocessing": model.preprocessing,
+        "unreadable": Unreadable(experiment.data.max_unreadable),
+    }
     report_dir = tempfile.TemporaryDirectory()
 
     def rates(planned: PlannedStage) -> dict[str, Any]:
@@ -93,7 +95,7 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
         settings = step_settings(planned.stage, 0.01)
         start = planned.first_step
         with contextlib.closing(
-            host_batches(experiment, plan, source, start=start, unreadable=unreadable)
+            host_batches(experiment, plan, source, start=start, **reading)
         ) as batches:
             batch = put_batch(next(batches).batch, mesh)
         state, _ = train_step(state, batch, settings)  # compiles
@@ -120,10 +122,10 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
         memory: dict[str, dict[str, int]] = {}
         with (
             contextlib.closing(
-                feed(experiment, plan, source, mesh, start=start, unreadable=unreadable)
+                feed(experiment, plan, source, mesh, start=start, **reading)
             ) as running,
             contextlib.closing(
-                host_batches(experiment, plan, source, start=start, unreadable=unreadable)
+                host_batches(experiment, plan, source, start=start, **reading)
             ) as decoding,
             Writers(report_dir.name, experiment.log, step=0) as writers,
         ):

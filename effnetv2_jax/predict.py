@@ -1,0 +1,240 @@
+"""Classifies pictures.
+
+    python -m effnetv2_jax.predict --model=efficientnetv2-s --weights=in21k-ft1k cat.jpg folder/
+
+Weights are a tag of the model's published ones (in1k, in21k, in21k-ft1k), hub:OWNER/REPO, or a
+path: of a run's --workdir, of a timm, torchvision or Keras file, of a TensorFlow checkpoint. Where
+they say which model they are for, --model can be left out.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TextIO
+
+import numpy as np
+
+
+class Guess(NamedTuple):
+    """One of the classes that a picture may belong to."""
+
+    label: int
+    name: str
+    probability: float
+
+
+class Prediction(NamedTuple):
+    """What a model makes of a picture."""
+
+    path: str
+    guesses: tuple[Guess, ...]
+    """Best first; empty if the picture could not be read."""
+    error: str = ""
+    """Why it could not be read."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit status: 1 if a picture could not be read."""
+    options = _parser().parse_args(arguments)
+    # Imported late, so that a mistyped option is answered at once.
+    from effnetv2_jax.data import DataError
+    from effnetv2_jax.data.files import list_pictures
+    from effnetv2_jax.parallel import startup
+    from effnetv2_jax.weights.errors import WeightsError
+    from effnetv2_jax.weights.pretrained import load_pretrained
+
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)
+    unread = 0
+    try:
+        paths = list_pictures(options.pictures)
+        startup.start()
+        model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
+        predictions = predict(
+            model, variables, paths, top=options.top, batch_size=options.batch_size
+        )
+        write = _Writer(options.format, sys.stdout)
+        with contextlib.closing(predictions), _progress(len(paths)) as advance:
+            for prediction in predictions:
+                unread += bool(prediction.error)
+                write(prediction)
+                advance()
+        write.close()
+    except (DataError, WeightsError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # The reader, such as `head`, has seen enough.
+        sys.stderr.close()
+        return 0
+    return int(unread > 0)
+
+
+def predict(
+    model: Any,
+    variables: Any,
+    paths: Sequence[str],
+    *,
+    top: int = 5,
+    batch_size: int = 32,
+    threads: int | None = None,
+) -> Iterator[Prediction]:
+    """Classifies picture files on all devices, decoding ahead in threads.
+
+    Args:
+      model, variables: as `load_pretrained` returns them.
+      paths: files of any format that training reads.
+      top: guesses for each picture.
+      batch_size: pictures per step, rounded up to a multiple of the devices; not more than there
+        are pictures.
+      threads: that decode; None takes one per CPU core.
+
+    Yields:
+      A prediction for each path, in their order.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from effnetv2_jax.augment.batch import normalize
+    from effnetv2_jax.data import Unreadable, eval_batches
+    from effnetv2_jax.data.files import FilesSource
+    from effnetv2_jax.experiment import DataConfig
+    from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
+
+    preprocessing, mesh = model.preprocessing, make_mesh()
+    top = min(top, model.num_classes)
+    batch_size = -(-min(batch_size, len(paths)) // mesh.size) * mesh.size
+    unreadable = Unreadable(len(paths))
+    variables = jax.device_put(variables, replicated(mesh))
+
+    @jax.jit
+    def best(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
+        logits = model.apply(variables, images, train=False)
+        return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
+
+    def predictions(start: int, mask: np.ndarray, found: Any) -> Iterator[Prediction]:
+        probabilities, labels = map(np.asarray, found)
+        for row, path in enumerate(paths[start : start + batch_size]):
+            if not mask[row]:
+                yield Prediction(path, (), unreadable.reasons.get(path, "it cannot be read"))
+                continue
+            yield Prediction(
+                path,
+                tuple(
+                    Guess(int(label), class_name(model, int(label)), float(probability))
+                    for label, probability in zip(labels[row], probabilities[row], strict=True)
+                ),
+            )
+
+    batches = eval_batches(
+        FilesSource(paths),
+        DataConfig(threads=threads),
+        preprocessing,
+        batch_size=batch_size,
+        unreadable=unreadable,
+    )
+    pending: tuple[int, np.ndarray, Any] | None = None
+    with contextlib.closing(batches):
+        for number, batch in enumerate(batches):
+            images = put_batch({"image": batch["image"]}, mesh)["image"]
+            coming = (number * batch_size, batch["mask"], best(variables, images))
+            # One batch late, so that the devices never wait for the host.
+            if pending is not None:
+                yield from predictions(*pending)
+            pending = coming
+    if pending is not None:
+        yield from predictions(*pending)
+
+
+def class_name(model: Any, label: int) -> str:
+    """The name of a class, as far as the weights came with any."""
+    return f"class {label}" if model.class_names is None else model.class_names[label]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m effnetv2_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="files, and folders of files"
+    )
+    parser.add_argument("--weights", required=True, help="where the weights are: see above")
+    parser.add_argument("--model", help="such as efficientnetv2-s")
+    parser.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to show (5)")
+    parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
+    parser.add_argument(
+        "--batch_size", type=_positive, default=32, metavar="N", help="pictures per step (32)"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="that the network computes in (float32)",
+    )
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return number
+
+
+class _Writer:
+    """Writes predictions as they come: for people, a JSON object a line, or a CSV row a guess."""
+
+    def __init__(self, kind: str, stream: TextIO) -> None:
+        self._stream = stream
+        self._csv = csv.writer(stream, lineterminator="\n")
+        writers = {"table": self._table, "json": self._json, "csv": self._csv_rows}
+        self._write: Callable[[Prediction], None] = writers[kind]
+        if kind == "csv":
+            self._csv.writerow(["path", "rank", "label", "name", "probability", "error"])
+
+    def __call__(self, prediction: Prediction) -> None:
+        self._write(prediction)
+
+    def close(self) -> None:
+        self._stream.flush()
+
+    def _table(self, prediction: Prediction) -> None:
+        lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in prediction.guesses]
+        if prediction.error:
+            lines = [f"   cannot be read: {prediction.error}"]
+        self._stream.write("\n".join([prediction.path, *lines, "", ""]))
+
+    def _json(self, prediction: Prediction) -> None:
+        line: dict[str, Any] = {
+            "path": prediction.path,
+            "predictions": [guess._asdict() for guess in prediction.guesses],
+        }
+        if prediction.error:
+            line["error"] = prediction.error
+        self._stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    def _csv_rows(self, prediction: Prediction) -> None:
+        for rank, guess in enumerate(prediction.guesses, start=1):
+            row = [prediction.path, rank, guess.label, guess.name, f"{guess.probability:.6f}", ""]
+            self._csv.writerow(row)
+        if prediction.error:
+            self._csv.writerow([prediction.path, "", "", "", "", prediction.error])
+
+
+@contextlib.contextmanager
+def _progress(total: int) -> Iterator[Callable[[], Any]]:
+    """A bar on a terminal's standard error while results go elsewhere and take a while."""
+    from tqdm import tqdm
+
+    hidden = not sys.stderr.isatty() or sys.stdout.isatty()
+    with tqdm(total=total, unit="pictures", disable=hidden, delay=1.0) as bar:
+        yield bar.update
+
+
+if __name__ == "__main__":
+    sys.exit(main())

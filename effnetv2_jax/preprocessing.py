@@ -1,0 +1,53 @@
+"""How a picture becomes a model's input: plain data, which travels with weights."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+Triple = tuple[float, float, float]
+Interpolation = Literal["bilinear", "bicubic"]
+
+IMAGENET_MEAN: Triple = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD: Triple = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """What evaluation does to a picture before the model sees it."""
+
+    image_size: int
+    """Height and width in pixels."""
+    crop_padding: int | None = None
+    """The central square of side size / (size + padding) of the short side is seen; with 0 that is
+    the largest one. None squashes the whole picture to a square."""
+    interpolation: Interpolation = "bilinear"
+    """How it is resized."""
+    antialias: bool = False
+    """Whether shrinking takes in all pixels, as Pillow, timm and torchvision do; TensorFlow does
+    not."""
+    mean: Triple = (128.0, 128.0, 128.0)
+    """Subtracted per channel (RGB) from pixels in [0, 255]."""
+    std: Triple = (128.0, 128.0, 128.0)
+    """Divides per channel, after the mean is subtracted."""
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Self:
+        """From `dataclasses.asdict`, as JSON gives it back: with lists in place of tuples."""
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        return cls(**values)
+
+
+def squashed(image_size: int) -> Preprocessing:
+    """EfficientNetV2-S, M, L and XL: the whole picture, bilinear, (x - 128) / 128."""
+    return Preprocessing(image_size=image_size)
+
+
+def cropped(image_size: int) -> Preprocessing:
+    """EfficientNetV2-B0 to B3 and V1: the centre, bicubic, ImageNet's mean and deviation."""
+    return Preprocessing(
+        image_size=image_size,
+        crop_padding=32,
+        interpolation="bicubic",
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )

@@ -1,0 +1,36 @@
+"""Where a run begins: its model, and the weights it starts from."""
+
+from typing import Any
+
+from etils import epath
+
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.outputs.checkpoints import has_checkpoint
+from effnetv2_jax.outputs.workdir import has_preprocessing, read_preprocessing
+from effnetv2_jax.train.state import build_model
+from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.pretrained import fit
+
+
+def initial_model(
+    experiment: Experiment, num_classes: int, workdir: epath.PathLike
+) -> tuple[EfficientNet, dict[str, Any] | None]:
+    """The model of a run that starts or continues in `workdir`, and the variables to start from.
+
+    Variables are None where they are to be drawn, or come from a checkpoint: a run that continues
+    has no need of `experiment.init` any more.
+
+    Args:
+      num_classes: the data's.
+
+    Raises:
+      ConfigError: there is no such model.
+      WeightsError: the weights in `experiment.init` cannot be had or do not fit.
+    """
+    if experiment.init and not has_checkpoint(epath.Path(workdir) / "checkpoints"):
+        found = find_weights(experiment.init, name=experiment.model.name)
+        model = build_model(experiment, num_classes, found.preprocessing)
+        return model, fit(found, model, seed=experiment.seed)
+    own = read_preprocessing(workdir) if has_preprocessing(workdir) else None
+    return build_model(experiment, num_classes, own), None

@@ -1,0 +1,103 @@
+"""Files from the Hugging Face Hub, through its own client: its cache, offline mode and token."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from effnetv2_jax.weights.errors import WeightsError
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+_ADDRESS = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+class Address(NamedTuple):
+    """A repository on the Hub."""
+
+    repository: str
+    """`owner/name`."""
+    revision: str | None = None
+    """Branch, tag or commit; None is the main branch."""
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Reads `owner/name` or `owner/name@revision`."""
+        match = _ADDRESS.fullmatch(text)
+        if not match:
+            raise WeightsError(
+                f"'hub:{text}' should look like hub:OWNER/REPO or hub:OWNER/REPO@REV"
+            )
+        return cls(match["repository"], match["revision"])
+
+    def __str__(self) -> str:
+        return f"hub:{self.repository}" + (f"@{self.revision}" if self.revision else "")
+
+
+def download(address: Address, filename: str) -> Path:
+    """The local copy of a repository's file, downloaded unless the cache has it.
+
+    Raises:
+      WeightsError: there is no such repository, revision or file, the Hub cannot be reached, or
+        what arrived is damaged.
+    """
+    # Imported here: it takes half a second, and only weights from the Hub need it.
+    import huggingface_hub
+    from huggingface_hub import errors
+
+    where = f"{address}: {filename}"
+    try:
+        path = huggingface_hub.hf_hub_download(
+            address.repository, filename, revision=address.revision
+        )
+    except errors.GatedRepoError as error:
+        raise WeightsError(
+            f"{address} asks for permission; request it on its page, then run: hf auth login"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{address}: the Hub has no such repository, or a private one (then: hf auth login)"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise WeightsError(f"{address}: the repository has no such revision") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise WeightsError(
+            f"{where} is not in the cache, and the Hub cannot be asked: offline (HF_HUB_OFFLINE) "
+            f"or out of reach ({_reason(error)})"
+        ) from error
+    except errors.EntryNotFoundError as error:
+        raise WeightsError(f"{where}: the repository has no such file") from error
+    except errors.HFValidationError as error:
+        raise WeightsError(f"{address}: {error}") from error
+    except Exception as error:
+        # Its HTTP library's errors too, and that library changes with the client's versions.
+        raise WeightsError(f"{where} could not be downloaded: {_reason(error)}") from error
+    _check_hash(Path(path), where)
+    return Path(path)
+
+
+def _check_hash(path: Path, where: str) -> None:
+    """Compares a large file with the SHA-256 after which the cache names it.
+
+    The client compares sizes only.
+    """
+    blob = Path(os.path.realpath(path))
+    if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return  # Small files have another kind of name, and Windows may copy instead of link.
+    with blob.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != blob.name:
+        blob.unlink()
+        path.unlink(missing_ok=True)
+        raise WeightsError(
+            f"{where} arrived damaged (SHA-256 {found}, not {blob.name}) and was removed from the "
+            "cache; try again"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -1,0 +1,59 @@
+"""Weights of a training run of our own."""
+
+from typing import Any
+
+from etils import epath
+from flax import traverse_util
+
+from effnetv2_jax.experiment import ConfigError, from_config_dict
+from effnetv2_jax.models.efficientnet import abstract_variables
+from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
+from effnetv2_jax.outputs.workdir import (
+    WorkdirError,
+    read_class_names,
+    read_config,
+    read_preprocessing,
+)
+from effnetv2_jax.train.state import build_model
+from effnetv2_jax.weights.card import FIELDS
+from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.found import Found
+from effnetv2_jax.weights.sources import OURS
+
+
+def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:
+    """The weights of a run: averaged ones where it has them, of its newest checkpoint.
+
+    Args:
+      workdir: the run's, local or `gs://`.
+      step: another checkpoint.
+
+    Raises:
+      WeightsError: there is no run or no such checkpoint, or it cannot be read.
+    """
+    workdir = epath.Path(workdir)
+    try:
+        experiment = from_config_dict(read_config(workdir))
+        class_names = read_class_names(workdir)
+        preprocessing = read_preprocessing(workdir)
+        model = build_model(experiment, len(class_names), preprocessing)
+        wanted: Any = abstract_variables(model)
+        if experiment.ema_decay is not None:
+            wanted = {"ema": wanted}
+        with Checkpoints(workdir / "checkpoints", None) as checkpoints:
+            variables = checkpoints.restore_parts(wanted, step)
+    except (WorkdirError, CheckpointError, ConfigError) as error:
+        raise WeightsError(f"{workdir}: {error}") from error
+    variables = variables.get("ema", variables)
+    arrays: dict[str, Any] = {}
+    for collection in variables.values():
+        arrays |= traverse_util.flatten_dict(collection, sep=OURS.separator)
+    return Found(
+        title=str(workdir),
+        arrays=arrays,
+        source=OURS,
+        name=experiment.model.name,
+        fields={field: getattr(model, field) for field in FIELDS},
+        preprocessing=preprocessing,
+        class_names=class_names,
+    )

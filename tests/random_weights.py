@@ -1,0 +1,31 @@
+"""Variables of which every one matters, for tests of weights that come and go."""
+
+from typing import Any
+
+import numpy as np
+
+from effnetv2_jax import EfficientNet, create_model
+from effnetv2_jax.weights.convert import variable_shapes
+
+
+def thin(name: str = "efficientnetv2-b0", num_classes: int = 7, **fields: Any) -> EfficientNet:
+    """A model of a few thousand parameters, with one block in each stage."""
+    return create_model(name, **{"num_classes": num_classes, "width": 0.1, "depth": 0.1} | fields)
+
+
+def random_variables(model: EfficientNet, seed: int = 0) -> dict[str, Any]:
+    """Float32 arrays: kernels keep sizes, BatchNorm's are about 1, and nothing is 0."""
+    random = np.random.default_rng(seed)
+    variables: dict[str, Any] = {}
+    for path, shape in variable_shapes(model).items():
+        if path[-1] == "kernel":
+            value = random.normal(size=shape) * np.prod(shape[:-1]) ** -0.5
+        elif path[-1] in ("scale", "var"):
+            value = random.uniform(0.5, 1.5, shape)
+        else:
+            value = random.normal(size=shape) * 0.2
+        node = variables
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value.astype(np.float32)
+    return variables

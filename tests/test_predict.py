@@ -1,0 +1,126 @@
+"""Classifying pictures from the command line and from Python."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from random_weights import random_variables, thin
+
+from effnetv2_jax import preprocess, save_pretrained
+from effnetv2_jax.data import DecodeError
+from effnetv2_jax.predict import main
+from effnetv2_jax.preprocessing import cropped, squashed
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+NAMES = ("tin", "a box, of card", "glass", "paper", "plastic", "trash", "Größe")
+MODEL = thin(class_names=NAMES, preprocessing=cropped(48))
+VARIABLES = random_variables(MODEL)
+PICTURES = Path(__file__).parent / "pictures"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"--weights={save_pretrained(tmp_path_factory.mktemp('weights'), MODEL, VARIABLES)}"
+
+
+def expected(path: Path) -> np.ndarray:
+    logits = np.asarray(MODEL.apply(VARIABLES, preprocess(path, like=MODEL)))[0]
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def test_json_has_every_picture_in_order(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    single = PICTURES / "metal.jpg"
+    # Batches of two for five pictures: the last is padded.
+    options = [weights, "--format=json", "--top=3", "--batch_size=2"]
+    assert main([*options, str(PICTURES), str(single)]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    paths = [*sorted(PICTURES.glob("*.jpg")), single]
+    assert [line["path"] for line in lines] == list(map(str, paths))
+    for line, path in zip(lines, paths, strict=True):
+        probabilities = expected(path)
+        best = (-probabilities).argsort()[:3]
+        assert [guess["label"] for guess in line["predictions"]] == best.tolist()
+        assert [guess["name"] for guess in line["predictions"]] == [NAMES[i] for i in best]
+        found = [guess["probability"] for guess in line["predictions"]]
+        np.testing.assert_allclose(found, probabilities[best], rtol=1e-3)
+
+
+def test_csv_and_table(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([weights, "--format=csv", str(PICTURES)]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert len(rows) == 4 * 5
+    assert [row["rank"] for row in rows[:5]] == list("12345")
+    assert {row["name"] for row in rows} <= set(NAMES)
+    assert main([weights, "--top=100", str(PICTURES)]) == 0
+    table = capsys.readouterr().out
+    assert table.count(".jpg\n") == 4
+    assert table.count("%  a box, of card\n") == 4
+
+
+def test_pictures_that_cannot_be_read_are_told_and_the_others_classified(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(PICTURES / "glass.jpg", tmp_path / "a.jpg")
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "ignored.txt").write_text("")
+    Image.new("L", (50, 40), 7).save(tmp_path / "c.PNG")
+    assert main([weights, "--format=json", str(tmp_path)]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["path"]).name for line in lines] == ["a.jpg", "b.jpg", "c.PNG"]
+    assert lines[1]["error"] == "it is no picture in a known format"
+    assert lines[1]["predictions"] == []
+    assert len(lines[0]["predictions"]) == len(lines[2]["predictions"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--weights=nowhere", str(PICTURES)], "there are no weights 'nowhere'"),
+        (["--weights=in1k", str(PICTURES)], "name the model as well"),
+        (["--weights=nowhere", "none.jpg"], "there is no file or folder 'none.jpg'"),
+        (["--weights=nowhere", str(Path(__file__).parent.parent / "configs")], "no picture"),
+        (["--weights=nowhere", "--model=b0", str(PICTURES)], "unknown model 'b0'"),
+    ],
+)
+def test_bad_input_is_named(
+    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert complaint in printed.err
+    assert printed.out == ""
+
+
+def test_preprocess_takes_pictures_of_any_kind() -> None:
+    path = PICTURES / "glass.jpg"
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture)
+        kinds = [str(path), path, path.read_bytes(), picture]
+        batch = preprocess(kinds, like=MODEL)
+    assert batch.shape == (4, 48, 48, 3)
+    assert batch.dtype == np.float32
+    # Decoders may differ by a grey level.
+    assert np.abs(batch - batch[0]).max() < 3 / 57
+    one = preprocess(pixels, like=MODEL.preprocessing)
+    np.testing.assert_array_equal(one, batch[3:])
+    np.testing.assert_array_equal(preprocess(pixels[None], like=MODEL), one)
+    flat = np.full((2, 30, 40, 3), 192, np.uint8)
+    np.testing.assert_array_equal(preprocess(flat, like=squashed(32)), 0.5)
+    assert preprocess([], like=MODEL).shape == (0, 48, 48, 3)
+
+
+def test_preprocess_says_what_it_cannot_take(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"picture 1 must be .* not float64 \[2, 2, 3\]"):
+        preprocess([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3))], like=MODEL)
+    (tmp_path / "x.jpg").write_bytes(b"no picture")
+    with pytest.raises(DecodeError, match=r"x.jpg: it is no picture"):
+        preprocess(tmp_path / "x.jpg", like=MODEL)
+    with pytest.raises(TypeError, match="like must be a model"):
+        preprocess(np.zeros((2, 2, 3), np.uint8), like="efficientnetv2-s")

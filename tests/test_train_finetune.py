@@ -1,0 +1,236 @@
+"""Starting from weights, training a part of them, and BatchNorm that stands still."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from random_weights import random_variables, thin
+
+from effnetv2_jax import WeightsError, load_pretrained, save_pretrained
+from effnetv2_jax.evaluate import evaluate_init
+from effnetv2_jax.experiment import (
+    AugmentConfig,
+    ConfigError,
+    Experiment,
+    ModelConfig,
+    OptimizerConfig,
+    from_config_dict,
+    to_config_dict,
+)
+from effnetv2_jax.main import main
+from effnetv2_jax.outputs.workdir import read_preprocessing
+from effnetv2_jax.parallel.mesh import make_mesh, put_batch
+from effnetv2_jax.preprocessing import cropped
+from effnetv2_jax.progressive import Stage
+from effnetv2_jax.train.initial import initial_model
+from effnetv2_jax.train.loop import train
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.state import TrainState, build_model, create_state
+from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.trainable import trainable_part, with_part
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+PREPROCESSING = dataclasses.replace(cropped(40), mean=(1.0, 2.0, 3.0))
+MODEL = thin(num_classes=6, preprocessing=PREPROCESSING)
+VARIABLES = random_variables(MODEL)
+
+
+def plain(**fields: Any) -> Experiment:
+    """One stage without augmentation, which would only take time to compile."""
+    augment = AugmentConfig(policy="none", flip=False)
+    return tiny.experiment(stages=(Stage(image_size=32),), augment=augment, **fields)
+
+
+def after_steps(experiment: Experiment, *, steps: int = 2) -> tuple[Any, TrainState]:
+    """The state before and after some steps, as NumPy arrays."""
+    mesh = make_mesh(jax.devices()[:1])
+    model = build_model(experiment, 6)
+    optimizer = make_optimizer(experiment.optimizer)
+    train_step = make_train_step(experiment, model, optimizer, mesh)
+    state = create_state(experiment, model, optimizer, mesh, VARIABLES)
+    before = jax.tree.map(np.asarray, state)
+    for seed in range(steps):
+        batch = put_batch(tiny.random_batch(32, seed=seed), mesh)
+        state, _ = train_step(state, batch, step_settings(experiment.stages[0], 0.01))
+    return before, jax.tree.map(np.asarray, state)
+
+
+def moved(before: Any, after: Any) -> dict[str, bool]:
+    old, new = tiny.leaves_by_name(before), tiny.leaves_by_name(after)
+    return {name: not np.array_equal(old[name], new[name]) for name in old}
+
+
+@pytest.mark.parametrize("pattern", [r"^(head|classifier)/", "kernel$"])
+def test_only_what_is_trainable_moves(pattern: str) -> None:
+    before, after = after_steps(plain(trainable=pattern))
+    trainable = tiny.leaves_by_name(trainable_part(before.params, pattern))
+    for name, has_moved in moved(before.params, after.params).items():
+        assert has_moved == (name in trainable), name
+    # The optimizer holds nothing for the others, and averages do not drift.
+    slots = sum(leaf.size for leaf in jax.tree.leaves(after.opt_state))
+    assert slots == 2 * sum(leaf.size for leaf in trainable.values())
+    for name, has_moved in moved(before.ema["params"], after.ema["params"]).items():
+        assert has_moved == (name in trainable), name
+
+
+def test_no_gradient_is_computed_for_what_stays() -> None:
+    def floating_point_operations(pattern: str) -> float:
+        experiment = plain(trainable=pattern)
+        mesh = make_mesh(jax.devices()[:1])
+        model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+        state = create_state(experiment, model, optimizer, mesh, VARIABLES)
+        step: Any = make_train_step(experiment, model, optimizer, mesh)
+        batch = put_batch(tiny.random_batch(32), mesh)
+        compiled = step.lower(state, batch, step_settings(experiment.stages[0], 0.01)).compile()
+        return compiled.cost_analysis()["flops"]
+
+    assert floating_point_operations("classifier") < 0.6 * floating_point_operations(".*")
+
+
+def test_a_pattern_that_fits_nothing_shows_what_paths_look_like() -> None:
+    with pytest.raises(ConfigError, match=r"'blokcs', .* stem/conv/kernel"):
+        trainable_part(VARIABLES["params"], "blokcs")
+    config = to_config_dict(tiny.experiment(trainable="("))
+    with pytest.raises(ConfigError, match="trainable is no regular expression"):
+        from_config_dict(config)
+
+
+def test_parts_go_back_where_they_came_from() -> None:
+    params = VARIABLES["params"]
+    part = jax.tree.map(lambda leaf: leaf + 1, trainable_part(params, "bias"))
+    whole = with_part(params, part)
+    assert jax.tree.structure(whole) == jax.tree.structure(params)
+    for name, has_moved in moved(params, whole).items():
+        assert has_moved == ("bias" in name)
+
+
+def test_frozen_batchnorm_does_not_move_and_is_what_evaluation_uses() -> None:
+    model = dataclasses.replace(tiny.MODEL, bn_frozen=True, stochastic_depth_rate=0.0)
+    before, after = after_steps(plain(model=model))
+    assert not any(moved(before.batch_stats, after.batch_stats).values())
+    assert not any(moved(before.ema["batch_stats"], after.ema["batch_stats"]).values())
+    assert all(moved(before.params, after.params).values())
+    frozen = build_model(tiny.experiment(model=model), 6)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+    in_training, _ = frozen.apply(
+        VARIABLES,
+        images,
+        train=True,
+        dropout_rate=0.0,
+        rngs={"dropout": jax.random.key(0)},
+        mutable=["batch_stats"],
+    )
+    np.testing.assert_allclose(in_training, frozen.apply(VARIABLES, images), rtol=1e-5, atol=1e-6)
+    assert any(moved(*(state.batch_stats for state in after_steps(plain()))).values())
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adamw"])
+def test_the_classifier_may_have_a_learning_rate_of_its_own(name: Any) -> None:
+    def updates(rate: float | None) -> Any:
+        config = OptimizerConfig(name=name, learning_rate=0.01, classifier_learning_rate=rate)
+        optimizer = make_optimizer(config)
+        params = VARIABLES["params"]
+        state = optimizer.init(params)
+        for scale in (1.0, -0.5, 0.25):
+            gradients = jax.tree.map(lambda leaf, scale=scale: scale * leaf, params)
+            found, state = optimizer.update(
+                gradients, state, params, learning_rate=jnp.float32(0.01)
+            )
+        return found
+
+    usual, own = updates(None), updates(0.03)
+    for module, update in own.items():
+        factor = 3.0 if module == "classifier" else 1.0
+        for leaf, reference in zip(jax.tree.leaves(update), jax.tree.leaves(usual[module])):
+            np.testing.assert_allclose(leaf, factor * reference, rtol=1e-5)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_pretrained(tmp_path / "weights", MODEL, VARIABLES)
+
+
+def from_weights(folder: Path | str, **fields: Any) -> Experiment:
+    """A run that leaves the preprocessing to the weights."""
+    experiment = plain(init=str(folder), **fields)
+    data = dataclasses.replace(experiment.data, mean=None, std=None, interpolation=None)
+    evaluation = dataclasses.replace(experiment.evaluation, image_size=None)
+    return dataclasses.replace(experiment, data=data, evaluation=evaluation)
+
+
+def test_a_run_starts_from_weights_and_continues_without_them(folder: Path, tmp_path: Path) -> None:
+    experiment = from_weights(folder, trainable="classifier")
+    workdir = tmp_path / "run"
+    model, variables = initial_model(experiment, 6, workdir)
+    jax.tree.map(np.testing.assert_array_equal, variables, VARIABLES)
+    assert model.preprocessing == PREPROCESSING
+    result = train(experiment, workdir)
+    assert read_preprocessing(workdir) == PREPROCESSING
+    # Trained from the weights: all but the classifier is still as it was.
+    loaded, trained = load_pretrained(None, workdir)
+    assert loaded.preprocessing == PREPROCESSING
+    stem = trained["params"]["stem"]["conv"]["kernel"]
+    np.testing.assert_array_equal(stem, VARIABLES["params"]["stem"]["conv"]["kernel"])
+    # What is complete, or begun, asks for the weights no more.
+    shutil.rmtree(folder)
+    assert train(experiment, workdir)["ema_top1"] == result["ema_top1"]
+    for step in (workdir / "checkpoints").iterdir():
+        if step.name == "8":
+            shutil.rmtree(step)
+    again = train(experiment, workdir)
+    assert again["ema_loss"] == pytest.approx(result["ema_loss"], rel=1e-6)
+
+
+def test_another_number_of_classes_gets_a_new_classifier(folder: Path, tmp_path: Path) -> None:
+    model, variables = initial_model(from_weights(folder), 9, tmp_path / "run")
+    assert model.num_classes == 9
+    assert variables is not None
+    assert variables["params"]["classifier"]["bias"].shape == (9,)
+    seeded = dataclasses.replace(from_weights(folder), seed=1)
+    other = initial_model(seeded, 9, tmp_path / "run")[1]
+    assert other is not None
+    assert moved(variables["params"]["classifier"], other["params"]["classifier"])["['kernel']"]
+
+
+def test_weights_in_init_are_evaluated_as_they_are(folder: Path) -> None:
+    result = evaluate_init(from_weights(folder))
+    assert result["examples"] == 40
+    assert set(result) >= {"raw_top1", "raw_loss"}
+    seven = thin(num_classes=7)
+    other = save_pretrained(folder.parent / "seven", seven, random_variables(seven))
+    with pytest.raises(WeightsError, match=r"tells 7 classes apart, but .* has 6; train on it"):
+        evaluate_init(from_weights(other))
+
+
+@pytest.mark.parametrize(
+    ("init", "complaint"),
+    [
+        ("nowhere", "there are no weights 'nowhere'"),
+        ("in21k", "efficientnetv2-b0 has no weights 'in21k'; it has in1k"),
+    ],
+)
+def test_weights_that_are_not_there_leave_no_workdir(
+    init: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = Path(__file__).parent.parent / "configs" / "quickstart.py"
+    arguments = [f"--config={config}", f"--config.init={init}", f"--workdir={tmp_path / 'run'}"]
+    assert main(["effnetv2_jax", *arguments]) == 1
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_another_width_or_padding_are_refused(folder: Path, tmp_path: Path) -> None:
+    for model, complaint in (
+        (ModelConfig(name="efficientnetv2-b0"), "width=0.1, but the model has 1.0"),
+        (dataclasses.replace(tiny.MODEL, padding="symmetric"), "the model has 'symmetric'"),
+        (dataclasses.replace(tiny.MODEL, name="efficientnetv2-s"), "not of efficientnetv2-s"),
+    ):
+        with pytest.raises(WeightsError, match=complaint):
+            initial_model(from_weights(folder, model=model), 6, tmp_path / "run")

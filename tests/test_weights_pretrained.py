@@ -1,0 +1,266 @@
+"""Weights found anywhere become a model with variables, or an error that says what is wrong."""
+
+import dataclasses
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from random_weights import random_variables, thin
+from safetensors.numpy import load_file, save_file
+
+from effnetv2_jax import EfficientNet, WeightsError, load_pretrained, save_pretrained
+from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.workdir import open_workdir
+from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.preprocessing import cropped, squashed
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.state import build_model, create_state
+from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.weights.names import imagenet
+from effnetv2_jax.weights.published import TAGS, of_repository, published
+from effnetv2_jax.weights.sources import OURS, TIMM, TORCHVISION
+
+NAMES = tuple("abcdefg")
+PREPROCESSING = dataclasses.replace(cropped(48), mean=(1.0, 2.0, 3.0))
+MODEL = thin(class_names=NAMES, preprocessing=PREPROCESSING)
+VARIABLES = random_variables(MODEL)
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_pretrained(tmp_path / "saved", MODEL, VARIABLES)
+
+
+def with_arrays(folder: Path, **changes: Any) -> Path:
+    path = folder / "model.safetensors"
+    arrays = load_file(path) | changes
+    save_file({name: array for name, array in arrays.items() if array is not None}, path)
+    return folder
+
+
+def test_what_was_saved_comes_back_bit_for_bit_with_all_that_belongs_to_it(folder: Path) -> None:
+    model, variables = load_pretrained(None, folder)
+    assert_equal(variables, VARIABLES)
+    assert model == MODEL
+    assert model.class_names == NAMES
+    assert load_pretrained("efficientnetv2-b0", str(folder))[0] == MODEL
+    assert load_pretrained(None, f"file:{folder}")[0] == MODEL
+
+
+def test_saved_for_torchvision_it_keeps_the_padding(tmp_path: Path) -> None:
+    model = thin("efficientnetv2-m", padding="symmetric")
+    saved = random_variables(model)
+    folder = save_pretrained(tmp_path, model, saved, library="torchvision")
+    found, variables = load_pretrained(None, folder)
+    assert_equal(variables, saved)
+    assert found == model
+    assert "features.0.0.weight" in load_file(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("model", "library", "complaint"),
+    [
+        (MODEL, "torchvision", "torchvision has no efficientnetv2-b0"),
+        (
+            MODEL.clone(padding="symmetric"),
+            "timm",
+            "computes with padding='same'",
+        ),
+        (thin("efficientnetv2-s"), "torchvision", "computes with padding='symmetric'"),
+        (
+            thin("efficientnet-b0", padding="symmetric"),
+            "torchvision",
+            "computes with bn_epsilon=1e-05",
+        ),
+        (MODEL.clone(stages=MODEL.stages[1:]), "timm", "stages are its own"),
+    ],
+)
+def test_what_a_library_cannot_load_is_not_saved(
+    model: EfficientNet, library: Any, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(WeightsError, match=complaint):
+        save_pretrained(tmp_path / "saved", model, VARIABLES, library=library)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("source", [TIMM, TORCHVISION, OURS], ids=lambda source: source.title)
+def test_bare_arrays_are_recognized(source: Any, tmp_path: Path) -> None:
+    arrays = to_source(MODEL, VARIABLES, source)
+    save_file(arrays, tmp_path / "weights.safetensors")
+    padding = "symmetric" if source is TORCHVISION else "same"
+    for weights in (arrays, tmp_path / "weights.safetensors"):
+        model, variables = load_pretrained("efficientnetv2-b0", weights, width=0.1, depth=0.1)
+        assert_equal(variables, VARIABLES)
+        assert model.padding == padding
+    with pytest.raises(WeightsError, match="does not say which model it is for"):
+        load_pretrained(None, tmp_path / "weights.safetensors")
+
+
+def test_another_number_of_classes_starts_a_new_classifier_and_says_so(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        model, variables = load_pretrained(None, folder, num_classes=3)
+    assert "the classifier starts anew, with 3 classes; that of the weights has 7" in caplog.text
+    assert model.class_names is None
+    assert variables["params"]["classifier"]["kernel"].shape[-1] == 3
+    kept = {**VARIABLES["params"], "classifier": variables["params"]["classifier"]}
+    assert_equal(variables, VARIABLES | {"params": kept})
+    images = np.zeros((2, 32, 32, 3), np.float32)
+    assert model.apply(variables, images).shape == (2, 3)
+
+
+def test_without_classes_the_model_gives_pooled_features(folder: Path) -> None:
+    whole, variables = load_pretrained(None, folder)
+    model, without = load_pretrained(None, folder, num_classes=0)
+    assert "classifier" not in without["params"]
+    images = np.random.default_rng(0).normal(size=(2, 40, 40, 3)).astype(np.float32)
+    pooled = model.apply(without, images)
+    classifier = variables["params"]["classifier"]
+    logits = pooled @ classifier["kernel"] + classifier["bias"]
+    np.testing.assert_allclose(logits, whole.apply(variables, images), rtol=1e-4, atol=1e-5)
+
+
+def test_features_only_has_no_head(folder: Path) -> None:
+    model, variables = load_pretrained(None, folder, features_only=True)
+    assert not {"head", "classifier"} & variables["params"].keys()
+    images = np.zeros((1, 64, 64, 3), np.float32)
+    maps = model.apply(variables, images)
+    whole, all_variables = load_pretrained(None, folder)
+    assert_equal(maps, whole.apply(all_variables, images, method="features"))
+    initial = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
+    assert jax.tree.structure(initial) == jax.tree.structure(variables)
+
+
+def test_fields_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
+    arrays = to_source(MODEL, VARIABLES, TORCHVISION)
+    with pytest.raises(WeightsError, match="padding='symmetric', but the model has 'same'"):
+        load_pretrained("efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"bn1.bias": None}, "1 missing: bn1.bias"),
+        ({"more.weight": np.zeros(2, np.float32)}, "1 unexpected: more.weight"),
+        ({"bn2.weight": np.zeros(3, np.float32)}, r"1 wrongly shaped: bn2.weight \(\(3,\), not"),
+        ({"bn1.bias": np.full(8, np.nan, np.float32)}, r"bn1.bias \(NaN or infinite\)"),
+        ({"bn1.bias": np.zeros(8, np.int64)}, r"bn1.bias \(int64\)"),
+        ({"conv_stem.weight": None}, "none of the names that are known here"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(change: Any, complaint: str, folder: Path) -> None:
+    with pytest.raises(WeightsError, match=complaint) as error:
+        load_pretrained(None, with_arrays(folder, **change))
+    assert str(folder) in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
+def test_a_truncated_file_is_named(share: float, folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(WeightsError, match="is no whole safetensors file") as error:
+        load_pretrained(None, folder)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"architecture": 3}', '{"effnetv2_jax": {}}'])
+def test_a_config_that_makes_no_sense_is_named(text: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text)
+    with pytest.raises(WeightsError, match=r"config.json cannot be understood"):
+        load_pretrained(None, folder)
+
+
+def test_weights_of_other_models_are_refused(folder: Path) -> None:
+    with pytest.raises(WeightsError, match="has weights of efficientnetv2-b0, not of"):
+        load_pretrained("efficientnetv2-s", folder)
+    config = json.loads((folder / "config.json").read_text())
+    del config["effnetv2_jax"]
+    for architecture in ("resnet50", "efficientnetv2_s", "tf_efficientnetv2_b9"):
+        (folder / "config.json").write_text(json.dumps(config | {"architecture": architecture}))
+        with pytest.raises(WeightsError, match=f"weights of {architecture}, a model that is not"):
+            load_pretrained(None, folder)
+
+
+@pytest.mark.parametrize(
+    ("weights", "complaint"),
+    [
+        ("nowhere", "neither a file or folder nor a tag"),
+        ("in21k", "efficientnetv2-b0 has no weights 'in21k'; it has in1k"),
+        ("hub:only-a-name", "should look like hub:OWNER/REPO"),
+        ("workdir:{}", "is missing; is .* a run's --workdir"),
+        ("{}", "has no weights: a run has checkpoints/"),
+        ("{}/notes.txt", "none of the known endings .safetensors"),
+    ],
+)
+def test_where_no_weights_are(weights: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing")
+    with pytest.raises(WeightsError, match=complaint):
+        load_pretrained("efficientnetv2-b0", weights.format(tmp_path))
+    with pytest.raises(ValueError, match="did you mean 'efficientnetv2-s'"):
+        load_pretrained("efficientnetv2s", tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A run with two checkpoints, and the newer one's state."""
+    workdir = tmp_path_factory.mktemp("run")
+    experiment = tiny.experiment()
+    preprocessing = squashed(40)
+    names = tuple("uvwxyz")
+    open_workdir(workdir, dataclasses.asdict(experiment), names, preprocessing)
+    model = build_model(experiment, 6, preprocessing)
+    optimizer = make_optimizer(experiment.optimizer)
+    mesh = make_mesh(jax.devices()[:1])
+    with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
+        for step in (3, 6):
+            variables = random_variables(model, seed=step)
+            state = create_state(experiment, model, optimizer, mesh, variables)
+            averages = random_variables(model, seed=step + 1)
+            state = state.replace(ema=jax.device_put(averages))
+            checkpoints.save(step, state, force=True)
+    return workdir, averages
+
+
+def test_a_run_gives_its_newest_averages(run: tuple[Path, Any]) -> None:
+    workdir, averages = run
+    for weights in (workdir, f"workdir:{workdir}", workdir / "checkpoints" / "6"):
+        model, variables = load_pretrained(None, weights)
+        assert_equal(variables, averages)
+        assert model.class_names == tuple("uvwxyz")
+        assert model.preprocessing == squashed(40)
+        assert (model.width, model.depth) == (tiny.MODEL.width, tiny.MODEL.depth)
+    older = load_pretrained(None, workdir / "checkpoints" / "3")[1]
+    assert_equal(older, random_variables(model, seed=4))
+    with pytest.raises(WeightsError, match="of efficientnetv2-b0, not of efficientnetv2-s"):
+        load_pretrained("efficientnetv2-s", workdir)
+
+
+def test_published_weights_have_names_and_preprocessing() -> None:
+    for name, tags in TAGS.items():
+        for tag in tags:
+            found = published(name, tag)
+            assert of_repository(found.repository) == (name, found)
+            assert published(name, tag.replace("-", "_")) == found
+    assert published("efficientnetv2-s", "in21k_ft_in1k") == published(
+        "efficientnetv2-s", "in21k-ft1k"
+    )
+    assert published("efficientnetv2-s", "in1k").preprocessing == squashed(384)
+    assert published("efficientnetv2-b1", "in1k").preprocessing == cropped(240)
+    assert of_repository("timm/resnet50.a1_in1k") is None
+    assert len(imagenet("1k")) == 1000
+    assert len(imagenet("21k")) == 21_843
+    assert imagenet("1k")[0] == "tench, Tinca tinca"
+    assert imagenet("1k")[-1].startswith("toilet tissue")
+    assert imagenet("21k")[-1].startswith("knothole")
