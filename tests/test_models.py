@@ -352,6 +352,45 @@ def test_features_are_the_last_of_each_resolution() -> None:
     assert [feature.shape[3] for feature in maps.values()] == [24, 48, 64, 160, 256]
 
 
+def test_features_only_has_the_backbone_and_no_more() -> None:
+    model, whole = nano(features_only=True), nano()
+    variables = variables_of(whole)
+    backbone = {
+        collection: {name: leaf for name, leaf in modules.items() if name in shapes[collection]}
+        for shapes in (shapes_of(model),)
+        for collection, modules in variables.items()
+    }
+    assert backbone["params"].keys() == variables["params"].keys() - {"head", "classifier"}
+    images = pictures(2, 32, 32)
+    maps = jax.jit(model.apply)(backbone, images)
+    expected = jax.jit(functools.partial(whole.apply, method="features"))(variables, images)
+    assert_trees_close(maps, expected, 1e-6)
+
+
+def test_without_classes_there_is_no_classifier() -> None:
+    model = nano(num_classes=0)
+    assert "classifier" not in shapes_of(model)["params"]
+    pooled = jax.eval_shape(model.apply, shapes_of(model), pictures(2, 32, 32))
+    assert (pooled.shape, pooled.dtype) == ((2, 16), jnp.float32)
+
+
+def test_symmetric_padding_differs_at_even_sizes_only() -> None:
+    same, symmetric = nano(), nano(padding="symmetric")
+    variables = variables_of(same)
+    # Sizes stay odd: 65, 33, 17.
+    odd = pictures(1, 65, 65)
+    assert_trees_close(evaluate(symmetric, variables, odd), evaluate(same, variables, odd), 1e-6)
+    even = pictures(1, 64, 64)
+    assert not jnp.allclose(evaluate(symmetric, variables, even), evaluate(same, variables, even))
+
+
+def test_class_names_take_no_part_in_what_a_model_is() -> None:
+    named = nano(class_names=("cat", "dog", "fish"))
+    assert named == nano()
+    assert hash(named) == hash(nano())
+    assert "cat" not in repr(named)
+
+
 def test_one_set_of_variables_serves_any_size() -> None:
     model = nano()
     for size in ((32, 32), (33, 47)):
@@ -706,6 +745,14 @@ def test_squeeze_excite_gradients_keep_their_digits_in_bfloat16() -> None:
 
 
 # Imports
+
+
+def test_weights_load_packages_only_when_they_need_them() -> None:
+    late = ("grain", "orbax", "tensorflow_datasets", "keras", "torch", "h5py", "huggingface_hub")
+    statement = "from effnetv2_jax import load_pretrained"
+    program = f"import sys; {statement}; print(*({set(late)} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).split() == []
+
 
 HEAVY = ("jax", "flax", "grain", "tensorflow", "tensorflow_datasets", "orbax", "optax", "cv2")
 

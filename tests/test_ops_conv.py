@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from effnetv2_jax.ops.conv import conv2d
+from effnetv2_jax.ops.conv import Padding, conv2d
 
 Conv = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -27,6 +27,7 @@ class Case(NamedTuple):
     batch: int = 2
     inputs: int = 4
     outputs: int = 6
+    padding: Padding = "same"
 
     def arrays(self, dtype: str, seed: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Random input, kernel and cotangent."""
@@ -42,7 +43,9 @@ class Case(NamedTuple):
     @property
     def ours(self) -> Conv:
         groups = self.inputs if self.kind == "depthwise" else 1
-        return lambda x, kernel: conv2d(x, kernel, stride=self.stride, groups=groups)
+        return lambda x, kernel: conv2d(
+            x, kernel, stride=self.stride, groups=groups, padding=self.padding
+        )
 
     @property
     def xla(self) -> Conv:
@@ -50,7 +53,7 @@ class Case(NamedTuple):
             x,
             kernel,
             (self.stride, self.stride),
-            "SAME",
+            "SAME" if self.padding == "same" else [(self.kernel // 2,) * 2] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.inputs if self.kind == "depthwise" else 1,
         )
@@ -87,6 +90,7 @@ cases = st.builds(
     batch=st.integers(1, 3),
     inputs=st.integers(1, 5),
     outputs=st.integers(1, 5),
+    padding=st.sampled_from(["same", "symmetric"]),
 )
 kinds = pytest.mark.parametrize(
     "case",
@@ -97,8 +101,10 @@ kinds = pytest.mark.parametrize(
         Case("dense", kernel=1),
         Case("dense", kernel=1, stride=2),
         Case("dense", kernel=3, stride=2),
+        Case("depthwise", kernel=3, stride=2, padding="symmetric"),
+        Case("dense", kernel=3, stride=2, padding="symmetric"),
     ],
-    ids=lambda case: f"{case.kind}-{case.kernel}-stride{case.stride}",
+    ids=lambda case: f"{case.kind}-{case.kernel}-stride{case.stride}-{case.padding}",
 )
 
 

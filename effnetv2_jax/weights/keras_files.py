@@ -35,7 +35,16 @@ BUILDERS = {
     "efficientnetv2-l": "EfficientNetV2L",
 }
 """The variants that keras.applications has, and what builds them there."""
-FIXED = ("stages", "width", "depth", "rounding_floor", "head_features", "bn_epsilon")
+FIXED = (
+    "stages",
+    "width",
+    "depth",
+    "rounding_floor",
+    "head_features",
+    "features_only",
+    "padding",
+    "bn_epsilon",
+)
 """Fields of a model that Keras's builders leave no choice in."""
 LAYERS: dict[Kind, str] = {
     "conv": "conv2d",
@@ -96,12 +105,12 @@ def to_keras(model: EfficientNet, variables: Mapping[str, Any]) -> "keras.Model"
     """Keras's own model of the same variant, with a model's weights.
 
     Args:
-      model: a published variant from B0 to B3, S, M or L, of any number of classes.
+      model: a published variant from B0 to B3, S, M or L, of any number of classes, also none.
       variables: `{"params": ..., "batch_stats": ...}`.
 
     Returns:
-      A model of keras.applications that takes images normalised as ours are and gives logits. Its
-      variables have Keras's default dtype, float32.
+      A model of keras.applications that takes images normalised as ours are and gives logits, or
+      pooled features. Its variables have Keras's default dtype, float32.
 
     Raises:
       WeightsError: the model is no such variant, `variables` do not fit it, or there is no Keras.
@@ -115,12 +124,11 @@ def to_keras(model: EfficientNet, variables: Mapping[str, Any]) -> "keras.Model"
             "this needs Keras and its backend: pip install keras, and set KERAS_BACKEND=jax before "
             f"Keras is first imported ({error})"
         ) from error
-    theirs = getattr(keras.applications, builder)(
-        weights=None,
-        include_preprocessing=False,
-        classes=model.num_classes,
-        classifier_activation=None,
-    )
+    top: dict[str, Any] = {"include_top": False, "pooling": "avg"}
+    if model.num_classes:
+        top = {"classes": model.num_classes, "classifier_activation": None}
+    build = getattr(keras.applications, builder)
+    theirs = build(weights=None, include_preprocessing=False, **top)
     weights = {_name(weight): weight for weight in theirs.weights}
     faults = sorted(weights.keys() ^ arrays.keys()) or [
         f"{name} ({array.shape}, not {tuple(weights[name].shape)})"
@@ -288,7 +296,7 @@ def _config_names(config: Any, prefix: str = "") -> dict[str, str]:
 
 def _published_names(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     """As `_config_names`, for the published variant that has just these layers and shapes."""
-    classes = layers["layers/dense"]["bias"].shape[0] if "layers/dense" in layers else 1
+    classes = layers["layers/dense"]["bias"].shape[0] if "layers/dense" in layers else 0
     for variant in BUILDERS:
         model = create_model(variant, num_classes=classes)
         counts: Counter[str] = Counter()
