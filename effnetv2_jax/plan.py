@@ -2,14 +2,17 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.data import open_source
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.complexity import complexity
+from effnetv2_jax.models.efficientnet import abstract_variables
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.state import build_model
+from effnetv2_jax.train.trainable import trainable_part
 from effnetv2_jax.weights.find import find_preprocessing
 
 _COLUMNS = (
@@ -68,6 +71,12 @@ def describe(experiment: Experiment) -> str:
                 f"{macs / 1e9:.3g}",
             )
         )
+    trained = []
+    if experiment.trainable != Experiment.trainable:
+        params = abstract_variables(model)["params"]
+        part = jax.tree.leaves(trainable_part(params, experiment.trainable))
+        count = sum(leaf.size for leaf in part)
+        trained = [f"trains {count:,} of them, whose paths match {experiment.trainable!r}"]
     size = model.preprocessing.image_size
     cost = complexity(model, height=size, width=size)
     computes = jnp.dtype(experiment.model.dtype).name
@@ -81,7 +90,8 @@ def describe(experiment: Experiment) -> str:
         f"{experiment.schedule.name} learning rate"
     )
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
-    return "\n".join([network, training, "", *_align(rows), "", evaluation])
+    start = [f"starts from {experiment.init}"] if experiment.init else []
+    return "\n".join([network, training, *start, *trained, "", *_align(rows), "", evaluation])
 
 
 def _own_preprocessing(experiment: Experiment) -> Preprocessing | None:

@@ -13,7 +13,7 @@ import csv
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -80,7 +80,7 @@ def predict(
     top: int = 5,
     batch_size: int = 32,
     threads: int | None = None,
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Classifies picture files on all devices, decoding ahead in threads.
 
     Args:

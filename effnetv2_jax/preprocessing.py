@@ -33,7 +33,7 @@ class Preprocessing:
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """From `dataclasses.asdict`, as JSON gives it back: with lists in place of tuples."""
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        values: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
         return cls(**values)
 
 

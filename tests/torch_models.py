@@ -33,7 +33,11 @@ def randomize(model: Any, height: int, width: int) -> Any:
                 module.weight.uniform_(0.5, 1.5, generator=random)
                 module.bias.normal_(0, 0.2, generator=random)
                 module.momentum = 1.0
-        model.train()(to_torch(images(4, height, width, seed=2)))
+        model.train()(to_torch(images(8, height, width, seed=2)))
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                # A channel that hardly moved on these images may move on others.
+                module.running_var.add_(1e-3)
     return model.eval()
 
 
@@ -56,10 +60,12 @@ def relative_error(
     theirs: Any, ours: EfficientNet, variables: Any, height: int, width: int
 ) -> float:
     """Largest difference of logits over the largest logit, on two images."""
+    # Many small depthwise convolutions compile for longer than they run.
+    options = {"xla_backend_optimization_level": 0} if ours.rounding_floor else {}
     batch = images(2, height, width, seed=1)
     with torch.no_grad():
         expected = theirs(to_torch(batch)).numpy()
-    logits = np.asarray(jax.jit(ours.apply)(variables, batch))
+    logits = np.asarray(jax.jit(ours.apply, compiler_options=options)(variables, batch))
     size = np.abs(expected).max()
     assert 0.1 < expected.std() < 10, f"logits of order 1 show faults, not {expected.std()}"
     assert np.abs(expected[0] - expected[1]).max() > 0.1 * size, "logits of biases hide faults"

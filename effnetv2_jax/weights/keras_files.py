@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+import h5py
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,7 +23,6 @@ from effnetv2_jax.weights.parts import Kind, parts
 from effnetv2_jax.weights.sources import KERAS
 
 if TYPE_CHECKING:
-    import h5py
     import keras
 
 BUILDERS = {
@@ -90,10 +90,6 @@ def read_keras(source: str | os.PathLike[str] | Any) -> dict[str, np.ndarray]:
             raise WeightsError(f"{source!r} is neither a path nor a Keras model")
         return _collect(_live_arrays(source))
     path = os.fspath(source)
-    try:
-        import h5py  # noqa: F401
-    except ImportError as error:
-        raise WeightsError("reading Keras's files needs h5py: pip install h5py") from error
     try:
         with open(path, "rb") as file:
             return _collect(_file_arrays(file))
@@ -185,8 +181,6 @@ def _modern(variable: str) -> str:
 
 
 def _file_arrays(file: BinaryIO) -> Iterator[tuple[str, str, np.ndarray]]:
-    import h5py
-
     weights: BinaryIO = file
     config = None
     zipped = file.read(2) == b"PK"
@@ -196,7 +190,8 @@ def _file_arrays(file: BinaryIO) -> Iterator[tuple[str, str, np.ndarray]]:
             config = json.loads(_member(archive, "config.json"))
             weights = io.BytesIO(_member(archive, "model.weights.h5"))
     with h5py.File(weights, "r") as h5:
-        group = h5.get("model_weights", h5)
+        whole_model = isinstance(h5.get("model_weights", getlink=True), h5py.HardLink)
+        group = h5["model_weights"] if whole_model else h5
         # The second where Keras split a list that was too long.
         if "layer_names" in group.attrs or "layer_names0" in group.attrs:
             yield from _legacy_arrays(group)
@@ -211,10 +206,8 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     return archive.read(info)
 
 
-def _datasets(group: "h5py.Group") -> dict[str, "h5py.Dataset"]:
+def _datasets(group: h5py.Group) -> dict[str, h5py.Dataset]:
     """All of a group by their paths. Links to elsewhere, as into other files, are not followed."""
-    import h5py
-
     found = {}
 
     def visit(path: str, item: Any) -> None:
@@ -225,7 +218,7 @@ def _datasets(group: "h5py.Group") -> dict[str, "h5py.Dataset"]:
     return found
 
 
-def _array(dataset: "h5py.Dataset") -> np.ndarray:
+def _array(dataset: h5py.Dataset) -> np.ndarray:
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{dataset.name} lies in another file")
     if dataset.nbytes > LARGEST_ARRAY:
@@ -235,7 +228,7 @@ def _array(dataset: "h5py.Dataset") -> np.ndarray:
     return array.view(jnp.bfloat16) if dataset.attrs.get("dtype") == "bfloat16" else array
 
 
-def _legacy_arrays(group: "h5py.Group") -> Iterator[tuple[str, str, np.ndarray]]:
+def _legacy_arrays(group: h5py.Group) -> Iterator[tuple[str, str, np.ndarray]]:
     """From paths such as `stem_conv/stem_conv/kernel:0`: a layer, and the name of its variable.
 
     Variables need not be named after their layer, but those of a model within the model, which
@@ -253,7 +246,7 @@ def _legacy_arrays(group: "h5py.Group") -> Iterator[tuple[str, str, np.ndarray]]
                 yield owner if nested else layer, variable, _array(dataset)
 
 
-def _numbered_arrays(h5: "h5py.File", config: Any) -> Iterator[tuple[str, str, np.ndarray]]:
+def _numbered_arrays(h5: h5py.File, config: Any) -> Iterator[tuple[str, str, np.ndarray]]:
     """From paths such as `layers/conv2d_3/vars/0`.
 
     Names of layers are in an archive's `config` and, since Keras 3.6, beside the arrays. The former

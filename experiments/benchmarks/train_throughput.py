@@ -10,12 +10,9 @@ and versions. `--rounds` and `--steps` set how long it takes; `--output=FILE` ke
 
 import argparse
 import contextlib
-import datetime
-import importlib.metadata
 import itertools
 import json
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -30,6 +27,7 @@ import jax
 from effnetv2_jax.command_line import parse
 from effnetv2_jax.data import Unreadable, open_source
 from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.outputs.machine import describe_machine
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel import startup
@@ -53,7 +51,7 @@ def main() -> None:
     command = parse([sys.argv[0], *rest, "--mode=plan"])
     assert not isinstance(command, str)
     startup.start()
-    result = describe_machine() | {
+    result = describe_machine(PACKAGES) | {
         "command": " ".join(["python", *sys.argv]),
         "stages": measure(command.experiment, rounds=options.rounds, steps=options.steps),
         "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -62,17 +60,6 @@ def main() -> None:
     print(text)
     if options.output:
         options.output.write_text(text + "\n")
-
-
-def describe_machine() -> dict[str, Any]:
-    return {
-        "date": datetime.date.today().isoformat(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
 
 
 def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str, Any]]:
@@ -164,13 +151,6 @@ def seconds(run: Callable[[], None]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,42 @@
+"""What a measurement was made on."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
+    """Date, devices, processor and versions, as JSON values.
+
+    Args:
+      packages: names of distributions; those that are not installed are left out.
+    """
+    return {
+        "date": datetime.date.today().isoformat(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "versions": {name: version for name in packages if (version := _version(name))},
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
