@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effnetv2_jax.data.model_input import preprocess
-    from effnetv2_jax.export import export_model
+    from effnetv2_jax.export import export_model, export_onnx
     from effnetv2_jax.models.efficientnet import EfficientNet, create_model
     from effnetv2_jax.models.variants import StageSpec, list_models
     from effnetv2_jax.preprocessing import Preprocessing
@@ -31,6 +31,7 @@ _HOMES = {
     "WeightsError": "effnetv2_jax.weights.errors",
     "create_model": "effnetv2_jax.models.efficientnet",
     "export_model": "effnetv2_jax.export",
+    "export_onnx": "effnetv2_jax.export",
     "list_models": "effnetv2_jax.models.variants",
     "load_pretrained": "effnetv2_jax.weights.pretrained",
     "preprocess": "effnetv2_jax.data.model_input",
@@ -45,6 +46,7 @@ __all__ = [
     "WeightsError",
     "create_model",
     "export_model",
+    "export_onnx",
     "list_models",
     "load_pretrained",
     "preprocess",

@@ -1,6 +1,9 @@
 """A model with its weights as one file, for programs that know nothing of Flax or of us."""
 
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +12,7 @@ from jax import export
 
 from effnetv2_jax.augment.batch import normalize
 from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.ops.conv import plain_convolutions
 
 
 def export_model(
@@ -32,13 +36,63 @@ def export_model(
       A function of uint8 `[B, S, S, 3]`, resized but not normalised, to float32 logits
       `[B, num_classes]`, with symbolic B.
     """
+    size = image_size or model.preprocessing.image_size
+    (batch,) = export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    classify = jax.jit(_classifier(model, variables))
+    return export.export(classify, platforms=list(platforms))(images)
+
+
+def export_onnx(
+    path: str | os.PathLike[str],
+    model: EfficientNet,
+    variables: Mapping[str, Any],
+    *,
+    image_size: int | None = None,
+) -> Path:
+    """Writes the model's inference as an ONNX file, weights and normalisation included.
+
+    Its input `images` is uint8 `[B, S, S, 3]`, resized but not normalised, with symbolic B, and its
+    output `logits` float32 `[B, num_classes]`. The conversion is jax2onnx's.
+
+    Args:
+      path: of the file, which is replaced if it exists.
+      model, variables: as for `model.apply`; the model has to compute in float32.
+      image_size: height and width S of the images; None takes the preprocessing's.
+
+    Raises:
+      ImportError: jax2onnx is missing.
+    """
+    for chatty in ("jax2onnx", "onnx_ir"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    try:
+        import jax2onnx
+        import onnx
+    except ImportError as error:
+        raise ImportError(
+            "exporting to ONNX needs jax2onnx: pip install effnetv2_jax[onnx]"
+        ) from error
+    size = image_size or model.preprocessing.image_size
+    images = jax.ShapeDtypeStruct(("B", size, size, 3), jnp.uint8)  # type: ignore[arg-type]
+    with plain_convolutions():
+        converted = jax2onnx.to_onnx(
+            _classifier(model, variables),
+            [images],
+            model_name="efficientnet",
+            input_names=["images"],
+            output_names=["logits"],
+        )
+    onnx.save(converted, path)
+    return Path(path)
+
+
+def _classifier(
+    model: EfficientNet, variables: Mapping[str, Any]
+) -> Callable[[jax.Array], jax.Array]:
     preprocessing = model.preprocessing
-    size = image_size or preprocessing.image_size
 
     def classify(images: jax.Array) -> jax.Array:
         normalized = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
         return model.apply(variables, normalized, train=False)  # type: ignore[return-value]
 
-    (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
-    return export.export(jax.jit(classify), platforms=list(platforms))(images)
+    return classify

@@ -1,7 +1,9 @@
 """Variables of which every one matters, for tests of weights that come and go."""
 
+import functools
 from typing import Any
 
+import jax
 import numpy as np
 
 from effnetv2_jax import EfficientNet, create_model
@@ -29,3 +31,17 @@ def random_variables(model: EfficientNet, seed: int = 0) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[path[-1]] = value.astype(np.float32)
     return variables
+
+
+def calibrated(
+    model: EfficientNet, variables: dict[str, Any], images: np.ndarray
+) -> dict[str, Any]:
+    """With BatchNorm statistics of these images, so that they leave their mark on the logits.
+
+    Args:
+      images: normalised, float32 `[B, H, W, 3]`.
+    """
+    learning = model.clone(bn_momentum=0.0, stochastic_depth_rate=0.0, dropout_rate=0.0)
+    run = functools.partial(learning.apply, train=True, mutable=["batch_stats"])
+    _, updated = jax.jit(run)(variables, images)
+    return variables | jax.tree.map(np.asarray, updated)

@@ -173,7 +173,6 @@ def save_and_run(
     return expected, {key.removeprefix(f"{name}/"): array for key, array in arrays.items()}
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("name", "size"),
     [

@@ -6,7 +6,9 @@ when the program is lowered, so that one traced function can be exported for eve
 all paths differentiate in forward and reverse mode.
 """
 
-from collections.abc import Sequence
+import contextlib
+import contextvars
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import jax
@@ -15,6 +17,21 @@ from jax import lax
 
 Padding = Literal["same", "symmetric"]
 Pads = str | Sequence[tuple[int, int]]
+
+_plain_only = contextvars.ContextVar("plain_only", default=False)
+
+
+@contextlib.contextmanager
+def plain_convolutions() -> Iterator[None]:
+    """Traces convolutions as they are, without a choice by platform, for programs that read them.
+
+    A function that was traced before keeps its choice.
+    """
+    token = _plain_only.set(True)
+    try:
+        yield
+    finally:
+        _plain_only.reset(token)
 
 
 def conv2d(
@@ -62,6 +79,8 @@ def conv2d(
     if (height, width) == (1, 1):
         # Such a kernel sees no pixel that the stride skips.
         x, stride = x[:, ::stride, ::stride], 1
+    if _plain_only.get():
+        return plain(x, kernel)
     if groups == outputs and inputs == 1:
         return lax.platform_dependent(x, kernel, cpu=shifted_products, default=plain)
     if (height, width, groups) == (1, 1, 1):

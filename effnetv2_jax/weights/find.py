@@ -14,18 +14,25 @@ from effnetv2_jax.weights.card import read_card
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.files import Arrays, read_safetensors, read_torch
 from effnetv2_jax.weights.found import Found, recognize
-from effnetv2_jax.weights.keras_files import read_keras
 from effnetv2_jax.weights.names import imagenet
 from effnetv2_jax.weights.published import Published, is_tag, numerics, of_repository, published
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
+
+
+def _read_keras(source: Any) -> Arrays:
+    # Imported here: only Keras's files need h5py.
+    from effnetv2_jax.weights.keras_files import read_keras
+
+    return read_keras(source)
+
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": read_safetensors,
     ".pth": read_torch,
     ".pt": read_torch,
     ".bin": read_torch,
-    ".keras": read_keras,
-    ".h5": read_keras,
+    ".keras": _read_keras,
+    ".h5": _read_keras,
     ".index": read_tf1_checkpoint,
 }
 
@@ -47,7 +54,7 @@ def find_weights(weights: Any, *, name: str | None = None) -> Found:
         arrays = {str(key): _array(value) for key, value in weights.items()}
         return recognize("the state dict", arrays).named(name)
     if not isinstance(weights, str | os.PathLike):
-        return recognize("the Keras model", read_keras(weights)).named(name)
+        return recognize("the Keras model", _read_keras(weights)).named(name)
     return _of_text(os.fspath(weights), name).named(name)
 
 

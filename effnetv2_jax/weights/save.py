@@ -11,7 +11,6 @@ from effnetv2_jax.weights.convert import to_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.files import write_safetensors
 from effnetv2_jax.weights.hub import CONFIG, WEIGHTS
-from effnetv2_jax.weights.keras_files import to_keras
 from effnetv2_jax.weights.published import TORCHVISION as _TORCHVISION_MODELS
 from effnetv2_jax.weights.published import numerics
 from effnetv2_jax.weights.sources import TIMM, TORCHVISION
@@ -46,6 +45,8 @@ def save_pretrained(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if library == "keras":
+        from effnetv2_jax.weights.keras_files import to_keras  # Imported here for its h5py.
+
         to_keras(model, variables).save(folder / "model.keras")
     else:
         source = TIMM if library == "timm" else TORCHVISION
