@@ -45,3 +45,10 @@ def calibrated(
     run = functools.partial(learning.apply, train=True, mutable=["batch_stats"])
     _, updated = jax.jit(run)(variables, images)
     return variables | jax.tree.map(np.asarray, updated)
+
+
+def compiled(model: EfficientNet) -> Any:
+    """`model.apply`, compiled the same way for all tests, so that they share compilations."""
+    # Many small depthwise convolutions compile for longer than they run.
+    options = {"xla_backend_optimization_level": 0} if model.rounding_floor else {}
+    return jax.jit(model.apply, compiler_options=options)
