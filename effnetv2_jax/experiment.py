@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import ml_collections
 
-from effnetv2_jax.preprocessing import Interpolation, Preprocessing, Triple
+from effnetv2_jax.preprocessing import CROP_PADDING, Interpolation, Preprocessing, Triple
 from effnetv2_jax.progressive import Plan, Stage, plan
 
 
@@ -227,9 +227,9 @@ class Experiment:
         data, evaluation = self.data, self.evaluation
         size, padding = evaluation.image_size, own.crop_padding
         if evaluation.resize != "auto":
-            padding = 32 if evaluation.resize == "crop" else None
+            padding = CROP_PADDING if evaluation.resize == "crop" else None
         elif size is not None:
-            padding = 32 if size < 320 else None
+            padding = CROP_PADDING if size < 320 else None
         return Preprocessing(
             image_size=own.image_size if size is None else size,
             crop_padding=padding,

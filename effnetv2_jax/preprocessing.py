@@ -7,6 +7,8 @@ from typing import Any, Literal, Self
 Triple = tuple[float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
 
+CROP_PADDING = 32
+"""Of the usual crop in evaluation: 224 of 256 pixels."""
 IMAGENET_MEAN: Triple = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD: Triple = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
@@ -30,6 +32,18 @@ class Preprocessing:
     std: Triple = (128.0, 128.0, 128.0)
     """Divides per channel, after the mean is subtracted."""
 
+    def __post_init__(self) -> None:
+        for fault in (
+            self.image_size < 1 and f"image_size is {self.image_size}",
+            (self.crop_padding or 0) < 0 and f"crop_padding is {self.crop_padding}",
+            self.interpolation not in ("bilinear", "bicubic")
+            and f"interpolation is {self.interpolation!r}, not 'bilinear' or 'bicubic'",
+            len(self.mean) != 3 and f"mean is {self.mean}, not three numbers",
+            (len(self.std) != 3 or min(self.std) <= 0) and f"std is {self.std}, not three above 0",
+        ):
+            if fault:
+                raise ValueError(f"preprocessing makes no sense: {fault}")
+
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
         """From `dataclasses.asdict`, as JSON gives it back: with lists in place of tuples."""
@@ -46,7 +60,7 @@ def cropped(image_size: int) -> Preprocessing:
     """EfficientNetV2-B0 to B3 and V1: the centre, bicubic, ImageNet's mean and deviation."""
     return Preprocessing(
         image_size=image_size,
-        crop_padding=32,
+        crop_padding=CROP_PADDING,
         interpolation="bicubic",
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,

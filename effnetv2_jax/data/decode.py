@@ -82,7 +82,7 @@ def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
             if width * height > MAX_PIXELS:
                 raise DecodeError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
             image.load()
-            return _to_rgb(image), image.getexif().get(_ORIENTATION_TAG, 1)
+            return to_rgb(image), image.getexif().get(_ORIENTATION_TAG, 1)
     except DecodeError:
         raise
     except Image.UnidentifiedImageError:
@@ -93,7 +93,12 @@ def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
         raise DecodeError(f"it cannot be decoded: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> Pixels:
+def to_rgb(image: Image.Image) -> Pixels:
+    """Pixels of a Pillow image: uint8 [height, width, 3]; `decode` says what becomes of other kinds.
+
+    Raises:
+      DecodeError: its pixels have no known range.
+    """
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
         grey = (np.asarray(image, np.uint32) >> 8).astype(np.uint8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from effnetv2_jax.data.crops import eval_image
-from effnetv2_jax.data.decode import Pixels, decode
+from effnetv2_jax.data.decode import Pixels, decode, to_rgb
 from effnetv2_jax.data.record import DecodeError
 from effnetv2_jax.preprocessing import Preprocessing
 
@@ -32,7 +32,8 @@ def preprocess(
       float32 `[B, S, S, 3]`, for `model.apply`; B is 1 for one picture.
 
     Raises:
-      DecodeError: a picture cannot be read, and which.
+      DecodeError: a picture cannot be decoded, and which.
+      OSError: a file cannot be opened.
       TypeError: it is none of the above.
     """
     preprocessing: Preprocessing = getattr(like, "preprocessing", like)
@@ -58,7 +59,7 @@ def _pixels(picture: Any, place: int, exif: bool) -> Pixels:
         case bytes():
             return _decode(picture, f"picture {place}", exif)
         case Image.Image():
-            return np.asarray(picture.convert("RGB"))
+            return to_rgb(picture)
     pixels = np.asarray(picture)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
         raise TypeError(

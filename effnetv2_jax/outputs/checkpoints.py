@@ -7,6 +7,7 @@ optimizer's containers have changed their types.
 
 import contextlib
 import itertools
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -68,14 +69,15 @@ class Checkpoints:
                 # A killed process leaves an unfinished checkpoint behind; nobody else removes it.
                 cleanup_tmp_directories=True,
             )
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=options,
-            item_handlers={
-                _STATE: ocp.PyTreeCheckpointHandler(),
-                _EXTRA: ocp.JsonCheckpointHandler(),
-            },
-        )
+        with _without_read_only_warning():
+            self._manager = ocp.CheckpointManager(
+                self._directory,
+                options=options,
+                item_handlers={
+                    _STATE: ocp.PyTreeCheckpointHandler(),
+                    _EXTRA: ocp.JsonCheckpointHandler(),
+                },
+            )
 
     def save(
         self,
@@ -252,6 +254,21 @@ def has_checkpoint(directory: epath.PathLike) -> bool:
     """Whether there is a whole checkpoint; unfinished ones have other names."""
     directory = epath.Path(directory)
     return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())
+
+
+@contextlib.contextmanager
+def _without_read_only_warning() -> Iterator[None]:
+    """Orbax warns of what was asked for."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "read only" not in record.getMessage()
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 _Path = tuple[str, ...]

@@ -49,8 +49,7 @@ def open_workdir(
     try:
         if write:
             workdir.mkdir(parents=True, exist_ok=True)
-        _check_config(workdir, config)
-        _check_class_names(workdir, class_names)
+        check_workdir(workdir, config, class_names)
         if write:
             # The config comes last: with it the directory is taken.
             for name, content in ((_CLASSES, list(class_names)), (_CONFIG, config)):
@@ -58,9 +57,7 @@ def open_workdir(
                     write_text(workdir / name, _to_json(content))
             write_text(workdir / _PREPROCESSING, _to_json(dataclasses.asdict(preprocessing)))
     except OSError as error:
-        raise WorkdirError(
-            f"cannot use {workdir} as working directory: {error}; choose another --workdir"
-        ) from error
+        raise _unusable(workdir, error) from error
     return workdir
 
 
@@ -82,18 +79,41 @@ def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
     return tuple(_read(epath.Path(workdir) / _CLASSES))
 
 
-def has_preprocessing(workdir: epath.PathLike) -> bool:
-    """Whether a run in `workdir` has noted what its weights expect of pictures."""
-    return (epath.Path(workdir) / _PREPROCESSING).exists()
-
-
-def read_preprocessing(workdir: epath.PathLike) -> Preprocessing:
-    """What the weights of the run in `workdir` expect of pictures.
+def read_preprocessing(workdir: epath.PathLike) -> Preprocessing | None:
+    """What the weights of the run in `workdir` expect of pictures; None where no run began.
 
     Raises:
-      WorkdirError: the file is missing, or it is not JSON.
+      WorkdirError: the file makes no sense.
     """
-    return Preprocessing.from_json(_read(epath.Path(workdir) / _PREPROCESSING))
+    path = epath.Path(workdir) / _PREPROCESSING
+    if not path.exists():
+        return None
+    try:
+        return Preprocessing.from_json(_read(path))
+    except (TypeError, AttributeError, ValueError) as error:
+        raise WorkdirError(f"{path} makes no sense: {error}") from error
+
+
+def check_workdir(
+    path: epath.PathLike, config: Mapping[str, Any], class_names: Sequence[str]
+) -> None:
+    """Raises a WorkdirError if `path` holds another run, of another config or with other classes.
+
+    Args:
+      path, config, class_names: as for `open_workdir`.
+    """
+    workdir = epath.Path(path)
+    try:
+        _check_config(workdir, config)
+        _check_class_names(workdir, class_names)
+    except OSError as error:
+        raise _unusable(workdir, error) from error
+
+
+def _unusable(workdir: epath.Path, error: OSError) -> WorkdirError:
+    return WorkdirError(
+        f"cannot use {workdir} as working directory: {error}; choose another --workdir"
+    )
 
 
 def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:

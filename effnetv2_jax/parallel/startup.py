@@ -8,15 +8,19 @@ from pathlib import Path
 import jax
 
 
-def start(*, cache: bool = True) -> None:
+def start(*, join: bool = True, cache: bool = True) -> None:
     """Joins the other processes of a multi-host run, and sets up the CPU and the compilation cache.
+
+    Args:
+      join: False leaves this process on its own, whatever the environment says.
+      cache: False leaves the compilation cache as JAX has it.
 
     The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `effnetv2_jax/xla` under the user's
     cache directory; an empty $JAX_COMPILATION_CACHE_DIR switches it off.
     """
     add_threads_for_virtual_devices()
     _keep_freed_memory()
-    if _is_multi_process():
+    if join and _is_multi_process():
         jax.distributed.initialize()
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -59,7 +59,9 @@ class Report:
         metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
         finished = finished or time.perf_counter()
         # A stage's first call waits for the compilation: its time says nothing of the next ones.
-        if not first:
+        if first:
+            self._images_per_second = None
+        else:
             self._images_per_second = self._images / (finished - self._since)
         self._since, self._images = finished, 0
         if not due:
