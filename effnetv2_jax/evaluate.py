@@ -18,7 +18,7 @@ from effnetv2_jax.experiment import Experiment, check_batch
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import smoothed_cross_entropy
 from effnetv2_jax.outputs.checkpoints import Checkpoints
-from effnetv2_jax.outputs.workdir import has_preprocessing, read_preprocessing
+from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.state import TrainState, abstract_state, build_model
@@ -147,8 +147,7 @@ def evaluate_run(experiment: Experiment, workdir: epath.PathLike) -> dict[str, f
     mesh = make_mesh()
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
     source = open_source(experiment.data, "eval")
-    own = read_preprocessing(workdir) if has_preprocessing(workdir) else None
-    model = build_model(experiment, len(source.class_names), own)
+    model = build_model(experiment, len(source.class_names), read_preprocessing(workdir))
     state = abstract_state(experiment, model, optax.identity(), mesh)
     # By name, without the optimizer's part, which may be larger than the rest together.
     wanted = {"step": state.step, **state.variables, "ema": state.ema}
@@ -174,10 +173,10 @@ def evaluate_init(experiment: Experiment) -> dict[str, float]:
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
     source = open_source(experiment.data, "eval")
     found = find_weights(experiment.init, name=experiment.model.name)
-    if found.num_classes != len(source.class_names):
+    if not found.tells_apart(source.class_names):
         raise WeightsError(
-            f"{found.title} tells {found.num_classes:,} classes apart, but {source.name} has "
-            f"{len(source.class_names):,}; train on it first"
+            f"{found.title} tells {found.num_classes:,} classes apart, which are not the "
+            f"{len(source.class_names):,} of {source.name}; train on it first"
         )
     model = build_model(experiment, found.num_classes, found.preprocessing)
     variables = jax.device_put(fit(found, model), replicated(mesh))

@@ -1,8 +1,9 @@
 """A model with its weights as one file, for programs that know nothing of Flax or of us."""
 
+import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ def export_model(
     Returns:
       A function of uint8 `[B, S, S, 3]`, resized but not normalised, to float32 logits
       `[B, num_classes]`, with symbolic B.
+
+    Raises:
+      ValueError: the model has no logits.
     """
     size = image_size or model.preprocessing.image_size
     (batch,) = export.symbolic_shape("batch")
@@ -62,19 +66,21 @@ def export_onnx(
 
     Raises:
       ImportError: jax2onnx is missing.
+      ValueError: the model computes in another dtype, or has no logits.
     """
-    for chatty in ("jax2onnx", "onnx_ir"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    try:
-        import jax2onnx
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            "exporting to ONNX needs jax2onnx: pip install effnetv2_jax[onnx]"
-        ) from error
+    if model.dtype != jnp.float32:
+        raise ValueError(f"the model computes in {model.dtype}; ONNX takes one of float32")
+    with _quiet("jax2onnx"):
+        try:
+            import jax2onnx
+            import onnx
+        except ImportError as error:
+            raise ImportError(
+                "exporting to ONNX needs jax2onnx: pip install effnetv2_jax[onnx]"
+            ) from error
     size = image_size or model.preprocessing.image_size
-    images = jax.ShapeDtypeStruct(("B", size, size, 3), jnp.uint8)  # type: ignore[arg-type]
-    with plain_convolutions():
+    images = jax.ShapeDtypeStruct(("B", size, size, 3), jnp.uint8)
+    with plain_convolutions(), _quiet("jax2onnx"), _quiet("onnx_ir"):
         converted = jax2onnx.to_onnx(
             _classifier(model, variables),
             [images],
@@ -86,9 +92,23 @@ def export_onnx(
     return Path(path)
 
 
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Silences the warnings of a package that warns of what is no concern of the caller's."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def _classifier(
     model: EfficientNet, variables: Mapping[str, Any]
 ) -> Callable[[jax.Array], jax.Array]:
+    if model.features_only:
+        raise ValueError("a model with features_only has no logits to export")
     preprocessing = model.preprocessing
 
     def classify(images: jax.Array) -> jax.Array:

@@ -9,7 +9,6 @@ from effnetv2_jax.data import open_source
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.efficientnet import abstract_variables
-from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.train.trainable import trainable_part
@@ -39,7 +38,7 @@ def describe(experiment: Experiment) -> str:
     Raises:
       ConfigError: the experiment cannot be planned.
       DataError: the data has to be counted and is missing.
-      WeightsError: the image size is left to the weights in `init`, and these cannot be had.
+      WeightsError: there are no such weights as `init` says.
     """
     data = experiment.data
     num_examples, num_classes = data.num_train_examples, data.num_classes
@@ -47,7 +46,8 @@ def describe(experiment: Experiment) -> str:
         source = open_source(data, "train")
         num_examples, num_classes = len(source), len(source.class_names)
     plan = experiment.plan(num_examples)
-    model = build_model(experiment, num_classes, _own_preprocessing(experiment))
+    own = experiment.init and find_preprocessing(experiment.init, name=experiment.model.name)
+    model = build_model(experiment, num_classes, own or None)
 
     rows: list[Sequence[str]] = [_COLUMNS]
     for planned in plan.stages:
@@ -92,13 +92,6 @@ def describe(experiment: Experiment) -> str:
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
     start = [f"starts from {experiment.init}"] if experiment.init else []
     return "\n".join([network, training, *start, *trained, "", *_align(rows), "", evaluation])
-
-
-def _own_preprocessing(experiment: Experiment) -> Preprocessing | None:
-    """What the weights in `init` expect of pictures, if their size is not stated otherwise."""
-    if not experiment.init or experiment.evaluation.image_size is not None:
-        return None
-    return find_preprocessing(experiment.init, name=experiment.model.name)
 
 
 def _align(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -10,13 +10,17 @@ they say which model they are for, --model can be left out.
 import argparse
 import contextlib
 import csv
+import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from effnetv2_jax.models.efficientnet import EfficientNet
 
 
 class Guess(NamedTuple):
@@ -45,14 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from effnetv2_jax.data.files import list_pictures
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.weights.errors import WeightsError
-    from effnetv2_jax.weights.pretrained import load_pretrained
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # A path may be any bytes.
     unread = 0
     try:
         paths = list_pictures(options.pictures)
-        startup.start()
-        model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
+        startup.start(join=False)
+        model, variables = _load(options)
         predictions = predict(
             model, variables, paths, top=options.top, batch_size=options.batch_size
         )
@@ -63,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write(prediction)
                 advance()
         write.close()
-    except (DataError, WeightsError, ValueError) as error:
+    except (DataError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
@@ -73,15 +78,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(
-    model: Any,
-    variables: Any,
+    model: "EfficientNet",
+    variables: Mapping[str, Any],
     paths: Sequence[str],
     *,
     top: int = 5,
     batch_size: int = 32,
     threads: int | None = None,
 ) -> Generator[Prediction, None, None]:
-    """Classifies picture files on all devices, decoding ahead in threads.
+    """Classifies picture files on all devices of this process, decoding ahead in threads.
 
     Args:
       model, variables: as `load_pretrained` returns them.
@@ -93,7 +98,14 @@ def predict(
 
     Yields:
       A prediction for each path, in their order.
+
+    Raises:
+      ValueError: the model has no classifier.
     """
+    if not paths:
+        return
+    if model.features_only or not model.num_classes:
+        raise ValueError("the model has no classifier, and so no classes to tell apart")
     import jax
     import jax.numpy as jnp
 
@@ -103,7 +115,7 @@ def predict(
     from effnetv2_jax.experiment import DataConfig
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 
-    preprocessing, mesh = model.preprocessing, make_mesh()
+    preprocessing, mesh = model.preprocessing, make_mesh(jax.local_devices())
     top = min(top, model.num_classes)
     batch_size = -(-min(batch_size, len(paths)) // mesh.size) * mesh.size
     unreadable = Unreadable(len(paths))
@@ -112,14 +124,14 @@ def predict(
     @jax.jit
     def best(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
-        logits = model.apply(variables, images, train=False)
+        logits: Any = model.apply(variables, images, train=False)
         return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
 
     def predictions(start: int, mask: np.ndarray, found: Any) -> Iterator[Prediction]:
         probabilities, labels = map(np.asarray, found)
         for row, path in enumerate(paths[start : start + batch_size]):
             if not mask[row]:
-                yield Prediction(path, (), unreadable.reasons.get(path, "it cannot be read"))
+                yield Prediction(path, (), unreadable.reasons[path])
                 continue
             yield Prediction(
                 path,
@@ -149,9 +161,25 @@ def predict(
         yield from predictions(*pending)
 
 
-def class_name(model: Any, label: int) -> str:
+def class_name(model: "EfficientNet", label: int) -> str:
     """The name of a class, as far as the weights came with any."""
     return f"class {label}" if model.class_names is None else model.class_names[label]
+
+
+def _load(options: argparse.Namespace) -> tuple["EfficientNet", Mapping[str, Any]]:
+    from effnetv2_jax.models.variants import get_variant
+    from effnetv2_jax.weights.errors import WeightsError
+    from effnetv2_jax.weights.pretrained import load_pretrained
+
+    try:
+        if options.model is not None:
+            get_variant(options.model)
+    except ValueError as error:
+        raise WeightsError(str(error)) from None
+    model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
+    if not model.num_classes:
+        raise WeightsError(f"{options.weights} has no classifier, and so no classes to tell apart")
+    return model, variables
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,6 +44,11 @@ def test_the_file_gives_the_models_logits_for_any_batch(tmp_path: Path) -> None:
         np.testing.assert_allclose(found, logits[:batch], rtol=1e-4, atol=1e-5)
 
 
+def test_a_model_without_logits_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no logits"):
+        export_model(MODEL.clone(features_only=True), VARIABLES)
+
+
 def test_size_and_platforms_may_be_chosen() -> None:
     exported = export_model(MODEL, VARIABLES, image_size=33, platforms=["tpu"])
     assert exported.platforms == ("tpu",)

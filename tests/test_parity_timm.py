@@ -53,13 +53,17 @@ def test_logits_equal_and_weights_return_bit_for_bit(name: str) -> None:
         np.testing.assert_array_equal(value, kept[key].numpy())
 
 
-def test_timms_own_padding_is_symmetric() -> None:
+def test_timms_own_padding_is_symmetric(tmp_path: Path) -> None:
     model = timm.create_model("efficientnet_b0", pretrained=False, num_classes=CLASSES)
     randomize(model, 64, 75)
     ours, variables = load_pretrained(
         "efficientnet-b0", model.state_dict(), padding="symmetric", bn_epsilon=1e-5
     )
     assert relative_error(model, ours, variables, 64, 75) < 1e-4
+    save_pretrained(tmp_path, ours, variables)
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    assert again.default_cfg["architecture"] == "efficientnet_b0"
+    assert relative_error(again.eval(), ours, variables, 64, 75) < 1e-4
 
 
 def test_timm_loads_what_is_saved_and_we_load_what_timm_saves(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from effnetv2_jax import WeightsError, load_pretrained, save_pretrained
 from effnetv2_jax.models.variants import VARIANTS
-from effnetv2_jax.weights.published import TORCHVISION
+from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING
 
 torch = pytest.importorskip("torch", reason="torchvision's models are PyTorch's")
 from torch_models import randomize, relative_error  # noqa: E402
@@ -37,7 +37,7 @@ def theirs(name: str, height: int, width: int) -> Any:
     "name",
     [
         pytest.param(name, marks=[] if name.endswith(SMALL) else [pytest.mark.slow])
-        for name in TORCHVISION
+        for name in TORCHVISION_PREPROCESSING
     ],
 )
 def test_logits_equal_and_weights_return_bit_for_bit(name: str, tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_logits_equal_and_weights_return_bit_for_bit(name: str, tmp_path: Path) 
 
 
 def test_preprocessing_is_torchvisions() -> None:
-    for name, ours in TORCHVISION.items():
+    for name, ours in TORCHVISION_PREPROCESSING.items():
         settings = torchvision.models.get_model_weights(builder(name)).IMAGENET1K_V1.transforms()
         assert settings.crop_size == [ours.image_size]
         assert settings.resize_size == [ours.image_size + (ours.crop_padding or 0)]
@@ -99,6 +99,9 @@ def test_a_truncated_file_is_named(share: float, tmp_path: Path) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(WeightsError, match=r"weights.pth"):
+        load_pretrained("efficientnetv2-s", path)
+    path.write_text("<html>not found</html>")
+    with pytest.raises(WeightsError, match=r"weights.pth is no PyTorch file"):
         load_pretrained("efficientnetv2-s", path)
     torch.save([1, 2], path)
     with pytest.raises(WeightsError, match=r"weights.pth has no state dict"):

@@ -13,7 +13,7 @@ from random_weights import random_variables, thin
 
 from effnetv2_jax import preprocess, save_pretrained
 from effnetv2_jax.data import DecodeError
-from effnetv2_jax.predict import main
+from effnetv2_jax.predict import main, predict
 from effnetv2_jax.preprocessing import cropped, squashed
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -70,11 +70,13 @@ def test_pictures_that_cannot_be_read_are_told_and_the_others_classified(
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     (tmp_path / "ignored.txt").write_text("")
     Image.new("L", (50, 40), 7).save(tmp_path / "c.PNG")
+    (tmp_path / "d.jpg").symlink_to(tmp_path / "nowhere")
     assert main([weights, "--format=json", str(tmp_path)]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [Path(line["path"]).name for line in lines] == ["a.jpg", "b.jpg", "c.PNG"]
+    assert [Path(line["path"]).name for line in lines] == ["a.jpg", "b.jpg", "c.PNG", "d.jpg"]
     assert lines[1]["error"] == "it is no picture in a known format"
     assert lines[1]["predictions"] == []
+    assert "No such file" in lines[3]["error"]
     assert len(lines[0]["predictions"]) == len(lines[2]["predictions"]) == 5
 
 
@@ -114,6 +116,23 @@ def test_preprocess_takes_pictures_of_any_kind() -> None:
     flat = np.full((2, 30, 40, 3), 192, np.uint8)
     np.testing.assert_array_equal(preprocess(flat, like=squashed(32)), 0.5)
     assert preprocess([], like=MODEL).shape == (0, 48, 48, 3)
+
+
+def test_transparent_and_deep_pictures_are_the_same_from_files_and_from_pillow(
+    tmp_path: Path,
+) -> None:
+    transparent = Image.new("RGBA", (40, 40), (10, 200, 30, 0))
+    deep = Image.fromarray(np.full((40, 40), 40_000, np.uint16))
+    for picture in (transparent, deep):
+        picture.save(tmp_path / "picture.png")
+        from_file = preprocess(tmp_path / "picture.png", like=squashed(32))
+        np.testing.assert_array_equal(preprocess(picture, like=squashed(32)), from_file)
+
+
+def test_without_pictures_or_classes() -> None:
+    assert list(predict(MODEL, VARIABLES, [])) == []
+    with pytest.raises(ValueError, match="no classifier"):
+        next(predict(MODEL.clone(num_classes=0), VARIABLES, ["a.jpg"]))
 
 
 def test_preprocess_says_what_it_cannot_take(tmp_path: Path) -> None:

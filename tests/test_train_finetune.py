@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import tiny
 from random_weights import random_variables, thin
 
-from effnetv2_jax import WeightsError, load_pretrained, save_pretrained
+from effnetv2_jax import WeightsError, load_pretrained, preprocess, save_pretrained
+from effnetv2_jax.data import open_source
 from effnetv2_jax.evaluate import evaluate_init
 from effnetv2_jax.experiment import (
     AugmentConfig,
@@ -38,7 +40,9 @@ from effnetv2_jax.train.trainable import trainable_part, with_part
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 PREPROCESSING = dataclasses.replace(cropped(40), mean=(1.0, 2.0, 3.0))
-MODEL = thin(num_classes=6, preprocessing=PREPROCESSING)
+CLASSES = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
+"""Of the embedded pictures."""
+MODEL = thin(num_classes=6, preprocessing=PREPROCESSING, class_names=CLASSES)
 VARIABLES = random_variables(MODEL)
 
 
@@ -78,6 +82,12 @@ def test_only_what_is_trainable_moves(pattern: str) -> None:
     assert slots == 2 * sum(leaf.size for leaf in trainable.values())
     for name, has_moved in moved(before.ema["params"], after.ema["params"]).items():
         assert has_moved == (name in trainable), name
+
+
+def test_a_rate_for_a_classifier_that_is_not_trained_is_an_error() -> None:
+    optimizer = OptimizerConfig(classifier_learning_rate=0.1)
+    with pytest.raises(ConfigError, match=r"classifier_learning_rate is set, but config.trainable"):
+        after_steps(plain(trainable="blocks", optimizer=optimizer), steps=0)
 
 
 def test_no_gradient_is_computed_for_what_stays() -> None:
@@ -168,7 +178,7 @@ def from_weights(folder: Path | str, **fields: Any) -> Experiment:
 def test_a_run_starts_from_weights_and_continues_without_them(folder: Path, tmp_path: Path) -> None:
     experiment = from_weights(folder, trainable="classifier")
     workdir = tmp_path / "run"
-    model, variables = initial_model(experiment, 6, workdir)
+    model, variables = initial_model(experiment, CLASSES, workdir)
     jax.tree.map(np.testing.assert_array_equal, variables, VARIABLES)
     assert model.preprocessing == PREPROCESSING
     result = train(experiment, workdir)
@@ -189,23 +199,48 @@ def test_a_run_starts_from_weights_and_continues_without_them(folder: Path, tmp_
 
 
 def test_another_number_of_classes_gets_a_new_classifier(folder: Path, tmp_path: Path) -> None:
-    model, variables = initial_model(from_weights(folder), 9, tmp_path / "run")
+    model, variables = initial_model(from_weights(folder), "abcdefghi", tmp_path / "run")
     assert model.num_classes == 9
     assert variables is not None
     assert variables["params"]["classifier"]["bias"].shape == (9,)
     seeded = dataclasses.replace(from_weights(folder), seed=1)
-    other = initial_model(seeded, 9, tmp_path / "run")[1]
+    other = initial_model(seeded, "abcdefghi", tmp_path / "run")[1]
     assert other is not None
     assert moved(variables["params"]["classifier"], other["params"]["classifier"])["['kernel']"]
+
+
+def test_classes_that_differ_get_a_new_classifier_too(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kernel = VARIABLES["params"]["classifier"]["kernel"]
+    for names, kept in ((CLASSES, True), (CLASSES[::-1], False)):
+        _, variables = initial_model(from_weights(folder), names, tmp_path / "run")
+        assert variables is not None
+        assert np.array_equal(variables["params"]["classifier"]["kernel"], kernel) == kept
+        assert ("the classifier starts anew, with 6 classes" in caplog.text) != kept
 
 
 def test_weights_in_init_are_evaluated_as_they_are(folder: Path) -> None:
     result = evaluate_init(from_weights(folder))
     assert result["examples"] == 40
-    assert set(result) >= {"raw_top1", "raw_loss"}
+    source = open_source(tiny.experiment().data, "eval")
+    pictures, labels = zip(*((source[i].encoded, source[i].label) for i in range(40)))
+    # TFDS's pictures are not turned as their EXIF orientation says.
+    images = preprocess(pictures, like=MODEL, exif=False)
+    logits = jax.jit(MODEL.apply)(VARIABLES, images)
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, np.array(labels))
+    assert result["raw_loss"] == pytest.approx(float(losses.mean()), rel=1e-4)
+    assert result["raw_top1"] == pytest.approx(float((logits.argmax(1) == np.array(labels)).mean()))
+    renamed = save_pretrained(
+        folder.parent / "six", MODEL.clone(class_names=CLASSES[::-1]), VARIABLES
+    )
+    with pytest.raises(WeightsError, match="tells 6 classes apart, which are not the 6 of"):
+        evaluate_init(from_weights(renamed))
     seven = thin(num_classes=7)
     other = save_pretrained(folder.parent / "seven", seven, random_variables(seven))
-    with pytest.raises(WeightsError, match=r"tells 7 classes apart, but .* has 6; train on it"):
+    with pytest.raises(
+        WeightsError, match=r"tells 7 classes apart, which are not the 6 of .*; train on it"
+    ):
         evaluate_init(from_weights(other))
 
 
@@ -233,4 +268,4 @@ def test_weights_of_another_width_or_padding_are_refused(folder: Path, tmp_path:
         (dataclasses.replace(tiny.MODEL, name="efficientnetv2-s"), "not of efficientnetv2-s"),
     ):
         with pytest.raises(WeightsError, match=complaint):
-            initial_model(from_weights(folder, model=model), 6, tmp_path / "run")
+            initial_model(from_weights(folder, model=model), CLASSES, tmp_path / "run")

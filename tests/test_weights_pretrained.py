@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from effnetv2_jax.preprocessing import cropped, squashed
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.weights.find import find_preprocessing
 from effnetv2_jax.weights.names import imagenet
 from effnetv2_jax.weights.published import TAGS, of_repository, published
 from effnetv2_jax.weights.sources import OURS, TIMM, TORCHVISION
@@ -76,6 +78,7 @@ def test_saved_for_torchvision_it_keeps_the_padding(tmp_path: Path) -> None:
             "timm",
             "computes with padding='same'",
         ),
+        (MODEL.clone(features_only=True), "timm", "load the model without features_only"),
         (thin("efficientnetv2-s"), "torchvision", "computes with padding='symmetric'"),
         (
             thin("efficientnet-b0", padding="symmetric"),
@@ -91,6 +94,37 @@ def test_what_a_library_cannot_load_is_not_saved(
     with pytest.raises(WeightsError, match=complaint):
         save_pretrained(tmp_path / "saved", model, VARIABLES, library=library)
     assert not (tmp_path / "saved").exists()
+
+
+def test_the_library_saved_last_is_what_is_loaded(folder: Path) -> None:
+    model = thin("efficientnetv2-s", padding="symmetric")
+    saved = random_variables(model)
+    save_pretrained(folder, model, saved, library="torchvision")
+    found, variables = load_pretrained(None, folder)
+    assert_equal(variables, saved)
+    assert found == model
+    assert "architecture" not in json.loads((folder / "config.json").read_text())
+
+
+def test_timms_own_v1_models_keep_their_numerics(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = thin("efficientnet-b0", padding="symmetric", bn_epsilon=1e-5)
+    saved = random_variables(model)
+    assert load_pretrained(None, save_pretrained(tmp_path, model, saved))[0] == model
+    arrays = to_source(model, saved, TIMM)
+    load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1)
+    assert "pass padding='symmetric', bn_epsilon=1e-5" in caplog.text
+    caplog.clear()
+    load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1, padding="symmetric")
+    assert caplog.text == ""
+
+
+def test_names_that_are_too_few_are_an_error(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text()) | {"label_names": ["a", "b"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="has 2 class names for 7 classes"):
+        load_pretrained(None, folder)
 
 
 @pytest.mark.parametrize("source", [TIMM, TORCHVISION, OURS], ids=lambda source: source.title)
@@ -111,7 +145,7 @@ def test_another_number_of_classes_starts_a_new_classifier_and_says_so(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         model, variables = load_pretrained(None, folder, num_classes=3)
-    assert "the classifier starts anew, with 3 classes; that of the weights has 7" in caplog.text
+    assert "the classifier starts anew, with 3 classes; that of the weights has 7\n" in caplog.text
     assert model.class_names is None
     assert variables["params"]["classifier"]["kernel"].shape[-1] == 3
     kept = {**VARIABLES["params"], "classifier": variables["params"]["classifier"]}
@@ -175,7 +209,16 @@ def test_a_truncated_file_is_named(share: float, folder: Path) -> None:
     assert str(path) in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"architecture": 3}', '{"effnetv2_jax": {}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"effnetv2_jax": {}}',
+        '{"pretrained_cfg": {"input_size": [3, 32, 32], "interpolation": "lanczos"}}',
+        '{"pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [0, 0, 0]}}',
+    ],
+)
 def test_a_config_that_makes_no_sense_is_named(text: str, folder: Path) -> None:
     (folder / "config.json").write_text(text)
     with pytest.raises(WeightsError, match=r"config.json cannot be understood"):
@@ -202,6 +245,7 @@ def test_weights_of_other_models_are_refused(folder: Path) -> None:
         ("workdir:{}", "is missing; is .* a run's --workdir"),
         ("{}", "has no weights: a run has checkpoints/"),
         ("{}/notes.txt", "none of the known endings .safetensors"),
+        ("https://huggingface.co/timm/x", "weights on the Hub are written hub:OWNER/REPO"),
     ],
 )
 def test_where_no_weights_are(weights: str, complaint: str, tmp_path: Path) -> None:
@@ -212,12 +256,16 @@ def test_where_no_weights_are(weights: str, complaint: str, tmp_path: Path) -> N
         load_pretrained("efficientnetv2s", tmp_path)
 
 
+OF_RUN = dataclasses.replace(squashed(40), crop_padding=32)
+"""As `tiny.experiment` states it."""
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A run with two checkpoints, and the newer one's state."""
     workdir = tmp_path_factory.mktemp("run")
     experiment = tiny.experiment()
-    preprocessing = squashed(40)
+    preprocessing = OF_RUN
     names = tuple("uvwxyz")
     open_workdir(workdir, dataclasses.asdict(experiment), names, preprocessing)
     model = build_model(experiment, 6, preprocessing)
@@ -239,12 +287,36 @@ def test_a_run_gives_its_newest_averages(run: tuple[Path, Any]) -> None:
         model, variables = load_pretrained(None, weights)
         assert_equal(variables, averages)
         assert model.class_names == tuple("uvwxyz")
-        assert model.preprocessing == squashed(40)
+        assert model.preprocessing == OF_RUN
         assert (model.width, model.depth) == (tiny.MODEL.width, tiny.MODEL.depth)
     older = load_pretrained(None, workdir / "checkpoints" / "3")[1]
     assert_equal(older, random_variables(model, seed=4))
     with pytest.raises(WeightsError, match="of efficientnetv2-b0, not of efficientnetv2-s"):
         load_pretrained("efficientnetv2-s", workdir)
+
+
+def test_a_run_without_a_note_of_its_preprocessing_has_its_configs(
+    run: tuple[Path, Any], tmp_path: Path
+) -> None:
+    shutil.copytree(run[0], tmp_path / "run")
+    (tmp_path / "run" / "preprocessing.json").unlink()
+    model, _ = load_pretrained(None, tmp_path / "run")
+    assert model.preprocessing == OF_RUN
+    (tmp_path / "run" / "preprocessing.json").write_text('{"size": 3}')
+    with pytest.raises(WeightsError, match=r"preprocessing.json makes no sense"):
+        load_pretrained(None, tmp_path / "run")
+
+
+def test_preprocessing_is_told_without_reading_weights(folder: Path, run: tuple[Path, Any]) -> None:
+    (folder / "model.safetensors").unlink()
+    name = "efficientnetv2-b0"
+    assert find_preprocessing(str(folder), name=name) == PREPROCESSING
+    assert find_preprocessing(f"workdir:{run[0]}", name=name) == OF_RUN
+    assert find_preprocessing("in1k", name=name) == cropped(224)
+    assert find_preprocessing("hub:timm/tf_efficientnetv2_b3.in1k", name=name) == cropped(300)
+    for nowhere in ("in22k", "workdir:nowhere"):
+        with pytest.raises(WeightsError, match=r"nowhere|in22k"):
+            find_preprocessing(nowhere, name=name)
 
 
 def test_published_weights_have_names_and_preprocessing() -> None:

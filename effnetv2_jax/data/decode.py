@@ -94,7 +94,7 @@ def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
 
 
 def to_rgb(image: Image.Image) -> Pixels:
-    """Pixels of a Pillow image: uint8 [height, width, 3]; `decode` says what becomes of other kinds.
+    """Pixels of a Pillow image: uint8 [height, width, 3]; see `decode` for other kinds.
 
     Raises:
       DecodeError: its pixels have no known range.

@@ -23,8 +23,7 @@ class FilesSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        path = self.paths[index]
-        return Record(path, pathlib.Path(path).read_bytes(), 0)
+        return Record(self.paths[index], pathlib.Path(self.paths[index]).read_bytes(), 0)
 
 
 def list_pictures(arguments: Sequence[str]) -> list[str]:

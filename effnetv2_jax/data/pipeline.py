@@ -195,6 +195,8 @@ class _Reader:
             key, encoded, label = self._source[index]
             pixels = decode(encoded, exif=self._source.exif)
         except (DecodeError, OSError) as error:
+            if isinstance(error, OSError) and error.filename is not None:
+                key = os.fspath(error.filename)
             self._unreadable.add(key, str(error))
             return None
         classes = len(self._source.class_names)

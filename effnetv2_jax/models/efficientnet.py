@@ -91,7 +91,7 @@ class EfficientNet(nn.Module):
         """Classifies normalised images.
 
         Args:
-          images: `[B, H, W, 3]`, H and W at least 32; see `DataConfig.mean` for the scale.
+          images: `[B, H, W, 3]`, H and W at least 32; as `preprocessing` says.
           train: uses batch statistics, dropout and stochastic depth; needs
             `rngs={"dropout": key}` and `mutable=["batch_stats"]`.
           dropout_rate: takes the place of the model's own. It may be a traced scalar, so that a

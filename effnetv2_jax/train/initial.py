@@ -1,5 +1,6 @@
 """Where a run begins: its model, and the weights it starts from."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from etils import epath
@@ -7,14 +8,14 @@ from etils import epath
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.outputs.checkpoints import has_checkpoint
-from effnetv2_jax.outputs.workdir import has_preprocessing, read_preprocessing
+from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.weights.find import find_weights
 from effnetv2_jax.weights.pretrained import fit
 
 
 def initial_model(
-    experiment: Experiment, num_classes: int, workdir: epath.PathLike
+    experiment: Experiment, class_names: Sequence[str], workdir: epath.PathLike
 ) -> tuple[EfficientNet, dict[str, Any] | None]:
     """The model of a run that starts or continues in `workdir`, and the variables to start from.
 
@@ -22,7 +23,7 @@ def initial_model(
     has no need of `experiment.init` any more.
 
     Args:
-      num_classes: the data's.
+      class_names: the data's. A classifier that tells others apart starts anew.
 
     Raises:
       ConfigError: there is no such model.
@@ -30,7 +31,6 @@ def initial_model(
     """
     if experiment.init and not has_checkpoint(epath.Path(workdir) / "checkpoints"):
         found = find_weights(experiment.init, name=experiment.model.name)
-        model = build_model(experiment, num_classes, found.preprocessing)
-        return model, fit(found, model, seed=experiment.seed)
-    own = read_preprocessing(workdir) if has_preprocessing(workdir) else None
-    return build_model(experiment, num_classes, own), None
+        model = build_model(experiment, len(class_names), found.preprocessing)
+        return model, fit(found, model, class_names=class_names, seed=experiment.seed)
+    return build_model(experiment, len(class_names), read_preprocessing(workdir)), None

@@ -13,7 +13,7 @@ from effnetv2_jax.experiment import Experiment, check_batches
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.parameters import parameter_table, params_sha256
 from effnetv2_jax.outputs.progress import Progress
-from effnetv2_jax.outputs.workdir import open_workdir
+from effnetv2_jax.outputs.workdir import check_workdir, open_workdir
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan
@@ -26,11 +26,19 @@ from effnetv2_jax.train.state import abstract_state, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
 
 
-def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
+def train(
+    experiment: Experiment, workdir: epath.PathLike, *, progress: Progress | None = None
+) -> dict[str, float]:
     """Trains an experiment in `workdir`, or continues the run that is there.
 
+    Args:
+      experiment: what to train.
+      workdir: where checkpoints and logs go; local or `gs://`.
+      progress: shows how it goes; None shows it on standard error, in the first process.
+
     Returns:
-      The final evaluation: see `effnetv2_jax.evaluate.evaluate`.
+      The final evaluation: see `effnetv2_jax.evaluate.evaluate`, and `top1`, which is that of the
+      averaged weights where there are any.
 
     Raises:
       ConfigError: the experiment does not fit the devices or the data.
@@ -40,7 +48,7 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
     """
     mesh = make_mesh()
     first = jax.process_index() == 0
-    progress = Progress(enabled=first)
+    progress = Progress(enabled=first) if progress is None else progress
 
     train_source = open_source(experiment.data, "train")
     eval_source = open_source(experiment.data, "eval")
@@ -49,10 +57,10 @@ def train(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
     check_batches(experiment, devices=mesh.size)
 
     classes = train_source.class_names
-    model, variables = initial_model(experiment, len(classes), workdir)
-    workdir = open_workdir(
-        workdir, dataclasses.asdict(experiment), classes, model.preprocessing, write=first
-    )
+    config = dataclasses.asdict(experiment)
+    check_workdir(workdir, config, classes)  # Before weights are fetched.
+    model, variables = initial_model(experiment, classes, workdir)
+    workdir = open_workdir(workdir, config, classes, model.preprocessing, write=first)
     optimizer = make_optimizer(experiment.optimizer)
     train_step = make_train_step(experiment, model, optimizer, mesh)
     eval_step = make_eval_step(model, mesh)

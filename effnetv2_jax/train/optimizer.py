@@ -5,7 +5,7 @@ import math
 import jax
 import optax
 
-from effnetv2_jax.experiment import Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.experiment import ConfigError, Experiment, OptimizerConfig, ScheduleConfig
 from effnetv2_jax.progressive import Plan
 
 REFERENCE_BATCH = 256
@@ -63,6 +63,11 @@ def kernels(params: optax.Params) -> optax.Params:
 
 
 def _is_classifier(params: optax.Params) -> optax.Params:
+    if "classifier" not in params:
+        raise ConfigError(
+            "config.optimizer.classifier_learning_rate is set, but config.trainable leaves the "
+            "classifier out; set the former to None, or include the classifier in the latter"
+        )
     return {
         module: jax.tree.map(lambda _: module == "classifier", leaves)  # noqa: B023
         for module, leaves in params.items()

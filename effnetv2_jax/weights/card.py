@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +10,7 @@ from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.models.variants import VARIANTS
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.published import numerics
+from effnetv2_jax.weights.published import PYTORCH, TENSORFLOW, architecture
 
 FIELDS = ("width", "depth", "padding", "bn_epsilon")
 """Of the model, which decide what weights compute beside the model's name."""
@@ -23,10 +22,12 @@ _OURS = "effnetv2_jax"
 class Card(NamedTuple):
     """What `config.json` says of the weights beside it."""
 
-    name: str
+    name: str | None
     fields: dict[str, Any]
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...] | None
+    library: str = "timm"
+    """Whose names and format the weights beside it have."""
 
 
 def read_card(path: Path, title: str) -> Card:
@@ -38,12 +39,12 @@ def read_card(path: Path, title: str) -> Card:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         ours = content.get(_OURS)
-        name, fields = _of_architecture(content.get("architecture"), title)
-        preprocessing = _of_timm(content.get("pretrained_cfg") or {})
+        names = _class_names(content)
         if ours is not None:
-            name, fields = ours["name"], ours["fields"]
             preprocessing = Preprocessing.from_json(ours["preprocessing"])
-        return Card(name, fields, preprocessing, _class_names(content))
+            return Card(ours["name"], ours["fields"], preprocessing, names, ours["library"])
+        name, fields = _of_architecture(content.get("architecture"), title)
+        return Card(name, fields, _of_timm(content.get("pretrained_cfg") or {}), names)
     except WeightsError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
@@ -53,32 +54,20 @@ def read_card(path: Path, title: str) -> Card:
 def write_card(path: Path, model: EfficientNet, *, library: str) -> None:
     """Writes `config.json` for weights that `library` can load."""
     name, fields = identify(model)
-    variant = VARIANTS[name]
-    published = (model.width, model.depth) == (variant.width, variant.depth)
-    preprocessing = model.preprocessing
-    size, padding = preprocessing.image_size, preprocessing.crop_padding
     content: dict[str, Any] = {
-        "architecture": f"tf_{name.replace('-', '_')}" if published else None,
         "num_classes": model.num_classes,
-        "pretrained_cfg": {
-            "input_size": [3, size, size],
-            "fixed_input_size": False,
-            "interpolation": preprocessing.interpolation,
-            "crop_pct": 1.0 if padding is None else size / (size + padding),
-            "crop_mode": "squash" if padding is None else "center",
-            "mean": [value / 255 for value in preprocessing.mean],
-            "std": [value / 255 for value in preprocessing.std],
-            "num_classes": model.num_classes,
-            "first_conv": "conv_stem",
-            "classifier": "classifier",
-        },
         _OURS: {
             "name": name,
             "fields": fields,
-            "preprocessing": dataclasses.asdict(preprocessing),
+            "preprocessing": dataclasses.asdict(model.preprocessing),
             "library": library,
         },
     }
+    if library == "timm":
+        variant = VARIANTS[name]
+        published = (model.width, model.depth) == (variant.width, variant.depth)
+        content["architecture"] = architecture(name, fields) if published else None
+        content["pretrained_cfg"] = _for_timm(model)
     if model.class_names is not None:
         content["label_names"] = list(model.class_names)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -102,17 +91,32 @@ def identify(model: EfficientNet) -> tuple[str, dict[str, Any]]:
     return name, {field: getattr(model, field) for field in FIELDS}
 
 
-def _of_architecture(architecture: str | None, title: str) -> tuple[str, dict[str, Any]]:
-    """Our name for timm's `tf_efficientnetv2_s`, and what sets its weights apart."""
-    if architecture is None:
-        return "", {}
-    match = re.fullmatch(r"(tf_)?(efficientnet(?:v2)?)_(\w+)", architecture)
-    name = f"{match[2]}-{match[3]}" if match else ""
-    if not match or name not in VARIANTS or (name.startswith("efficientnetv2") and not match[1]):
-        raise WeightsError(f"{title} has weights of {architecture}, a model that is not here")
-    if match[1]:
-        return name, numerics(name, library="timm")
-    return name, {"padding": "symmetric", "bn_epsilon": 1e-5}
+def _of_architecture(theirs: str | None, title: str) -> tuple[str | None, dict[str, Any]]:
+    """Our name for timm's `tf_efficientnetv2_s`, and how it computes."""
+    if theirs is None:
+        return None, {}
+    for name in VARIANTS:
+        for fields in (TENSORFLOW, PYTORCH):
+            if architecture(name, fields) == theirs:
+                return name, fields
+    raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
+
+
+def _for_timm(model: EfficientNet) -> dict[str, Any]:
+    preprocessing = model.preprocessing
+    size, padding = preprocessing.image_size, preprocessing.crop_padding
+    return {
+        "input_size": [3, size, size],
+        "fixed_input_size": False,
+        "interpolation": preprocessing.interpolation,
+        "crop_pct": 1.0 if padding is None else size / (size + padding),
+        "crop_mode": "squash" if padding is None else "center",
+        "mean": [value / 255 for value in preprocessing.mean],
+        "std": [value / 255 for value in preprocessing.std],
+        "num_classes": model.num_classes,
+        "first_conv": "conv_stem",
+        "classifier": "classifier",
+    }
 
 
 def _of_timm(settings: Mapping[str, Any]) -> Preprocessing | None:
@@ -124,7 +128,7 @@ def _of_timm(settings: Mapping[str, Any]) -> Preprocessing | None:
     return Preprocessing(
         image_size=size,
         crop_padding=None if squash else int(size / share) - size,
-        interpolation="bilinear" if settings.get("interpolation") == "bilinear" else "bicubic",
+        interpolation=settings.get("interpolation", "bicubic"),
         antialias=True,
         mean=_triple(settings["mean"]),
         std=_triple(settings["std"]),

@@ -48,6 +48,9 @@ def read_torch(path: Path) -> Arrays:
             ".safetensors"
         ) from error
     _need(path)
+    with path.open("rb") as file:
+        if file.read(1) not in (b"P", b"\x80"):  # A zip archive or a pickle.
+            raise WeightsError(f"{path} is no PyTorch file")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -65,7 +68,7 @@ def read_torch(path: Path) -> Arrays:
     ):
         raise WeightsError(f"{path} has no state dict: it holds {type(content).__name__}")
     return {
-        str(name).removeprefix("module."): _tensor(value)
+        str(name).removeprefix("module."): to_numpy(value)
         for name, value in content.items()
         if isinstance(value, torch.Tensor)
     }
@@ -78,9 +81,12 @@ def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     save_file(dict(arrays), path, metadata={"format": "pt"})
 
 
-def _tensor(tensor: Any) -> np.ndarray:
+def to_numpy(tensor: Any) -> np.ndarray:
+    """A PyTorch tensor on any device, or what NumPy takes anyway, as an array."""
+    if not hasattr(tensor, "detach"):
+        return np.asarray(tensor)
+    tensor = tensor.detach().cpu()
     # NumPy has no bfloat16; every bfloat16 is a float32.
-    tensor = tensor.detach()
     return (tensor.float() if tensor.dtype.itemsize == 2 else tensor).numpy()
 
 

@@ -5,17 +5,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from etils import epath
 
 from effnetv2_jax.models.variants import get_variant
+from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights import hub
-from effnetv2_jax.weights.card import read_card
+from effnetv2_jax.weights.card import Card, read_card
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.files import Arrays, read_safetensors, read_torch
+from effnetv2_jax.weights.files import Arrays, read_safetensors, read_torch, to_numpy
 from effnetv2_jax.weights.found import Found, recognize
 from effnetv2_jax.weights.names import imagenet
-from effnetv2_jax.weights.published import Published, is_tag, numerics, of_repository, published
+from effnetv2_jax.weights.published import TENSORFLOW, Published, is_tag, of_repository, published
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
 
 
@@ -26,6 +27,8 @@ def _read_keras(source: Any) -> Arrays:
     return read_keras(source)
 
 
+HUB_FILES = (hub.WEIGHTS, "pytorch_model.bin")
+KERAS_FILES = ("model.keras",)
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": read_safetensors,
     ".pth": read_torch,
@@ -51,7 +54,7 @@ def find_weights(weights: Any, *, name: str | None = None) -> Found:
     if name is not None:
         get_variant(name)
     if isinstance(weights, Mapping):
-        arrays = {str(key): _array(value) for key, value in weights.items()}
+        arrays = {str(key): to_numpy(value) for key, value in weights.items()}
         return recognize("the state dict", arrays).named(name)
     if not isinstance(weights, str | os.PathLike):
         return recognize("the Keras model", _read_keras(weights)).named(name)
@@ -59,14 +62,28 @@ def find_weights(weights: Any, *, name: str | None = None) -> Found:
 
 
 def find_preprocessing(weights: str, *, name: str) -> Preprocessing | None:
-    """What weights expect of pictures, as far as known; published ones are not read for it.
+    """What weights expect of pictures, if something beside the weights says so.
 
     Raises:
-      WeightsError: as `find_weights`.
+      WeightsError: there are no such weights; they are not read.
     """
+    kind, _, rest = weights.partition(":")
     if is_tag(weights):
         return published(name, weights).preprocessing
-    return find_weights(weights, name=name).preprocessing
+    if kind == "hub":
+        address = hub.Address.parse(rest)
+        known = of_repository(address.repository)
+        if known:
+            return known[1].preprocessing
+        return read_card(hub.download(address, hub.CONFIG), str(address)).preprocessing
+    folder = epath.Path(rest if kind in ("workdir", "file") else weights).expanduser()
+    if not folder.exists():
+        raise _nowhere(weights)
+    if (folder / hub.CONFIG).exists() and (folder / "checkpoints").exists():
+        return read_preprocessing(folder)
+    if (folder / hub.CONFIG).exists():
+        return read_card(Path(folder / hub.CONFIG), str(folder)).preprocessing
+    return None
 
 
 def _of_text(text: str, name: str | None) -> Found:
@@ -85,6 +102,11 @@ def _of_text(text: str, name: str | None) -> Found:
             return _of_run(rest)
         case "file":
             return _of_path(Path(rest).expanduser())
+    if kind in ("http", "https"):
+        raise WeightsError(
+            f"{text} is a page; weights on the Hub are written hub:OWNER/REPO, and others have to "
+            "be downloaded first"
+        )
     # A bucket can hold a run only.
     return _of_run(text) if "://" in text else _of_path(Path(text).expanduser())
 
@@ -99,7 +121,7 @@ def _on_hub(address: hub.Address, name: str | None = None, known: Published | No
         title,
         read_safetensors(hub.download(address, hub.WEIGHTS)),
         name=name,
-        fields=numerics(known.repository, library="timm"),
+        fields=TENSORFLOW,
         preprocessing=known.preprocessing,
         class_names=imagenet(known.classes),
     )
@@ -111,13 +133,17 @@ def _of_path(path: Path) -> Found:
     if not path.exists() and path.with_name(f"{path.name}.index").exists():
         return recognize(str(path), read_tf1_checkpoint(path))
     if not path.exists():
-        raise WeightsError(
-            f"there are no weights {str(path)!r}: it is neither a file or folder nor a tag "
-            "(in1k, in21k, in21k-ft1k); weights on the Hub are written hub:OWNER/REPO"
-        )
+        raise _nowhere(str(path))
     if path.suffix not in _READERS:
         raise WeightsError(f"{path} has none of the known endings {', '.join(_READERS)}")
     return recognize(str(path), _READERS[path.suffix](path))
+
+
+def _nowhere(text: str) -> WeightsError:
+    return WeightsError(
+        f"there are no weights {text!r}: it is neither a file or folder nor a tag (in1k, in21k, "
+        "in21k-ft1k); weights on the Hub are written hub:OWNER/REPO"
+    )
 
 
 def _of_folder(folder: Path) -> Found:
@@ -125,11 +151,12 @@ def _of_folder(folder: Path) -> Found:
         return _of_run(str(folder))
     if folder.parent.name == "checkpoints" and folder.name.isdigit():
         return _of_run(str(folder.parent.parent), step=int(folder.name))
-    for name in (hub.WEIGHTS, "pytorch_model.bin", "model.keras"):
-        file, config = folder / name, folder / hub.CONFIG
+    config = folder / hub.CONFIG
+    card = read_card(config, str(folder)) if config.exists() else Card(None, {}, None, None)
+    for name in KERAS_FILES if card.library == "keras" else HUB_FILES:
+        file = folder / name
         if file.exists():
-            said = _said(read_card(config, str(folder))) if config.exists() else {}
-            return recognize(str(folder), _READERS[file.suffix](file), **said)
+            return recognize(str(folder), _READERS[file.suffix](file), **_said(card))
     if any(folder.glob("*.index")):
         return recognize(str(folder), read_tf1_checkpoint(folder))
     raise WeightsError(
@@ -145,10 +172,5 @@ def _of_run(workdir: str, step: int | None = None) -> Found:
     return find_run(workdir, step=step)
 
 
-def _said(card: Any) -> dict[str, Any]:
-    return card._asdict() | {"name": card.name or None}
-
-
-def _array(value: Any) -> np.ndarray:
-    # PyTorch's tensors give no array while they want gradients.
-    return np.asarray(value.detach() if hasattr(value, "detach") else value)
+def _said(card: Card) -> dict[str, Any]:
+    return {name: value for name, value in card._asdict().items() if name != "library"}

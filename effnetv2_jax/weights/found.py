@@ -1,7 +1,7 @@
 """Weights that were found somewhere, not fitted to a model yet."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from effnetv2_jax.models.variants import VARIANTS
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights import published
 from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.names import imagenet, synsets
 from effnetv2_jax.weights.parts import Part
 from effnetv2_jax.weights.sources import OURS, SOURCES, TIMM, TORCHVISION, Source
 
@@ -37,6 +38,17 @@ class Found:
         bias = f"{classifier}{self.source.separator}{self.source.variables['dense']['bias']}"
         return len(self.arrays[bias]) if bias in self.arrays else 0
 
+    def tells_apart(self, class_names: Sequence[str]) -> bool:
+        """Whether the classifier's classes are these, as far as it is known what they are."""
+        if len(class_names) != self.num_classes:
+            return False
+        known, names = self.class_names, tuple(class_names)
+        return (
+            known is None
+            or known == names
+            or any({known, names} == {imagenet(which), synsets(which)} for which in ("1k", "21k"))
+        )
+
     def named(self, name: str | None) -> "Found":
         """With its model's name, and what follows from that.
 
@@ -55,10 +67,17 @@ class Found:
         assert name is not None
         if self.name not in (None, name):
             raise WeightsError(f"{self.title} has weights of {self.name}, not of {name}")
+        if self.class_names is not None and len(self.class_names) != self.num_classes:
+            raise WeightsError(
+                f"{self.title} has {len(self.class_names)} class names for {self.num_classes} "
+                "classes"
+            )
         found = dataclasses.replace(self, name=name)
         if self.source in (TIMM, OURS):  # Whose names serve models of either padding.
             return found
-        preprocessing = published.TORCHVISION.get(name) if self.source is TORCHVISION else None
+        preprocessing = (
+            published.TORCHVISION_PREPROCESSING.get(name) if self.source is TORCHVISION else None
+        )
         return dataclasses.replace(
             found,
             fields=published.numerics(name, library=self.source.title) | dict(found.fields),

@@ -1,6 +1,7 @@
 """Models with weights, in one line."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from effnetv2_jax.weights.convert import from_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.find import find_weights
 from effnetv2_jax.weights.found import Found
+from effnetv2_jax.weights.sources import TIMM
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +63,27 @@ def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any)
         fields["preprocessing"] = found.preprocessing
     if classes == found.num_classes:
         fields["class_names"] = found.class_names
+    if found.source is TIMM and "v2" not in found.name and "padding" not in fields | overrides:
+        _log.warning(
+            "%s: taken for timm's tf_efficientnet_*; for weights of its efficientnet_* pass "
+            "padding='symmetric', bn_epsilon=1e-5",
+            found.title,
+        )
     return create_model(found.name, num_classes=classes, **(fields | overrides))
 
 
-def fit(found: Found, model: EfficientNet, *, seed: int = 0) -> Variables:
+def fit(
+    found: Found,
+    model: EfficientNet,
+    *,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Variables:
     """A model's variables from weights, as NumPy arrays.
 
     Args:
-      seed: of a classifier that starts anew because it has another number of classes.
+      class_names: that the model has to tell apart; None looks at their number alone.
+      seed: of a classifier that starts anew because it tells other classes apart.
 
     Raises:
       WeightsError: the weights do not fit the model.
@@ -77,21 +92,25 @@ def fit(found: Found, model: EfficientNet, *, seed: int = 0) -> Variables:
         if getattr(model, field) != value:
             raise WeightsError(
                 f"{found.title} has weights for {field}={value!r}, but the model has "
-                f"{getattr(model, field)!r}"
+                f"{getattr(model, field)!r}; set {field} (in a config, model.{field}) to that"
             )
     whole = model.clone(num_classes=found.num_classes, features_only=False)
     variables = from_source(whole, found.arrays, found.source, title=found.title)
     params = variables["params"]
-    if model.num_classes != found.num_classes or model.features_only:
-        params.pop("classifier", None)
     if model.features_only:
         del params["head"], variables["batch_stats"]["head"]
-    elif model.num_classes not in (0, found.num_classes):
+        params.pop("classifier", None)
+    elif model.num_classes == 0:
+        params.pop("classifier", None)
+    elif model.num_classes != found.num_classes or (
+        class_names is not None and not found.tells_apart(class_names)
+    ):
         _log.warning(
-            "%s: the classifier starts anew, with %s classes; that of the weights has %s",
+            "%s: the classifier starts anew, with %s classes; that of the weights has %s%s",
             found.title,
             f"{model.num_classes:,}",
             f"{found.num_classes:,}",
+            " others" if model.num_classes == found.num_classes else "",
         )
         features = params["head"]["bn"]["scale"].size
         params["classifier"] = _new_classifier(model, features, seed)

@@ -5,6 +5,7 @@ preprocessing is the authors', with which they measured what they published.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
 from effnetv2_jax.models.variants import get_variant
@@ -59,7 +60,7 @@ def _torchvision(size: int, resized: int, interpolation: Interpolation) -> Prepr
     )
 
 
-TORCHVISION: dict[str, Preprocessing] = {
+TORCHVISION_PREPROCESSING: dict[str, Preprocessing] = {
     # Name, size, size + padding, interpolation; statistics are ImageNet's but for L.
     "efficientnetv2-s": _torchvision(384, 384, "bilinear"),
     "efficientnetv2-m": _torchvision(480, 480, "bilinear"),
@@ -78,12 +79,27 @@ TORCHVISION: dict[str, Preprocessing] = {
 """With which torchvision evaluates its first weights of each model."""
 
 
+TENSORFLOW = {"padding": "same", "bn_epsilon": 1e-3}
+"""How the authors' weights compute, and all that were converted from them."""
+PYTORCH = {"padding": "symmetric", "bn_epsilon": 1e-5}
+"""How timm's own `efficientnet_*` compute."""
+
+
 def numerics(name: str, *, library: str) -> dict[str, Any]:
-    """Fields of the model in which a library's weights of that name differ from ours."""
+    """Fields that decide how a library's model of that name computes."""
     if library != "torchvision":
-        return {"padding": "same", "bn_epsilon": 1e-3}
+        return TENSORFLOW
     small = name in {f"efficientnet-b{number}" for number in range(5)}
-    return {"padding": "symmetric", "bn_epsilon": 1e-5 if small else 1e-3}
+    return PYTORCH if small else PYTORCH | {"bn_epsilon": 1e-3}
+
+
+def architecture(name: str, fields: Mapping[str, Any] = TENSORFLOW) -> str | None:
+    """timm's name for a model with these fields, among others; None where timm has none."""
+    timm = name.replace("-", "_")
+    if TENSORFLOW.items() <= fields.items():
+        return f"tf_{timm}"
+    # timm's `efficientnetv2_s` is another network.
+    return timm if PYTORCH.items() <= fields.items() and "v2" not in timm else None
 
 
 def is_tag(word: str) -> bool:
@@ -109,7 +125,7 @@ def published(name: str, tag: str) -> Published:
     if tag.endswith("-475"):
         preprocessing = dataclasses.replace(preprocessing, image_size=475)
     return Published(
-        repository=f"timm/tf_{name.replace('-', '_')}.{_TIMM_TAGS.get(tag, tag.replace('-', '_'))}",
+        repository=f"timm/{architecture(name)}.{_TIMM_TAGS.get(tag, tag.replace('-', '_'))}",
         preprocessing=preprocessing,
         classes="21k" if tag == "in21k" else "1k",
     )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 from etils import epath
 from flax import traverse_util
 
@@ -14,6 +15,7 @@ from effnetv2_jax.outputs.workdir import (
     read_config,
     read_preprocessing,
 )
+from effnetv2_jax.parallel.mesh import make_mesh, replicated
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.weights.card import FIELDS
 from effnetv2_jax.weights.errors import WeightsError
@@ -31,13 +33,17 @@ def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:
     Raises:
       WeightsError: there is no run or no such checkpoint, or it cannot be read.
     """
-    workdir = epath.Path(workdir)
+    workdir = epath.Path(workdir).expanduser()
     try:
         experiment = from_config_dict(read_config(workdir))
         class_names = read_class_names(workdir)
-        preprocessing = read_preprocessing(workdir)
-        model = build_model(experiment, len(class_names), preprocessing)
-        wanted: Any = abstract_variables(model)
+        model = build_model(experiment, len(class_names), read_preprocessing(workdir))
+        # On all devices, since a process can read only what it has a part of.
+        everywhere = replicated(make_mesh())
+        wanted: Any = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+            abstract_variables(model),
+        )
         if experiment.ema_decay is not None:
             wanted = {"ema": wanted}
         with Checkpoints(workdir / "checkpoints", None) as checkpoints:
@@ -54,6 +60,6 @@ def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:
         source=OURS,
         name=experiment.model.name,
         fields={field: getattr(model, field) for field in FIELDS},
-        preprocessing=preprocessing,
+        preprocessing=model.preprocessing,
         class_names=class_names,
     )

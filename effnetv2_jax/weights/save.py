@@ -11,8 +11,7 @@ from effnetv2_jax.weights.convert import to_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.files import write_safetensors
 from effnetv2_jax.weights.hub import CONFIG, WEIGHTS
-from effnetv2_jax.weights.published import TORCHVISION as _TORCHVISION_MODELS
-from effnetv2_jax.weights.published import numerics
+from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING, architecture, numerics
 from effnetv2_jax.weights.sources import TIMM, TORCHVISION
 
 Library = Literal["timm", "torchvision", "keras"]
@@ -25,7 +24,7 @@ def save_pretrained(
     *,
     library: Library = "timm",
 ) -> Path:
-    """Writes weights so that another library can load them, and `load_pretrained(None, folder)`.
+    """Writes weights so that another library can load them, or `load_pretrained(None, folder)`.
 
     `timm` gives `model.safetensors` and `config.json`, the format of the Hub: upload the folder
     with `hf upload OWNER/REPO FOLDER` for `hub:OWNER/REPO`, or load it with
@@ -56,9 +55,14 @@ def save_pretrained(
 
 
 def _check(library: Library, model: EfficientNet) -> None:
-    name, _ = identify(model)
-    if library == "torchvision" and name not in _TORCHVISION_MODELS:
-        raise WeightsError(f"torchvision has no {name}; it has {', '.join(_TORCHVISION_MODELS)}")
+    name, fields = identify(model)
+    if model.features_only:
+        raise WeightsError("load the model without features_only to save it")
+    if library == "torchvision" and name not in TORCHVISION_PREPROCESSING:
+        known = ", ".join(TORCHVISION_PREPROCESSING)
+        raise WeightsError(f"torchvision has no {name}; it has {known}")
+    if library == "timm" and architecture(name, fields):
+        return
     for field, needed in numerics(name, library=library).items():
         if getattr(model, field) != needed:
             raise WeightsError(
