@@ -3,7 +3,7 @@
     from effnetv2_jax import load_pretrained, preprocess
 
     model, variables = load_pretrained("efficientnetv2-s", "in21k-ft1k")
-    logits = model.apply(variables, preprocess("cat.jpg", like=model))
+    logits = jax.jit(model.apply)(variables, preprocess("cat.jpg", like=model))
 
 Names are imported on first use, so that using one part does not load another.
 """

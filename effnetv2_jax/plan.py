@@ -12,7 +12,7 @@ from effnetv2_jax.models.efficientnet import abstract_variables
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.train.trainable import trainable_part
-from effnetv2_jax.weights.find import find_preprocessing
+from effnetv2_jax.weights.find import find_weights
 
 _COLUMNS = (
     "stage",
@@ -46,8 +46,10 @@ def describe(experiment: Experiment) -> str:
         source = open_source(data, "train")
         num_examples, num_classes = len(source), len(source.class_names)
     plan = experiment.plan(num_examples)
-    own = experiment.init and find_preprocessing(experiment.init, name=experiment.model.name)
-    model = build_model(experiment, num_classes, own or None)
+    own = None
+    if experiment.init:
+        own = find_weights(experiment.init, name=experiment.model.name).preprocessing
+    model = build_model(experiment, num_classes, own)
 
     rows: list[Sequence[str]] = [_COLUMNS]
     for planned in plan.stages:

@@ -124,9 +124,10 @@ def test_what_is_not_there_is_named(hub: Hub, tmp_path: Path) -> None:
 def test_a_wrong_hash_is_found_and_does_not_stay_in_the_cache(hub: Hub, tmp_path: Path) -> None:
     hub.flipped = True
     (damaged,) = load(hub, tmp_path, f"hub:{REPOSITORY}")
-    content = (hub.root / REPOSITORY / "model.safetensors").read_bytes()
-    assert "model.safetensors arrived damaged (SHA-256" in damaged
+    content = (hub.root / REPOSITORY / "config.json").read_bytes()
+    assert "config.json arrived damaged (SHA-256" in damaged
     assert hashlib.sha256(content).hexdigest() in damaged
+    assert "removed from the cache" in damaged
     hub.flipped = False
     (whole,) = load(hub, tmp_path, f"hub:{REPOSITORY}")
     assert whole["classes"] == 7

@@ -22,7 +22,7 @@ from effnetv2_jax.preprocessing import cropped, squashed
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.weights.convert import to_source
-from effnetv2_jax.weights.find import find_preprocessing
+from effnetv2_jax.weights.find import find_weights
 from effnetv2_jax.weights.names import imagenet
 from effnetv2_jax.weights.published import TAGS, of_repository, published
 from effnetv2_jax.weights.sources import OURS, TIMM, TORCHVISION
@@ -308,15 +308,15 @@ def test_a_run_without_a_note_of_its_preprocessing_has_its_configs(
 
 
 def test_preprocessing_is_told_without_reading_weights(folder: Path, run: tuple[Path, Any]) -> None:
-    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").write_bytes(b"")
     name = "efficientnetv2-b0"
-    assert find_preprocessing(str(folder), name=name) == PREPROCESSING
-    assert find_preprocessing(f"workdir:{run[0]}", name=name) == OF_RUN
-    assert find_preprocessing("in1k", name=name) == cropped(224)
-    assert find_preprocessing("hub:timm/tf_efficientnetv2_b3.in1k", name=name) == cropped(300)
+    assert find_weights(folder, name=name).preprocessing == PREPROCESSING
+    assert find_weights(f"workdir:{run[0]}").preprocessing == OF_RUN
+    assert find_weights("in1k", name=name).preprocessing == cropped(224)
+    assert find_weights("hub:timm/tf_efficientnetv2_b3.in1k").preprocessing == cropped(300)
     for nowhere in ("in22k", "workdir:nowhere"):
         with pytest.raises(WeightsError, match=r"nowhere|in22k"):
-            find_preprocessing(nowhere, name=name)
+            find_weights(nowhere, name=name)
 
 
 def test_published_weights_have_names_and_preprocessing() -> None:

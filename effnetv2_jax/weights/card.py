@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,10 +23,10 @@ _OURS = "effnetv2_jax"
 class Card(NamedTuple):
     """What `config.json` says of the weights beside it."""
 
-    name: str | None
-    fields: dict[str, Any]
-    preprocessing: Preprocessing | None
-    class_names: tuple[str, ...] | None
+    name: str | None = None
+    fields: Mapping[str, Any] = types.MappingProxyType({})
+    preprocessing: Preprocessing | None = None
+    class_names: tuple[str, ...] | None = None
     library: str = "timm"
     """Whose names and format the weights beside it have."""
 

@@ -2,19 +2,16 @@
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from etils import epath
-
 from effnetv2_jax.models.variants import get_variant
-from effnetv2_jax.outputs.workdir import read_preprocessing
-from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights import hub
 from effnetv2_jax.weights.card import Card, read_card
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.files import Arrays, read_safetensors, read_torch, to_numpy
-from effnetv2_jax.weights.found import Found, recognize
+from effnetv2_jax.weights.found import Found
 from effnetv2_jax.weights.names import imagenet
 from effnetv2_jax.weights.published import TENSORFLOW, Published, is_tag, of_repository, published
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
@@ -27,8 +24,6 @@ def _read_keras(source: Any) -> Arrays:
     return read_keras(source)
 
 
-HUB_FILES = (hub.WEIGHTS, "pytorch_model.bin")
-KERAS_FILES = ("model.keras",)
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": read_safetensors,
     ".pth": read_torch,
@@ -41,7 +36,7 @@ _READERS: dict[str, Callable[[Path], Arrays]] = {
 
 
 def find_weights(weights: Any, *, name: str | None = None) -> Found:
-    """Finds weights and tells whose they are, without fitting them to a model.
+    """Finds weights, and what came with them; their arrays are read when they are asked for.
 
     Args:
       weights: as for `load_pretrained`.
@@ -49,101 +44,80 @@ def find_weights(weights: Any, *, name: str | None = None) -> Found:
 
     Raises:
       ValueError: there is no such model.
-      WeightsError: there are none, they cannot be read, or are not `name`'s.
+      WeightsError: there are no such weights, or they are another model's.
     """
     if name is not None:
         get_variant(name)
+    return _find(weights, name).named(name)
+
+
+def _find(weights: Any, name: str | None) -> Found:
     if isinstance(weights, Mapping):
-        arrays = {str(key): to_numpy(value) for key, value in weights.items()}
-        return recognize("the state dict", arrays).named(name)
+        return Found(
+            title="the state dict",
+            read=lambda: {str(key): to_numpy(value) for key, value in weights.items()},
+        )
     if not isinstance(weights, str | os.PathLike):
-        return recognize("the Keras model", _read_keras(weights)).named(name)
-    return _of_text(os.fspath(weights), name).named(name)
-
-
-def find_preprocessing(weights: str, *, name: str) -> Preprocessing | None:
-    """What weights expect of pictures, if something beside the weights says so.
-
-    Raises:
-      WeightsError: there are no such weights; they are not read.
-    """
-    kind, _, rest = weights.partition(":")
-    if is_tag(weights):
-        return published(name, weights).preprocessing
-    if kind == "hub":
-        address = hub.Address.parse(rest)
-        known = of_repository(address.repository)
-        if known:
-            return known[1].preprocessing
-        return read_card(hub.download(address, hub.CONFIG), str(address)).preprocessing
-    folder = epath.Path(rest if kind in ("workdir", "file") else weights).expanduser()
-    if not folder.exists():
-        raise _nowhere(weights)
-    if (folder / hub.CONFIG).exists() and (folder / "checkpoints").exists():
-        return read_preprocessing(folder)
-    if (folder / hub.CONFIG).exists():
-        return read_card(Path(folder / hub.CONFIG), str(folder)).preprocessing
-    return None
-
-
-def _of_text(text: str, name: str | None) -> Found:
+        return Found(title="the Keras model", read=partial(_read_keras, weights))
+    text = os.fspath(weights)
     if is_tag(text):
         if name is None:
             raise WeightsError(f"{text!r} is a tag of several models; name the model as well")
         known = published(name, text)
-        return _on_hub(hub.Address(known.repository), name, known)
+        return _published(hub.Address(known.repository), name, known)
     kind, _, rest = text.partition(":")
     match kind:
         case "hub":
             address = hub.Address.parse(rest)
             found = of_repository(address.repository)
-            return _on_hub(address, *found) if found else _on_hub(address)
-        case "workdir":
-            return _of_run(rest)
+            return _published(address, *found) if found else _on_hub(address)
         case "file":
             return _of_path(Path(rest).expanduser())
-    if kind in ("http", "https"):
-        raise WeightsError(
-            f"{text} is a page; weights on the Hub are written hub:OWNER/REPO, and others have to "
-            "be downloaded first"
-        )
+        case "workdir":
+            return _of_run(rest)
+        case "http" | "https":
+            raise WeightsError(
+                f"{text} is a page; weights on the Hub are written hub:OWNER/REPO, and others have "
+                "to be downloaded first"
+            )
     # A bucket can hold a run only.
     return _of_run(text) if "://" in text else _of_path(Path(text).expanduser())
 
 
-def _on_hub(address: hub.Address, name: str | None = None, known: Published | None = None) -> Found:
-    title = str(address)
-    if known is None:
-        card = read_card(hub.download(address, hub.CONFIG), title)
-        arrays = read_safetensors(hub.download(address, hub.WEIGHTS))
-        return recognize(title, arrays, **_said(card))
-    return recognize(
-        title,
-        read_safetensors(hub.download(address, hub.WEIGHTS)),
+def _published(address: hub.Address, name: str, known: Published) -> Found:
+    return Found(
+        title=str(address),
+        read=partial(_read_from_hub, address, hub.WEIGHTS),
         name=name,
-        fields=TENSORFLOW,
-        preprocessing=known.preprocessing,
+        stated_fields=TENSORFLOW,
+        stated_preprocessing=known.preprocessing,
         class_names=imagenet(known.classes),
     )
+
+
+def _on_hub(address: hub.Address) -> Found:
+    card = read_card(hub.download(address, hub.CONFIG), str(address))
+    file = hub.KERAS_WEIGHTS if card.library == "keras" else hub.WEIGHTS
+    return _described(str(address), card, partial(_read_from_hub, address, file))
+
+
+def _read_from_hub(address: hub.Address, file: str) -> Arrays:
+    return _READERS[Path(file).suffix](hub.download(address, file))
 
 
 def _of_path(path: Path) -> Found:
     if path.is_dir():
         return _of_folder(path)
     if not path.exists() and path.with_name(f"{path.name}.index").exists():
-        return recognize(str(path), read_tf1_checkpoint(path))
+        return Found(title=str(path), read=partial(read_tf1_checkpoint, path))
     if not path.exists():
-        raise _nowhere(str(path))
+        raise WeightsError(
+            f"there are no weights {str(path)!r}: it is neither a file or folder nor a tag "
+            "(in1k, in21k, in21k-ft1k); weights on the Hub are written hub:OWNER/REPO"
+        )
     if path.suffix not in _READERS:
         raise WeightsError(f"{path} has none of the known endings {', '.join(_READERS)}")
-    return recognize(str(path), _READERS[path.suffix](path))
-
-
-def _nowhere(text: str) -> WeightsError:
-    return WeightsError(
-        f"there are no weights {text!r}: it is neither a file or folder nor a tag (in1k, in21k, "
-        "in21k-ft1k); weights on the Hub are written hub:OWNER/REPO"
-    )
+    return Found(title=str(path), read=partial(_READERS[path.suffix], path))
 
 
 def _of_folder(folder: Path) -> Found:
@@ -151,14 +125,15 @@ def _of_folder(folder: Path) -> Found:
         return _of_run(str(folder))
     if folder.parent.name == "checkpoints" and folder.name.isdigit():
         return _of_run(str(folder.parent.parent), step=int(folder.name))
+    if any(folder.glob("*.index")):
+        return Found(title=str(folder), read=partial(read_tf1_checkpoint, folder))
     config = folder / hub.CONFIG
-    card = read_card(config, str(folder)) if config.exists() else Card(None, {}, None, None)
-    for name in KERAS_FILES if card.library == "keras" else HUB_FILES:
+    card = read_card(config, str(folder)) if config.exists() else Card()
+    keras = card.library == "keras"
+    for name in (hub.KERAS_WEIGHTS,) if keras else (hub.WEIGHTS, "pytorch_model.bin"):
         file = folder / name
         if file.exists():
-            return recognize(str(folder), _READERS[file.suffix](file), **_said(card))
-    if any(folder.glob("*.index")):
-        return recognize(str(folder), read_tf1_checkpoint(folder))
+            return _described(str(folder), card, partial(_READERS[file.suffix], file))
     raise WeightsError(
         f"{folder} has no weights: a run has checkpoints/, a copy from the Hub {hub.WEIGHTS}, a "
         "TensorFlow checkpoint a file that ends in .index"
@@ -172,5 +147,12 @@ def _of_run(workdir: str, step: int | None = None) -> Found:
     return find_run(workdir, step=step)
 
 
-def _said(card: Card) -> dict[str, Any]:
-    return {name: value for name, value in card._asdict().items() if name != "library"}
+def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:
+    return Found(
+        title=title,
+        read=read,
+        name=card.name,
+        stated_fields=card.fields,
+        stated_preprocessing=card.preprocessing,
+        class_names=card.class_names,
+    )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from effnetv2_jax.weights.errors import WeightsError
 
 WEIGHTS = "model.safetensors"
+KERAS_WEIGHTS = "model.keras"
 CONFIG = "config.json"
 
 _ADDRESS = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")

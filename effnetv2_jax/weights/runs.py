@@ -7,7 +7,7 @@ from etils import epath
 from flax import traverse_util
 
 from effnetv2_jax.experiment import ConfigError, from_config_dict
-from effnetv2_jax.models.efficientnet import abstract_variables
+from effnetv2_jax.models.efficientnet import EfficientNet, abstract_variables
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
@@ -19,7 +19,7 @@ from effnetv2_jax.parallel.mesh import make_mesh, replicated
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.weights.card import FIELDS
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.found import Found
+from effnetv2_jax.weights.found import Arrays, Found
 from effnetv2_jax.weights.sources import OURS
 
 
@@ -31,35 +31,42 @@ def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:
       step: another checkpoint.
 
     Raises:
-      WeightsError: there is no run or no such checkpoint, or it cannot be read.
+      WeightsError: there is no run.
     """
     workdir = epath.Path(workdir).expanduser()
     try:
         experiment = from_config_dict(read_config(workdir))
         class_names = read_class_names(workdir)
         model = build_model(experiment, len(class_names), read_preprocessing(workdir))
-        # On all devices, since a process can read only what it has a part of.
-        everywhere = replicated(make_mesh())
-        wanted: Any = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-            abstract_variables(model),
-        )
-        if experiment.ema_decay is not None:
-            wanted = {"ema": wanted}
-        with Checkpoints(workdir / "checkpoints", None) as checkpoints:
-            variables = checkpoints.restore_parts(wanted, step)
-    except (WorkdirError, CheckpointError, ConfigError) as error:
+    except (WorkdirError, ConfigError) as error:
         raise WeightsError(f"{workdir}: {error}") from error
-    variables = variables.get("ema", variables)
+    with_ema = experiment.ema_decay is not None
+    return Found(
+        title=str(workdir),
+        read=lambda: _read(workdir, model, with_ema=with_ema, step=step),
+        name=experiment.model.name,
+        stated_fields={field: getattr(model, field) for field in FIELDS},
+        stated_preprocessing=model.preprocessing,
+        class_names=class_names,
+    )
+
+
+def _read(workdir: epath.Path, model: EfficientNet, *, with_ema: bool, step: int | None) -> Arrays:
+    # On all devices, since a process can read only what it has a part of.
+    everywhere = replicated(make_mesh())
+    variables: Any = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
+        abstract_variables(model),
+    )
+    try:
+        with Checkpoints(workdir / "checkpoints", None) as checkpoints:
+            if with_ema:
+                variables = checkpoints.restore_parts({"ema": variables}, step)["ema"]
+            else:
+                variables = checkpoints.restore_parts(variables, step)
+    except CheckpointError as error:
+        raise WeightsError(f"{workdir}: {error}") from error
     arrays: dict[str, Any] = {}
     for collection in variables.values():
         arrays |= traverse_util.flatten_dict(collection, sep=OURS.separator)
-    return Found(
-        title=str(workdir),
-        arrays=arrays,
-        source=OURS,
-        name=experiment.model.name,
-        fields={field: getattr(model, field) for field in FIELDS},
-        preprocessing=model.preprocessing,
-        class_names=class_names,
-    )
+    return arrays

@@ -10,7 +10,7 @@ from effnetv2_jax.weights.card import identify, write_card
 from effnetv2_jax.weights.convert import to_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.files import write_safetensors
-from effnetv2_jax.weights.hub import CONFIG, WEIGHTS
+from effnetv2_jax.weights.hub import CONFIG, KERAS_WEIGHTS, WEIGHTS
 from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING, architecture, numerics
 from effnetv2_jax.weights.sources import TIMM, TORCHVISION
 
@@ -46,7 +46,7 @@ def save_pretrained(
     if library == "keras":
         from effnetv2_jax.weights.keras_files import to_keras  # Imported here for its h5py.
 
-        to_keras(model, variables).save(folder / "model.keras")
+        to_keras(model, variables).save(folder / KERAS_WEIGHTS)
     else:
         source = TIMM if library == "timm" else TORCHVISION
         write_safetensors(folder / WEIGHTS, to_source(model, variables, source))
