@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from random_weights import random_variables
 
-from effnetv2_jax import EfficientNet, create_model
-from effnetv2_jax.weights.convert import from_source, to_source, variable_shapes
+from effnetv2_jax import EfficientNet, create_model, load_pretrained, save_pretrained
+from effnetv2_jax.weights.convert import from_source, to_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.keras_files import read_keras, to_keras
 from effnetv2_jax.weights.sources import KERAS
@@ -68,17 +69,6 @@ def assert_same(arrays: dict[str, np.ndarray], expected: dict[str, np.ndarray]) 
     for name, array in arrays.items():
         assert array.dtype == expected[name].dtype
         np.testing.assert_array_equal(array, expected[name], err_msg=name)
-
-
-def random_variables(model: EfficientNet) -> dict[str, Any]:
-    random = np.random.default_rng(0)
-    variables: dict[str, Any] = {}
-    for path, shape in variable_shapes(model).items():
-        node = variables
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = random.random(shape, np.float32)
-    return variables
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +206,19 @@ def test_a_file_that_names_no_layers_needs_a_published_variant(
             variables[str(index)] = np.ones(33, np.float32)
     with pytest.raises(WeightsError, match=r"model\.weights\.h5: it does not say which layers"):
         read_keras(path)
+
+
+def test_a_folder_saved_for_keras_comes_back_with_what_belongs_to_it(tmp_path: Path) -> None:
+    names = tuple("abcdefghij")
+    model = create_model("efficientnetv2-b0", num_classes=CLASSES, class_names=names)
+    variables = random_variables(model)
+    folder = save_pretrained(tmp_path, model, variables, library="keras")
+    found, loaded = load_pretrained(None, folder)
+    assert (found, found.class_names) == (model, names)
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    live = keras.saving.load_model(folder / "model.keras")
+    _, loaded = load_pretrained("efficientnetv2-b0", live)
+    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
 
 
 @pytest.mark.parametrize(
