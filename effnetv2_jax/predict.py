@@ -13,6 +13,7 @@ import csv
 import io
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -50,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.weights.errors import WeightsError
 
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.ERROR)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    # Which pictures cannot be read is part of the result.
+    logging.getLogger("effnetv2_jax.data").setLevel(logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # A path may be any bytes.
     unread = 0
@@ -72,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
-        sys.stderr.close()
+        # Nor must Python try to write the rest when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     return int(unread > 0)
 
@@ -129,9 +133,10 @@ def predict(
 
     def predictions(start: int, mask: np.ndarray, found: Any) -> Iterator[Prediction]:
         probabilities, labels = map(np.asarray, found)
+        reasons = unreadable.reasons
         for row, path in enumerate(paths[start : start + batch_size]):
             if not mask[row]:
-                yield Prediction(path, (), unreadable.reasons[path])
+                yield Prediction(path, (), reasons[path])
                 continue
             yield Prediction(
                 path,
