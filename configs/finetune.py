@@ -16,6 +16,7 @@ embedded data, from random weights.
 import ml_collections
 
 from effnetv2_jax import progressive
+from effnetv2_jax.config_argument import choose
 from effnetv2_jax.experiment import (
     DataConfig,
     EvaluationConfig,
@@ -25,11 +26,10 @@ from effnetv2_jax.experiment import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from effnetv2_jax.smoke import choose
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    return choose(argument, {"": finetune})
+    return choose(argument, finetune)
 
 
 def finetune() -> Experiment:

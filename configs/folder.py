@@ -9,6 +9,7 @@ PICTURES holds a subfolder for each class, or `train/` and `val/` with these sub
 import ml_collections
 
 from effnetv2_jax import progressive
+from effnetv2_jax.config_argument import choose
 from effnetv2_jax.experiment import (
     DataConfig,
     EvaluationConfig,
@@ -18,11 +19,10 @@ from effnetv2_jax.experiment import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from effnetv2_jax.smoke import choose
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    return choose(argument, {"": folder})
+    return choose(argument, folder)
 
 
 def folder() -> Experiment:

@@ -8,6 +8,7 @@ RandAugment and dropout rise together from stage to stage, as in the paper's Alg
 import ml_collections
 
 from effnetv2_jax import progressive
+from effnetv2_jax.config_argument import choose
 from effnetv2_jax.experiment import (
     AugmentConfig,
     CheckpointConfig,
@@ -19,11 +20,10 @@ from effnetv2_jax.experiment import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from effnetv2_jax.smoke import choose
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    return choose(argument, {"": quickstart})
+    return choose(argument, quickstart)
 
 
 def quickstart() -> Experiment:

@@ -2,68 +2,78 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-from etils import epath
 from jax.sharding import Mesh
 
 from effnetv2_jax.augment import normalize
-from effnetv2_jax.data import DataError, Source, Unreadable, eval_batches, open_source
-from effnetv2_jax.experiment import Experiment, check_batch
+from effnetv2_jax.data import DataError, Source, Unreadable, eval_batches
+from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
-from effnetv2_jax.ops.losses import smoothed_cross_entropy
-from effnetv2_jax.outputs.checkpoints import Checkpoints
-from effnetv2_jax.outputs.workdir import read_preprocessing
-from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
+from effnetv2_jax.ops.losses import LOSSES, hits
+from effnetv2_jax.parallel.mesh import put_batch, replicated
 from effnetv2_jax.preprocessing import Preprocessing
-from effnetv2_jax.train.state import TrainState, abstract_state, build_model
-from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.find import find_weights
-from effnetv2_jax.weights.pretrained import fit
+from effnetv2_jax.train.state import TrainState
 
 
 class Sums(NamedTuple):
-    """Totals over the examples of a batch that are not padding."""
+    """Totals over the examples of a batch that could be read and have a label."""
 
     loss: jax.Array
     top1: jax.Array
     top5: jax.Array
     examples: jax.Array
+    unlabelled: jax.Array
+    """How many could be read and have none, as some of ImageNet ReaL."""
 
 
 EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, Sums]]
 
 
-def make_eval_step(model: EfficientNet, mesh: Mesh) -> EvalStep:
+def make_eval_step(
+    model: EfficientNet,
+    mesh: Mesh,
+    *,
+    loss: str = "softmax",
+    classes: Sequence[int] | None = None,
+) -> EvalStep:
     """Compiles an evaluation of several sets of weights on one batch.
 
-    The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, 3]`, `label` int32
-    `[B]`, `mask` bool `[B]`), and returns `{name: Sums}`.
+    The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, 3]`, `labels` int32
+    `[B, L]`, `mask` bool `[B]`), and returns `{name: Sums}`.
+
+    Args:
+      loss: one of `effnetv2_jax.ops.losses.LOSSES`.
+      classes: the model's to choose among; None is all.
     """
     preprocessing = model.preprocessing
+    left_out = np.ones(model.num_classes, bool)
+    left_out[slice(None) if classes is None else list(classes)] = False
 
     def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, Sums]:
         images = normalize(batch["image"], preprocessing.mean, preprocessing.std, model.dtype)
-        labels, mask = batch["label"], batch["mask"]
+        labels, readable = batch["labels"], batch["mask"]
+        mask = readable & (labels >= 0).any(1)
 
         def evaluate(variables: Any) -> Sums:
             logits = cast(jax.Array, model.apply(variables, images, train=False))
+            logits = jnp.where(left_out, -jnp.inf, logits)
             _, best = jax.lax.top_k(logits, min(5, logits.shape[1]))
-            hits = best == labels[:, None]
+            right = hits(best, labels)
 
             def total(values: jax.Array) -> jax.Array:
                 return jnp.where(mask, values, 0).sum(dtype=jnp.float32)
 
             return Sums(
-                loss=total(smoothed_cross_entropy(logits, labels)),
-                top1=total(hits[:, 0]),
-                top5=total(hits.any(1)),
-                examples=total(jnp.ones_like(mask)),
+                loss=total(LOSSES[loss](logits, labels)),
+                top1=total(right[:, 0]),
+                top5=total(right.any(1)),
+                examples=mask.sum(dtype=jnp.float32),
+                unlabelled=(readable & ~mask).sum(dtype=jnp.float32),
             )
 
         return {name: evaluate(variables) for name, variables in weights.items()}
@@ -93,7 +103,7 @@ def evaluate(
     Returns:
       `{"<weights>_top1": ..., "<weights>_top5": ..., "<weights>_loss": ..., "examples": ...,
       "unreadable": ...}`. Accuracies are in [0, 1], the loss is in nats without label smoothing;
-      `examples` counts those that could be read.
+      `examples` counts those that could be read and have a label.
     """
     unreadable = Unreadable(experiment.data.max_unreadable)
     batches = eval_batches(
@@ -130,58 +140,12 @@ def evaluate(
             f"{name}_top5": float(sums.top5 / sums.examples),
             f"{name}_loss": float(sums.loss / sums.examples),
         }
-    examples = float(next(iter(totals.values()))[Sums._fields.index("examples")])
-    return result | {"examples": examples, "unreadable": float(len(source) - examples)}
-
-
-def evaluate_run(experiment: Experiment, workdir: epath.PathLike) -> dict[str, float]:
-    """Evaluates the newest checkpoint of the run in `workdir`, on the devices at hand.
-
-    Returns:
-      As `evaluate`, and the checkpoint's `step`.
-
-    Raises:
-      CheckpointError: there is no checkpoint, or it is another model's.
-      DataError: the evaluation data is missing or unreadable.
-    """
-    mesh = make_mesh()
-    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
-    source = open_source(experiment.data, "eval")
-    model = build_model(experiment, len(source.class_names), read_preprocessing(workdir))
-    state = abstract_state(experiment, model, optax.identity(), mesh)
-    # By name, without the optimizer's part, which may be larger than the rest together.
-    wanted = {"step": state.step, **state.variables, "ema": state.ema}
-    with Checkpoints(epath.Path(workdir) / "checkpoints", None) as checkpoints:
-        restored = TrainState(opt_state=None, **checkpoints.restore_parts(wanted))
-    eval_step = make_eval_step(model, mesh)
-    weights = weights_of(restored)
-    result = evaluate(eval_step, weights, source, experiment, model.preprocessing, mesh)
-    return {"step": float(restored.step)} | result
-
-
-def evaluate_init(experiment: Experiment) -> dict[str, float]:
-    """Evaluates the weights in `experiment.init` as they are, on the devices at hand.
-
-    Returns:
-      As `evaluate`.
-
-    Raises:
-      WeightsError: there are no such weights, or they do not fit the model or the data's classes.
-      DataError: the evaluation data is missing or unreadable.
-    """
-    mesh = make_mesh()
-    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
-    source = open_source(experiment.data, "eval")
-    found = find_weights(experiment.init, name=experiment.model.name)
-    if not found.tells_apart(source.class_names):
-        raise WeightsError(
-            f"{found.title} tells {found.num_classes:,} classes apart, which are not the "
-            f"{len(source.class_names):,} of {source.name}; train on it first"
-        )
-    model = build_model(experiment, found.num_classes, found.preprocessing)
-    variables = jax.device_put(fit(found, model), replicated(mesh))
-    eval_step = make_eval_step(model, mesh)
-    return evaluate(eval_step, {"raw": variables}, source, experiment, model.preprocessing, mesh)
+    count = Sums(*next(iter(totals.values())))
+    read = count.examples + count.unlabelled
+    return result | {
+        "examples": float(count.examples),
+        "unreadable": float(len(source) - read),
+    }
 
 
 def summary(result: Mapping[str, float]) -> str:

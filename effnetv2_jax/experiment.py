@@ -56,27 +56,35 @@ class ModelConfig:
 class DataConfig:
     """Where pictures come from and how they become training images."""
 
-    source: Literal["embedded", "tfds", "folder"] = "embedded"
+    source: Literal["embedded", "tfds", "tfrecord", "folder"] = "embedded"
     """`embedded`: TrashNet, inside the package. `tfds`: a TensorFlow Datasets set prepared as
-    ArrayRecord. `folder`: your own pictures, a subfolder per class."""
+    ArrayRecord. `tfrecord`: TFRecord files. `folder`: your own pictures, a subfolder per class."""
     name: str = ""
     """`tfds`: name of the set, such as `imagenet2012` or `cifar10:3.0.2`."""
     path: str = ""
-    """`tfds`: the data directory (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets). `folder`: the
-    folder, which holds `train/` and `val/`, or the class folders themselves."""
+    """`tfds`: the data directory (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets). `tfrecord`: the
+    directory of the files. `folder`: the folder, which holds `train/` and `val/`, or the class
+    folders themselves."""
     train_split: str = "train"
-    """`tfds` and `embedded`: the split to train on, such as `train[25023:]`."""
+    """The split to train on; a slice takes part of it, such as `train[25023:]` or `train[:90%]`.
+    Of `tfrecord`, the word that the files' names have; of `folder`, the subfolder."""
     eval_split: str = "test"
-    """`tfds` and `embedded`: the split to evaluate on."""
+    """The split to evaluate on, likewise. Of `folder`, `val`, `validation`, `valid` and `test` all
+    mean the one that there is, or else what is held out."""
     validation_share: float = 0.1
     """`folder` without `train/` and `val/`: the share of every class held out for evaluation."""
+    max_labels: int = 1
+    """Labels that an example may have; ImageNet21k's have several."""
+    first_label: int = 0
+    """`tfrecord`: the number of the first class; 1 in the older files of ImageNet."""
     num_classes: int | None = None
     """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
     num_train_examples: int | None = None
     """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
-    crop: Literal["tensorflow", "torchvision", "none"] = "tensorflow"
-    """Law of the random crops: TensorFlow's sample_distorted_bounding_box, torchvision's
-    RandomResizedCrop, or the whole picture squashed to the square."""
+    crop: Literal["tensorflow", "efficientnet", "torchvision", "none"] = "tensorflow"
+    """Law of the random crops: TensorFlow's sample_distorted_bounding_box; the same with a tenth
+    of the attempts, then evaluation's crop, as EfficientNet and the B models were trained;
+    torchvision's RandomResizedCrop; or the whole picture squashed to the square."""
     crop_area: tuple[float, float] = (0.05, 1.0)
     """Smallest and largest crop, as a share of the picture's area."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -103,14 +111,19 @@ class AugmentConfig:
 
     flip: bool = True
     """Mirror half of the images."""
-    policy: Literal["randaugment", "none"] = "randaugment"
+    policy: Literal["randaugment", "autoaugment", "none"] = "randaugment"
+    """`randaugment`: at each stage's magnitude. `autoaugment`: AutoAugment's v0 policy for
+    ImageNet, the same at every stage."""
     randaugment_layers: int = 2
     """Operations applied to each image, one after another."""
-    translate_pixels: float = 100.0
-    """RandAugment's translation at level 10. It does not shrink with the image, so images well
-    below 128 pixels want less."""
-    cutout_pixels: float = 40.0
-    """Half the side of RandAugment's Cutout at level 10, likewise."""
+    translate_pixels: float | None = None
+    """Translation at level 10; None takes the policy's own, 100 in RandAugment and 250 in
+    AutoAugment. It does not shrink with the image, so images well below 128 pixels want less."""
+    cutout_pixels: float | None = None
+    """Half the side of RandAugment's Cutout at level 10, likewise; its own is 40."""
+    cutout: float = 0.0
+    """Side of a square of noise that hides part of every image, after the policy, as a share of
+    the image's; 0 leaves it out. The paper's fine-tuning: 0.5."""
     contrast_fault: bool = False
     """Repeat the released code's Contrast, which blends with a wrong mean grey value."""
     mix_group: int | None = None
@@ -167,6 +180,9 @@ class EvaluationConfig:
     """Examples per step over all devices; the last batch is padded and the padding masked."""
     every_epochs: float = 10.0
     """Evaluates this often during training, and always at the end."""
+    sets: tuple[str, ...] = ()
+    """With `--mode=eval`, these besides `data.eval_split`: TFDS sets of ImageNet's classes in
+    `data.path`, of which `effnetv2_jax.data.eval_sets` has a table, such as `imagenet_v2`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -198,6 +214,9 @@ class Experiment:
     batch_size: int = 4096
     """Examples per step over all devices, where a stage does not say otherwise."""
     seed: int = 0
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    """Cross-entropy over all classes together, with the labels of an example in equal shares; or
+    for each class by itself, summed over the classes."""
     label_smoothing: float = 0.1
     init: str = ""
     """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),
@@ -258,6 +277,7 @@ MAY_DIFFER = (
     "data.max_unreadable",
     "evaluation.batch_size",
     "evaluation.every_epochs",
+    "evaluation.sets",
     "checkpoint",
     "log",
 )
@@ -449,6 +469,11 @@ def _check(experiment: Experiment) -> None:
     data = experiment.data
     need(data.source != "tfds" or bool(data.name), "data.name must name a TFDS set")
     need(data.source != "folder" or bool(data.path), "data.path must name a folder of pictures")
+    need(
+        data.source != "tfrecord" or (bool(data.path) and data.num_classes is not None),
+        "data.path must name the directory of the TFRecord files, and data.num_classes be stated",
+    )
+    need(data.max_labels > 0, f"data.max_labels must be above 0, not {data.max_labels}")
     need(0 < data.validation_share < 1, "data.validation_share must be in (0, 1)")
     for name, (low, high) in (("crop_area", data.crop_area), ("crop_aspect", data.crop_aspect)):
         need(0 < low <= high, f"data.{name} must be a rising pair above 0, not {(low, high)}")
@@ -497,8 +522,10 @@ def _check(experiment: Experiment) -> None:
     need(experiment.checkpoint.keep_best >= 0, "checkpoint.keep_best must not be negative")
     augment = experiment.augment
     need(augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
-    need(augment.translate_pixels >= 0, "augment.translate_pixels must not be negative")
-    need(augment.cutout_pixels >= 0, "augment.cutout_pixels must not be negative")
+    for name in ("translate_pixels", "cutout_pixels"):
+        pixels = getattr(augment, name)
+        need(pixels is None or pixels >= 0, f"augment.{name} must not be negative")
+    need(0 <= augment.cutout <= 1, f"augment.cutout must be in [0, 1], not {augment.cutout}")
 
 
 def _flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

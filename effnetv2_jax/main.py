@@ -32,7 +32,7 @@ def run(command: Command) -> int:
     """Does what a command says and returns the exit status."""
     # Imported late, so that a mistyped flag is answered at once.
     from effnetv2_jax.data import DataError
-    from effnetv2_jax.evaluate import evaluate_init, evaluate_run, summary
+    from effnetv2_jax.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.outputs.checkpoints import CheckpointError
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
@@ -49,9 +49,9 @@ def run(command: Command) -> int:
             case "train":
                 train(command.experiment, command.workdir)
             case "eval" if command.workdir:
-                print(summary(evaluate_run(command.experiment, command.workdir)))
+                print(results_table(evaluate_run(command.experiment, command.workdir)))
             case "eval":
-                print(summary(evaluate_init(command.experiment)))
+                print(results_table(evaluate_init(command.experiment)))
     except (ConfigError, DataError, WeightsError, WorkdirError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -1,5 +1,6 @@
 """What a run will do, as a table, without reading a picture."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,6 +10,7 @@ from effnetv2_jax.data import open_source
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.efficientnet import abstract_variables
+from effnetv2_jax.outputs.table import align
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.train.trainable import trainable_part
@@ -51,11 +53,14 @@ def describe(experiment: Experiment) -> str:
         own = find_weights(experiment.init, name=experiment.model.name).preprocessing
     model = build_model(experiment, num_classes, own)
 
+    randomly = experiment.augment.policy == "randaugment"
+    # Tracing takes seconds, and random resizing has many stages of few sizes.
+    cost_at = functools.cache(lambda size: complexity(model, height=size, width=size))
     rows: list[Sequence[str]] = [_COLUMNS]
     for planned in plan.stages:
         stage = planned.stage
         size = stage.image_size
-        macs = complexity(model, height=size, width=size).macs
+        macs = cost_at(size).macs
         rate = learning_rate(experiment, plan, planned.first_step, num_examples=num_examples)
         steps = planned.end_step - planned.first_step
         rows.append(
@@ -65,7 +70,7 @@ def describe(experiment: Experiment) -> str:
                 str(size),
                 f"{planned.batch_size:,}",
                 f"{steps * planned.batch_size / num_examples:.2f}",
-                f"{stage.randaugment_magnitude:.4g}",
+                f"{stage.randaugment_magnitude:.4g}" if randomly else "-",
                 f"{stage.mixup_alpha:.3g}",
                 f"{stage.cutmix_alpha:.3g}",
                 f"{stage.dropout_rate:.3g}",
@@ -80,7 +85,7 @@ def describe(experiment: Experiment) -> str:
         count = sum(leaf.size for leaf in part)
         trained = [f"trains {count:,} of them, whose paths match {experiment.trainable!r}"]
     size = model.preprocessing.image_size
-    cost = complexity(model, height=size, width=size)
+    cost = cost_at(size)
     computes = jnp.dtype(experiment.model.dtype).name
     network = (
         f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
@@ -89,13 +94,22 @@ def describe(experiment: Experiment) -> str:
     training = (
         f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
         f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
-        f"{experiment.schedule.name} learning rate"
+        f"{experiment.schedule.name} learning rate, {experiment.loss} loss"
     )
+    augmentation = _augmentation(experiment)
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
     start = [f"starts from {experiment.init}"] if experiment.init else []
-    return "\n".join([network, training, *start, *trained, "", *_align(rows), "", evaluation])
+    return "\n".join(
+        [network, training, augmentation, *start, *trained, "", *align(rows), "", evaluation]
+    )
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(str.rjust, row, widths)) for row in rows]
+def _augmentation(experiment: Experiment) -> str:
+    augment, crop = experiment.augment, experiment.data.crop
+    parts = ["whole pictures" if crop == "none" else f"{crop} crops"]
+    parts += ["flips"] if augment.flip else []
+    parts += {"randaugment": ["RandAugment"], "autoaugment": ["AutoAugment"], "none": []}[
+        augment.policy
+    ]
+    parts += [f"cutout over {augment.cutout:g} of a side"] if augment.cutout else []
+    return ", ".join(parts)

@@ -8,6 +8,7 @@ ones.
 
 import dataclasses
 import itertools
+import random
 from collections.abc import Sequence
 
 Range = tuple[float, float]
@@ -121,6 +122,41 @@ def constant(
             cutmix_alpha=cutmix_alpha,
         ),
     )
+
+
+def random_resize(
+    count: int,
+    *,
+    sizes: int = 4,
+    image_size: tuple[int, int],
+    dropout_rate: Range = (0.0, 0.0),
+    randaugment_magnitude: Range = (0.0, 0.0),
+    mixup_alpha: Range = (0.0, 0.0),
+    cutmix_alpha: Range = (0.0, 0.0),
+    seed: int = 0,
+) -> tuple[Stage, ...]:
+    """A size drawn anew for every stage, with the regularisation that goes with that size.
+
+    The paper's ablation of adaptive regularisation (section 6.3) draws one every 8 epochs.
+
+    Args:
+      count: number of stages, each with an equal share of the run.
+      sizes: how many sizes there are, evenly spaced; each is compiled once.
+      image_size, dropout_rate, randaugment_magnitude, mixup_alpha, cutmix_alpha: at the smallest
+        and at the largest size, as for `linear`.
+      seed: of the draws.
+    """
+    steps = linear(
+        sizes,
+        image_size=image_size,
+        dropout_rate=dropout_rate,
+        randaugment_magnitude=randaugment_magnitude,
+        mixup_alpha=mixup_alpha,
+        cutmix_alpha=cutmix_alpha,
+    )
+    # Of Random's methods, Python promises only that random() gives the same numbers for ever.
+    rng = random.Random(seed)
+    return tuple(steps[int(rng.random() * sizes)] for _ in range(count))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

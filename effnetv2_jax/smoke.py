@@ -1,38 +1,14 @@
 """A short stand-in for any run: the same stages and code, in about a minute on two cores."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
 
-import ml_collections
-
-from effnetv2_jax.experiment import Experiment, to_config_dict
+from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.variants import get_variant
 
 EMBEDDED_EXAMPLES = 2016
 BATCH_SIZE = 16
-STEPS_PER_STAGE = 4
-
-
-def choose(
-    argument: str, experiments: Mapping[str, Callable[[], Experiment]]
-) -> ml_collections.ConfigDict:
-    """The config that a config file's argument asks for.
-
-    Args:
-      argument: a name in `experiments`, `smoke`, or both with a comma between; without a name the
-        first is meant.
-      experiments: functions that build the file's experiments.
-
-    Raises:
-      ValueError: the argument names something else.
-    """
-    words = [word for word in argument.split(",") if word]
-    names = [word for word in words if word != "smoke"] or [next(iter(experiments))]
-    if len(names) > 1 or names[0] not in experiments:
-        known = ", ".join([*filter(None, experiments), "smoke"])
-        raise ValueError(f"unknown argument {argument!r}; known: {known}")
-    experiment = experiments[names[0]]()
-    return to_config_dict(smoke(experiment) if "smoke" in words else experiment)
+STEPS = 16
+"""Of the run, or one for each stage where there are more."""
 
 
 def smoke(experiment: Experiment) -> Experiment:
@@ -43,7 +19,9 @@ def smoke(experiment: Experiment) -> Experiment:
     start from would not fit such a network: it starts from random ones.
     """
     largest = max(stage.image_size for stage in experiment.stages)
-    epochs = STEPS_PER_STAGE * len(experiment.stages) * BATCH_SIZE / EMBEDDED_EXAMPLES
+    stages = len(experiment.stages)
+    steps = max(1, STEPS // stages) * stages
+    epochs = steps * BATCH_SIZE / EMBEDDED_EXAMPLES
     shorter = epochs / experiment.epochs
     model, augment, data = experiment.model, experiment.augment, experiment.data
     schedule, evaluation = experiment.schedule, experiment.evaluation
@@ -89,8 +67,12 @@ def smoke(experiment: Experiment) -> Experiment:
             decay_epochs=schedule.decay_epochs * shorter,
         ),
         evaluation=dataclasses.replace(
-            evaluation, image_size=size(eval_size), batch_size=32, every_epochs=epochs
+            evaluation,
+            image_size=size(eval_size),
+            batch_size=32,
+            every_epochs=epochs,
+            sets=(),
         ),
-        checkpoint=dataclasses.replace(experiment.checkpoint, every_steps=STEPS_PER_STAGE + 1),
+        checkpoint=dataclasses.replace(experiment.checkpoint, every_steps=steps),
         log=dataclasses.replace(experiment.log, every_steps=1),
     )

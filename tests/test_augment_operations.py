@@ -11,7 +11,7 @@ from pictures import photographs
 from PIL import Image, ImageEnhance, ImageOps
 
 from effnetv2_jax.augment import OPERATIONS, apply_operation, color
-from effnetv2_jax.augment.policies import apply_numbered
+from effnetv2_jax.augment.operations import apply_numbered
 
 LEVELS = (0.0, 0.4, 1.0, 20 / 3, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 SIGNS = (1.0, -1.0)

@@ -2,6 +2,7 @@
 
 import functools
 from collections import Counter
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,16 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from pictures import photographs
 
 from effnetv2_jax.augment import OPERATIONS, augment_batch, cutout, normalize, randaugment
+from effnetv2_jax.augment.autoaugment import draw as draw_for_autoaugment
 from effnetv2_jax.augment.geometry import random_flip
-from effnetv2_jax.augment.policies import apply_numbered, draw
+from effnetv2_jax.augment.operations import apply_numbered
+from effnetv2_jax.augment.randaugment import draw
 
 SIZE = (33, 46)
 
-augment = jax.jit(augment_batch, static_argnames=("flip", "policy", "layers", "contrast_fault"))
+augment = jax.jit(
+    augment_batch, static_argnames=("flip", "policy", "layers", "contrast_fault", "cutout")
+)
 seeds = st.integers(0, 2**31 - 1)
 few = functools.partial(settings, max_examples=10, deadline=None, derandomize=True)
 
@@ -99,28 +104,43 @@ def test_nothing_asked_for_is_nothing_done() -> None:
 
 
 def test_an_unknown_policy_is_an_error() -> None:
-    with pytest.raises(ValueError, match="'autoaugment' is neither 'randaugment' nor 'none'"):
-        augment_batch(jax.random.key(0), photographs(SIZE, 1), policy="autoaugment")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="'augmix' is not one of randaugment, autoaugment, none"):
+        augment_batch(jax.random.key(0), photographs(SIZE, 1), policy="augmix")  # type: ignore[arg-type]
 
 
-def test_bits_do_not_depend_on_sharding_and_shards_do_not_communicate(mesh: Mesh) -> None:
+@pytest.mark.parametrize("policy", ["randaugment", "autoaugment"])
+def test_bits_do_not_depend_on_sharding_and_shards_do_not_communicate(
+    policy: str, mesh: Mesh
+) -> None:
     images = jnp.asarray(photographs(SIZE, 8))
     sharded = jax.device_put(images, NamedSharding(mesh, PartitionSpec("data")))
-    function = jax.jit(augment_batch, out_shardings=sharded.sharding)
+    options = {"policy": policy, "cutout": 0.5}
+    function = jax.jit(functools.partial(augment_batch, **options), out_shardings=sharded.sharding)
     key = jax.random.key(1)
     compiled = function.lower(key, sharded, 9.0).compile()
-    np.testing.assert_array_equal(compiled(key, sharded, 9.0), augment(key, images, 9.0))
+    unsharded = augment(key, images, 9.0, **options)
+    np.testing.assert_array_equal(compiled(key, sharded, 9.0), unsharded)
     for collective in ("all-gather", "all-reduce", "all-to-all", "collective-permute"):
         assert collective not in compiled.as_text()
 
 
 def test_float64_mode_changes_nothing(x64: None) -> None:
-    images = photographs(SIZE, 4)
-    wide = augment(jax.random.key(2), images, 7.5)
+    images = photographs(SIZE, 16)
+    wide = augment(jax.random.key(2), images, 7.5, cutout=0.5)
     with jax.enable_x64(False):
-        narrow = augment(jax.random.key(2), images, 7.5)
+        narrow = augment(jax.random.key(2), images, 7.5, cutout=0.5)
     assert wide.dtype == jnp.uint8
     np.testing.assert_array_equal(wide, narrow)
+
+
+@pytest.mark.parametrize("policys_draw", [draw, draw_for_autoaugment])
+def test_float64_mode_draws_the_same(policys_draw: Callable, x64: None) -> None:
+    keys = jax.random.split(jax.random.key(0), 100)
+    draws = jax.jit(jax.vmap(lambda key: policys_draw(key, *SIZE)))
+    wide = draws(keys)
+    with jax.enable_x64(False):
+        narrow = draws(keys)
+    jax.tree.map(np.testing.assert_array_equal, wide, narrow)
 
 
 @few()
@@ -146,6 +166,37 @@ def test_cutouts_noise_is_uniform() -> None:
     assert noise.min() == 0
     assert noise.max() == 255
     assert abs(noise.mean() - 127.5) < 2
+    counts = np.bincount(noise.reshape(-1), minlength=256)
+    expected = noise.size / 256
+    assert ((counts - expected) ** 2 / expected).sum() < 330.5  # 99.9 %, 255 degrees of freedom
+
+
+@pytest.mark.parametrize("size", [32, 37, 39])
+def test_a_batchs_cutout_of_half_the_size_reaches_a_quarter_around_its_centre(size: int) -> None:
+    images = np.zeros((1000, size, size, 3), np.uint8)
+    hide = functools.partial(augment, flip=False, policy="none")
+    hidden = np.asarray(hide(jax.random.key(0), images, cutout=0.5)).any(axis=-1)
+    # Pixels on either side of the centre, in which the released code counts.
+    reach, centres = size // 4, np.arange(size)
+    sides = np.minimum(centres + reach, size) - np.maximum(centres - reach, 0)
+    for axis in (1, 2):
+        found = hidden.any(axis=axis).sum(axis=1)
+        assert (found.min(), found.max()) == (reach, 2 * reach)
+        np.testing.assert_allclose(found.mean(), sides.mean(), atol=0.5)
+        np.testing.assert_allclose(
+            (found == 2 * reach).mean(), (sides == 2 * reach).mean(), atol=0.06
+        )
+    np.testing.assert_allclose(hidden.mean(), (sides.mean() / size) ** 2, atol=0.01)
+    np.testing.assert_array_equal(hide(jax.random.key(0), images, cutout=0.0), images)
+
+
+def test_cutout_comes_after_the_policy_and_changes_nothing_else() -> None:
+    images = photographs(SIZE, 4)
+    key = jax.random.key(5)
+    bare, hidden = augment(key, images, 8.0), augment(key, images, 8.0, cutout=0.5)
+    for own_key, image, result in zip(jax.random.split(key, 4), bare, hidden):
+        cutout_key = jax.random.split(own_key, 3)[2]
+        np.testing.assert_array_equal(cutout(cutout_key, image, side=SIZE[0] // 2), result)
 
 
 def test_normalize_centres_and_scales_each_channel() -> None:

@@ -1,6 +1,7 @@
 """Crops obey the laws they are named after; resizing is TensorFlow's."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -8,11 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnetv2_jax.data.crops import Box, eval_box, eval_image, random_box, resize_box
+from effnetv2_jax.data import crops
+from effnetv2_jax.data.crops import Box, eval_box, eval_image, resize_box
 from effnetv2_jax.preprocessing import cropped, squashed
 
 SIDES = st.integers(1, 600)
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
+IMAGE_SIZE = 224
+
+random_box = functools.partial(crops.random_box, image_size=IMAGE_SIZE)
 
 
 def inside(box: Box, height: int, width: int) -> bool:
@@ -32,6 +37,17 @@ def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(height, width,
     assert inside(box, height, width)
     if box != Box(0, 0, height, width):
         assert 0.05 <= box.height * box.width / (height * width) <= 0.9
+        assert ASPECT[0] * box.height - 0.5 <= box.width <= ASPECT[1] * box.height + 0.5
+
+
+@given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_efficientnet_boxes_hold_a_tenth_or_are_the_evaluations(height, width, seed):
+    rng = np.random.default_rng(seed)
+    box = random_box("efficientnet", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
+    assert inside(box, height, width)
+    if box != eval_box(cropped(IMAGE_SIZE), height, width):
+        assert 0.1 <= box.height * box.width / (height * width) <= 0.9
         assert ASPECT[0] * box.height - 0.5 <= box.width <= ASPECT[1] * box.height + 0.5
 
 
@@ -80,10 +96,73 @@ def test_impossible_crops_fall_back_as_the_originals_do():
         return random_box(law, 10, 1000, area=(0.5, 1.0), aspect=ASPECT, rng=rng)
 
     assert box("tensorflow") == Box(0, 0, 10, 1000)
+    assert box("efficientnet") == Box(1, 496, 8, 8)
     assert box("torchvision") == Box(0, 493, 10, 13)
     assert random_box("torchvision", 1000, 10, area=(0.5, 1.0), aspect=ASPECT, rng=rng) == Box(
         493, 0, 13, 10
     )
+
+
+def by_tensorflow(law: str, height: int, width: int, area: tuple[float, float], count: int):
+    """int [count, 4]: boxes of TensorFlow itself, called as the released programs call it."""
+    tf = pytest.importorskip("tensorflow", reason="the reference law is TensorFlow's")
+    options = {
+        "tensorflow": {"min_object_covered": 0.0, "max_attempts": 100},
+        "efficientnet": {"min_object_covered": 0.1, "max_attempts": 10},
+    }[law]
+
+    @tf.function
+    def draw():
+        def one(_):
+            begin, size, _ = tf.image.sample_distorted_bounding_box(
+                [height, width, 3],
+                tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4]),
+                seed=1,
+                aspect_ratio_range=ASPECT,
+                area_range=area,
+                **options,
+            )
+            return tf.concat([begin[:2], size[:2]], axis=0)
+
+        # One at a time, for their order is the order of the random numbers.
+        indices = tf.range(count)
+        return tf.map_fn(one, indices, fn_output_signature=tf.int32, parallel_iterations=1)
+
+    tf.random.set_seed(0)
+    return draw().numpy()
+
+
+def largest_difference(first: np.ndarray, second: np.ndarray) -> float:
+    """Between two samples' distribution functions, as in Kolmogorov and Smirnov's test."""
+    values = np.concatenate([first, second])
+    below = [np.searchsorted(np.sort(sample), values, "right") for sample in (first, second)]
+    return np.abs(below[0] / len(first) - below[1] / len(second)).max()
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("law", "area"), [("tensorflow", AREA), ("efficientnet", (0.08, 1.0))])
+@pytest.mark.parametrize(("height", "width"), [(400, 500), (1000, 100), (100, 1000)])
+def test_boxes_are_distributed_as_tensorflows(law, area, height, width):
+    count = 10_000
+    theirs = by_tensorflow(law, height, width, area, count)
+    rng = np.random.default_rng(0)
+    ours = np.array(
+        [random_box(law, height, width, area=area, aspect=ASPECT, rng=rng) for _ in range(count)]
+    )
+    if law == "efficientnet":
+        fallback = np.array(eval_box(cropped(IMAGE_SIZE), height, width))
+        theirs[(theirs[:, 2:] == (height, width)).all(axis=1)] = fallback
+        shares = [(boxes == fallback).all(axis=1).mean() for boxes in (ours, theirs)]
+        assert shares[0] == pytest.approx(shares[1], abs=0.015)
+        assert (shares[0] > 0.05) == ((height, width) != (400, 500))
+    for measure in (
+        lambda boxes: boxes[:, 0],
+        lambda boxes: boxes[:, 1],
+        lambda boxes: boxes[:, 2] * boxes[:, 3],
+        lambda boxes: boxes[:, 3] / boxes[:, 2],
+    ):
+        # The 99.9 % quantile for two samples of one law.
+        assert largest_difference(measure(ours), measure(theirs)) < 1.95 * (2 / count) ** 0.5
 
 
 def test_no_crop_is_the_whole_picture():

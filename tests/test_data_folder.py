@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from effnetv2_jax.data import DataError, open_source
+from effnetv2_jax.data.folder import FolderSource, has_validation
 from effnetv2_jax.experiment import DataConfig
 
 
@@ -36,7 +37,7 @@ def test_train_and_val_folders(tmp_path):
     assert train.class_names == validation.class_names == ("ant", "cat", "dog")
     assert listed(train, tmp_path) == ["train/ant/1.png", "train/cat/1.png", "train/dog/1.png"]
     assert listed(validation, tmp_path) == ["val/dog/2.png"]
-    assert validation[0].label == 2
+    assert validation[0].labels == (2,)
     assert validation[0].encoded == (tmp_path / "val/dog/2.png").read_bytes()
     assert train.exif
 
@@ -45,6 +46,59 @@ def test_train_and_val_folders(tmp_path):
 def test_other_names_of_val(tmp_path, name):
     make(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/a/2.png")
     assert listed(opened(tmp_path, "eval"), tmp_path) == [f"{name}/a/2.png"]
+
+
+@pytest.mark.parametrize("split", ["val", "validation", "valid", "test"])
+def test_names_of_the_validation_split_are_interchangeable(tmp_path, split):
+    make(tmp_path / "apart", "train/a/1.png", "train/b/1.png", "valid/a/2.png")
+    assert listed(opened(tmp_path / "apart", "eval", eval_split=split), tmp_path / "apart") == [
+        "valid/a/2.png"
+    ]
+    make(tmp_path / "together", *many("a", "b"))
+    assert len(opened(tmp_path / "together", "eval", eval_split=split)) == 4
+
+
+def test_a_part_of_the_training_pictures_can_be_evaluated_on(tmp_path):
+    make(tmp_path, *many("train/a", "train/b"), "val/a/1.png")
+    train = opened(tmp_path, train_split="train[10:]")
+    held_out = opened(tmp_path, "eval", eval_split="train[:10]")
+    assert (len(train), len(held_out)) == (30, 10)
+    files = [*listed(train, tmp_path), *listed(held_out, tmp_path)]
+    assert sorted(files) == sorted(many("train/a", "train/b"))
+
+
+def test_a_slice_is_a_random_sample_that_stays(tmp_path):
+    make(tmp_path, *many("train/a", "train/b", "train/c", count=100), "val/a/1.png")
+    source = opened(tmp_path, train_split="train[:20%]")
+    first = listed(source, tmp_path)
+    assert len(first) == 60
+    assert all(5 < sum(f"/{label}/" in name for name in first) < 40 for label in "abc")
+    assert first != sorted(first)
+    assert source.class_names == opened(tmp_path, train_split="train[:1]").class_names
+    assert len({source.fingerprint, opened(tmp_path).fingerprint}) == 2
+    make(tmp_path, "train/a/new.png")
+    assert len({*first, *listed(opened(tmp_path, train_split="train[:60]"), tmp_path)}) <= 61
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("trian", "no split 'trian'; there are train and val"),
+        ("train+val", r"'train\+val' is not understood"),
+        ("train[:0]", r"'train\[:0\]' is empty"),
+        ("val[:2]", r"'val\[:2\]' reaches beyond the 1 examples"),
+    ],
+)
+def test_splits_that_do_not_exist(tmp_path, split, message):
+    make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png")
+    with pytest.raises(DataError, match=message):
+        opened(tmp_path, train_split=split)
+
+
+def test_nothing_need_be_held_out(tmp_path):
+    make(tmp_path, *many("a", "b"))
+    assert not has_validation(str(tmp_path))
+    assert len(FolderSource(str(tmp_path), "train", validation_share=0)) == 40
 
 
 def test_what_is_found_in_a_class_folder(tmp_path):

@@ -49,9 +49,9 @@ class Numbered:
 
     def __getitem__(self, index: int) -> Record:
         if index in self._unreadable:
-            return Record(f"picture {index}", b"no picture", index)
+            return Record(f"picture {index}", b"no picture", (index,))
         # A bitmap's header and 4 pixels, since tests read thousands of them.
-        return Record(f"picture {index}", _bitmap(index), index)
+        return Record(f"picture {index}", _bitmap(index), (index,))
 
 
 def _bitmap(value: int) -> bytes:
@@ -73,7 +73,7 @@ def take(source, count, data=DATA, **options):
 
 
 def labels(source, count, **options):
-    return take(source, count, **options)["label"].tolist()
+    return take(source, count, **options)["labels"][:, 0].tolist()
 
 
 def same(first, second):
@@ -86,8 +86,8 @@ def test_shapes_and_types():
     batch = take(TRAIN, 1, image_size=40)
     assert batch["image"].shape == (16, 40, 40, 3)
     assert batch["image"].dtype == np.uint8
-    assert batch["label"].shape == (16,)
-    assert batch["label"].dtype == np.int32
+    assert batch["labels"].shape == (16, 1)
+    assert batch["labels"].dtype == np.int32
 
 
 def test_any_batch_can_be_started_at():
@@ -115,7 +115,7 @@ def test_processes_share_a_batch_out(process_count):
     ]
     for whole in (take(TRAIN, 1, first_example=48), take(TRAIN, 1, first_example=64)):
         parts = [next(batch) for batch in batches]
-        assert len(parts[0]["label"]) == 16 // process_count
+        assert len(parts[0]["labels"]) == 16 // process_count
         same(whole, {key: np.concatenate([part[key] for part in parts]) for key in whole})
     for batch in batches:
         batch.close()
@@ -132,7 +132,9 @@ def test_another_batch_size_or_stage_continues_the_same_order():
     same(whole, take(TRAIN, 2, batch_size=32))
     first = take(TRAIN, 2)
     second = take(TRAIN, 1, first_example=32, batch_size=32, image_size=48)
-    np.testing.assert_array_equal(whole["label"], np.concatenate([first["label"], second["label"]]))
+    np.testing.assert_array_equal(
+        whole["labels"], np.concatenate([first["labels"], second["labels"]])
+    )
 
 
 def test_a_crop_belongs_to_its_position_not_to_the_image_size():
@@ -242,12 +244,12 @@ def test_evaluation_has_every_example_once(process_count):
     assert {len(part) for part in parts} == {4}
     whole = {
         key: np.concatenate([part[key] for batch in zip(*parts) for part in batch])
-        for key in ("image", "label", "mask")
+        for key in ("image", "labels", "mask")
     }
     assert whole["image"].shape == (32, 32, 32, 3)
     assert whole["mask"].dtype == np.bool_
     assert whole["mask"].tolist() == [True] * 30 + [False] * 2
-    assert whole["label"][:30].tolist() == [EVAL[index].label for index in range(30)]
+    assert whole["labels"][:30].tolist() == [list(EVAL[index].labels) for index in range(30)]
     assert (whole["image"][30:] == 0).all()
     assert (whole["image"][:30].max(axis=(1, 2, 3)) > 0).all()
 
@@ -312,7 +314,7 @@ def test_unreadable_pictures_are_masked_in_evaluation():
     source, unreadable = Numbered(20, unreadable=(3, 19)), Unreadable(100)
     batches = list(eval_batches(source, DATA, squashed(32), batch_size=8, unreadable=unreadable))
     mask = np.concatenate([batch["mask"] for batch in batches])
-    found = np.concatenate([batch["label"] for batch in batches])
+    found = np.concatenate([batch["labels"][:, 0] for batch in batches])
     expected = [label for label in range(20) if label not in (3, 19)]
     assert found[mask].tolist() == expected
     assert len(mask) == 24

@@ -80,7 +80,7 @@ def test_an_unregistered_set_with_several_shards(tmp_path):
     source = opened(tmp_path)
     assert source.class_names == ("ant", "bee", "cow")
     assert brightness(source) == list(range(10))
-    assert [source[index].label for index in range(10)] == [index % 3 for index in range(10)]
+    assert [source[index].labels for index in range(10)] == [(index % 3,) for index in range(10)]
     assert source[4].key == "toy/1.0.0 train example 4"
     assert not source.exif
     assert len(open_source(DataConfig(source="tfds", name="toy", path=str(tmp_path)), "eval")) == 3
@@ -127,7 +127,7 @@ def test_features_are_found_without_supervised_keys(tmp_path):
         },
         supervised=None,
     )
-    assert opened(tmp_path)[2].label == 0
+    assert opened(tmp_path)[2].labels == (0,)
 
 
 @pytest.mark.parametrize(
@@ -226,12 +226,14 @@ def test_the_embedded_set_is_what_its_readme_says():
         source = open_source(DataConfig(), split)
         assert source.class_names == names
         records = [source[index] for index in range(len(source))]
-        assert np.bincount([record.label for record in records]).tolist() == expected
+        assert np.bincount([record.labels[0] for record in records]).tolist() == expected
         files = {record.key.split("(")[1] for record in records}
         assert not files & seen
         seen |= files
         pixels |= {record.encoded for record in records}
-        assert all(record.key.split("(")[1].startswith(names[record.label]) for record in records)
+        assert all(
+            record.key.split("(")[1].startswith(names[record.labels[0]]) for record in records
+        )
         assert {min(decode(record.encoded).shape[:2]) for record in records[::20]} == {128}
     assert len(seen) == len(pixels) == 2521
 

@@ -33,7 +33,7 @@ def test_sums_are_those_of_the_unmasked_examples(devices: int) -> None:
     logits = np.asarray(model.apply(variables, images, train=False))
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     rank = (-logits).argsort(1)
-    rows, labels, mask = np.arange(tiny.BATCH), batch["label"], batch["mask"]
+    rows, labels, mask = np.arange(tiny.BATCH), batch["labels"][:, 0], batch["mask"]
     sums = found["raw"]
     assert sums.examples == mask.sum()
     assert sums.top1 == (rank[:, 0] == labels)[mask].sum()
@@ -71,7 +71,9 @@ def test_an_unreadable_picture_is_left_out_and_counted(tmp_path) -> None:  # typ
         other = tmp_path / "train" / source.class_names[index % 2]
         other.mkdir(parents=True, exist_ok=True)
         (other / f"{index}.jpg").write_bytes(record.encoded)
-    data = dataclasses.replace(tiny.experiment().data, source="folder", path=str(tmp_path))
+    data = dataclasses.replace(
+        tiny.experiment().data, source="folder", path=str(tmp_path), eval_split="val"
+    )
     experiment = tiny.experiment(data=data)
     mesh = make_mesh(jax.devices()[:1])
     model = build_model(experiment, 6)

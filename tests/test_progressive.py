@@ -2,12 +2,22 @@
 
 import dataclasses
 import math
+from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from effnetv2_jax.progressive import Plan, Range, Stage, constant, linear, plan, released_code
+from effnetv2_jax.progressive import (
+    Plan,
+    Range,
+    Stage,
+    constant,
+    linear,
+    plan,
+    random_resize,
+    released_code,
+)
 
 OFF = (0.0,) * 4
 
@@ -208,3 +218,24 @@ def test_only_the_ratio_of_shares_counts(run: Run, exponent: int) -> None:
     scaled = [dataclasses.replace(stage, share=stage.share * factor) for stage in run.stages]
     before, after = run.plan(), dataclasses.replace(run, stages=scaled).plan()
     assert [p.end_step for p in before.stages] == [p.end_step for p in after.stages]
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 2**31))
+def test_random_resizing_draws_whole_stages(count: int, sizes: int, seed: int) -> None:
+    settings = dict(image_size=(128, 380), dropout_rate=(0.1, 0.4), mixup_alpha=(0.0, 0.2))
+    stages = random_resize(count, sizes=sizes, seed=seed, **settings)
+    assert len(stages) == count
+    # The regularisation follows the size.
+    assert set(stages) <= set(linear(sizes, **settings))
+    assert stages == random_resize(count, sizes=sizes, seed=seed, **settings)
+    assert stages == random_resize(count + 1, sizes=sizes, seed=seed, **settings)[:-1]
+
+
+def test_random_resizing_draws_evenly() -> None:
+    stages = random_resize(4000, image_size=(128, 380))
+    counts = Counter(stage.image_size for stage in stages)
+    assert sorted(counts) == [128, 212, 296, 380]
+    # Binomial: a deviation of 5 standard errors.
+    assert all(abs(count - 1000) < 5 * (4000 * 3 / 16) ** 0.5 for count in counts.values())
+    following = Counter(one == other for one, other in zip(stages, stages[1:]))
+    assert abs(following[True] - 1000) < 5 * (4000 * 3 / 16) ** 0.5

@@ -224,7 +224,7 @@ def test_weights_in_init_are_evaluated_as_they_are(folder: Path) -> None:
     result = evaluate_init(from_weights(folder))
     assert result["examples"] == 40
     source = open_source(tiny.experiment().data, "eval")
-    pictures, labels = zip(*((source[i].encoded, source[i].label) for i in range(40)))
+    pictures, labels = zip(*((source[i].encoded, source[i].labels[0]) for i in range(40)))
     # TFDS's pictures are not turned as their EXIF orientation says.
     images = preprocess(pictures, like=MODEL, exif=False)
     logits = jax.jit(MODEL.apply)(VARIABLES, images)

@@ -58,7 +58,7 @@ def random_batch(
     rng = np.random.default_rng(seed)
     return {
         "image": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
-        "label": rng.integers(0, classes, count, dtype=np.int32),
+        "labels": rng.integers(0, classes, (count, 1), dtype=np.int32),
     }
 
 

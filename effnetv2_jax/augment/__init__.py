@@ -1,15 +1,18 @@
 """Augmentation on the device: pure functions of a PRNG key, jitted with the training step."""
 
+from effnetv2_jax.augment.autoaugment import autoaugment
 from effnetv2_jax.augment.batch import augment_batch, normalize
 from effnetv2_jax.augment.geometry import cutout
 from effnetv2_jax.augment.mixing import MixedBatch, mix
-from effnetv2_jax.augment.policies import OPERATIONS, apply_operation, randaugment
+from effnetv2_jax.augment.operations import OPERATIONS, apply_operation
+from effnetv2_jax.augment.randaugment import randaugment
 
 __all__ = [
     "OPERATIONS",
     "MixedBatch",
     "apply_operation",
     "augment_batch",
+    "autoaugment",
     "cutout",
     "mix",
     "normalize",

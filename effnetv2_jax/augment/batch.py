@@ -1,14 +1,18 @@
 """What the training step does to a batch of images before the network sees it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
 
-from effnetv2_jax.augment import geometry, policies
+from effnetv2_jax.augment import geometry
+from effnetv2_jax.augment.autoaugment import autoaugment
+from effnetv2_jax.augment.randaugment import randaugment
+
+Policy = Literal["randaugment", "autoaugment", "none"]
 
 
 def augment_batch(
@@ -17,11 +21,12 @@ def augment_batch(
     magnitude: ArrayLike = 0.0,
     *,
     flip: bool = True,
-    policy: Literal["randaugment", "none"] = "randaugment",
+    policy: Policy = "randaugment",
     layers: int = 2,
     contrast_fault: bool = False,
-    translate_const: float = 100.0,
-    cutout_const: float = 40.0,
+    translate_const: float | None = None,
+    cutout_const: float | None = None,
+    cutout: float = 0.0,
 ) -> Array:
     """Flips and augments every image of a batch, each by a key of its own.
 
@@ -31,30 +36,39 @@ def augment_batch(
       images: uint8 [B, H, W, 3].
       magnitude: of RandAugment, 0 to 10 or above; may be traced.
       flip: mirror half of the images, before the policy.
-      policy: what else is applied.
+      policy: the law by which operations are drawn; "none" applies none.
       layers: operations RandAugment applies to each image.
-      contrast_fault, translate_const, cutout_const: see `policies.apply_numbered`.
+      contrast_fault: see `operations.apply_numbered`.
+      translate_const, cutout_const: likewise; None is the policy's own.
+      cutout: after the policy, a square of noise with this share of the image's shorter side,
+        rounded down to an even number of pixels, hides part of every image; 0 leaves it out.
 
     Returns:
       uint8 [B, H, W, 3].
     """
-    if policy not in ("randaugment", "none"):
-        raise ValueError(f"{policy!r} is neither 'randaugment' nor 'none'")
+    if policy not in get_args(Policy):
+        raise ValueError(f"{policy!r} is not one of {', '.join(get_args(Policy))}")
+    constants = {"translate_const": translate_const, "cutout_const": cutout_const}
+    stated = {name: value for name, value in constants.items() if value is not None}
+    side = int(cutout * min(images.shape[1:3]))
 
     def augment(key: Array, image: Array) -> Array:
-        flip_key, policy_key = jax.random.split(key)
+        flip_key, policy_key, cutout_key = jax.random.split(key, 3)
         if flip:
             image = geometry.random_flip(flip_key, image)
         if policy == "randaugment":
-            image = policies.randaugment(
+            image = randaugment(
                 policy_key,
                 image,
                 magnitude,
                 layers=layers,
                 contrast_fault=contrast_fault,
-                translate_const=translate_const,
-                cutout_const=cutout_const,
+                **stated,
             )
+        elif policy == "autoaugment":
+            image = autoaugment(policy_key, image, contrast_fault=contrast_fault, **stated)
+        if side:
+            image = geometry.cutout(cutout_key, image, side=side)
         return image
 
     return jax.vmap(augment)(jax.random.split(key, images.shape[0]), images)

@@ -98,7 +98,17 @@ def _fixed_point(value: Array) -> Array:
 
 def random_flip(key: Array, image: Array) -> Array:
     """Mirrors the image left to right with probability 1/2."""
-    return jnp.where(jax.random.bernoulli(key), image[:, ::-1], image)
+    return jnp.where(_toss(key), image[:, ::-1], image)
+
+
+def random_sign(key: Array, shape: tuple[int, ...] = ()) -> Array:
+    """float32 of a shape: 1 or -1, each with probability 1/2."""
+    return jnp.where(_toss(key, shape), jnp.float32(1), jnp.float32(-1))
+
+
+def _toss(key: Array, shape: tuple[int, ...] = ()) -> Array:
+    # In float64 mode a float64 probability, the default, would draw from other bits.
+    return jax.random.bernoulli(key, jnp.float32(0.5), shape)
 
 
 def square_mask(height: int, width: int, centre: Array, half_side: ArrayLike) -> Array:
@@ -127,6 +137,9 @@ def random_pixel(key: Array, height: int, width: int) -> Array:
 
 def cutout(key: Array, image: Array, *, side: int) -> Array:
     """Hides a square under uniform noise, as in fine-tuning (there, side is half the image's).
+
+    The noise has all grey levels, where the released code's has only the brighter half of them: it
+    draws from 0 to 1 on a scale of -1 to 1.
 
     Args:
       key: PRNG key.

@@ -14,9 +14,9 @@ class MixedBatch(NamedTuple):
     images: Array
     """[B, H, W, C], the dtype of the images given."""
     labels: Array
-    """int [B], of the example itself."""
+    """int [B, ...], of the example itself."""
     partner_labels: Array
-    """int [B], of the example mixed into it."""
+    """int [B, ...], of the example mixed into it."""
     weight: Array
     """[B] in [0, 1], float32 or the images' wider dtype: of the own label; the partner's weighs
     1 - weight."""
@@ -41,7 +41,7 @@ def mix(
     Args:
       key: PRNG key of the batch; an example's draws depend on it and on the example's place only.
       images: float [B, H, W, C].
-      labels: int [B].
+      labels: int [B, ...].
       mixup_alpha: 0 or above; may be traced.
       cutmix_alpha: 0 or above; may be traced. With both 0, images return bit for bit, weights 1.
       group: examples to a group, a divisor of B; None is the whole batch. Groups that lie within

@@ -1,6 +1,8 @@
 """Which part of a picture becomes the image, and how it is resized."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import cv2
@@ -8,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from effnetv2_jax.data.decode import Pixels
-from effnetv2_jax.preprocessing import Interpolation, Preprocessing
+from effnetv2_jax.preprocessing import Interpolation, Preprocessing, cropped
 
 # The pipeline has a thread for every core already.
 cv2.setNumThreads(0)
 
-Law = Literal["tensorflow", "torchvision", "none"]
+Law = Literal["tensorflow", "efficientnet", "torchvision", "none"]
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -35,6 +37,7 @@ def random_box(
     *,
     area: tuple[float, float],
     aspect: tuple[float, float],
+    image_size: int,
     rng: np.random.Generator,
 ) -> Box:
     """Draws a training crop.
@@ -44,9 +47,14 @@ def random_box(
       height, width: the picture's size in pixels.
       area: smallest and largest share of the picture's area, in (0, 1].
       aspect: smallest and largest width / height.
+      image_size: side in pixels that the crop will be resized to. Where "efficientnet" finds no
+        box, it takes the one of evaluation at this size.
       rng: where the randomness comes from.
     """
-    return _LAWS[law](height, width, area, aspect, rng)
+    box = _LAWS[law](height, width, area, aspect, rng)
+    if law == "efficientnet" and box == Box(0, 0, height, width):
+        return eval_box(cropped(image_size), height, width)
+    return box
 
 
 def eval_box(preprocessing: Preprocessing, height: int, width: int) -> Box:
@@ -110,10 +118,19 @@ def _tensorflow_box(
     area: tuple[float, float],
     aspect: tuple[float, float],
     rng: np.random.Generator,
+    *,
+    attempts: int,
+    covered: float,
 ) -> Box:
-    """`tf.image.sample_distorted_bounding_box` without objects to cover, 100 attempts."""
+    """`tf.image.sample_distorted_bounding_box`, the whole picture being the object to cover.
+
+    Args:
+      attempts: after which the box is the whole picture.
+      covered: share of the object that a box must contain; smaller ones use up an attempt.
+    """
     smallest, largest = area[0] * height * width, area[1] * height * width
-    for _ in range(100):
+    enough = max(smallest, covered * height * width)
+    for _ in range(attempts):
         ratio = aspect[0] + (aspect[1] - aspect[0]) * rng.random()
         low = round(math.sqrt(smallest / ratio))
         high = min(round(math.sqrt(largest / ratio)), int((width + 0.5) / ratio), height)
@@ -126,7 +143,7 @@ def _tensorflow_box(
         if rows * columns > largest:
             rows -= 1
             columns = round(rows * ratio)
-        if 0 < rows <= height and 0 < columns <= width and smallest <= rows * columns <= largest:
+        if 0 < rows <= height and 0 < columns <= width and enough <= rows * columns <= largest:
             # TensorFlow never draws the last possible position.
             top, left = _below(rng, height - rows), _below(rng, width - columns)
             return Box(top, left, rows, columns)
@@ -169,4 +186,9 @@ def _below(rng: np.random.Generator, end: int) -> int:
     return int(rng.random() * end)
 
 
-_LAWS = {"tensorflow": _tensorflow_box, "torchvision": _torchvision_box, "none": _whole_box}
+_LAWS: dict[Law, Callable[..., Box]] = {
+    "tensorflow": functools.partial(_tensorflow_box, attempts=100, covered=0.0),
+    "efficientnet": functools.partial(_tensorflow_box, attempts=10, covered=0.1),
+    "torchvision": _torchvision_box,
+    "none": _whole_box,
+}

@@ -9,7 +9,7 @@ from effnetv2_jax.data.record import DataError, Record
 
 
 class FilesSource:
-    """Files in a given order, each with label 0; only their paths are kept in memory."""
+    """Files in a given order, without labels; only their paths are kept in memory."""
 
     exif = True
     name = "the pictures"
@@ -23,7 +23,7 @@ class FilesSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        return Record(self.paths[index], pathlib.Path(self.paths[index]).read_bytes(), 0)
+        return Record(self.paths[index], pathlib.Path(self.paths[index]).read_bytes(), ())
 
 
 def list_pictures(arguments: Sequence[str]) -> list[str]:

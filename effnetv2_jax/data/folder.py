@@ -4,9 +4,10 @@ import hashlib
 import os
 import pathlib
 from collections import defaultdict
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from effnetv2_jax.data.record import DataError, Record
+from effnetv2_jax.data.splits import parse_split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """Files with other names are ignored; upper and lower case are the same."""
@@ -23,27 +24,35 @@ class _File(NamedTuple):
 class FolderSource:
     """A picture's class is the folder it lies in, at any depth; only paths are kept in memory.
 
-    Evaluation takes `val/` (or `validation/`, `valid/`, `test/`) where it stands beside `train/`.
-    Otherwise `validation_share` of every class is held out. A file's name decides that, neither a
-    run's seed nor the other files, so the split belongs to the data and hardly moves as they grow.
+    The validation pictures are those in `val/` (or `validation/`, `valid/`, `test/`) where it
+    stands beside `train/`. Otherwise `validation_share` of every class is held out. A file's name
+    decides that, neither a run's seed nor the other files, so the split belongs to the data and
+    hardly moves as they grow. The same goes for slices, which are random samples.
     """
 
     exif = True
 
-    def __init__(
-        self, path: str, split: Literal["train", "eval"], *, validation_share: float
-    ) -> None:
+    def __init__(self, path: str, split: str, *, validation_share: float) -> None:
         """Lists the folder.
 
         Args:
           path: the folder that holds `train/` and `val/`, or the class folders themselves.
-          split: which of both.
-          validation_share: of every class, rounded; at least one picture of a class that has two.
+          split: `train`; or `val`, `validation`, `valid` or `test`, which all mean the validation
+            pictures; or a slice of either, such as `train[:10%]`. Pictures are sorted by class and
+            path, in a slice by a hash of their path.
+          validation_share: of every class, rounded; at least one picture of a class that has two,
+            and none at all for 0.
 
         Raises:
-          DataError: there is no such folder, it has fewer than two classes, a class has no
-            pictures, or `val/` has a class that `train/` lacks.
+          DataError: there is no such folder or split, it has fewer than two classes, a class has no
+            pictures, `val/` has a class that `train/` lacks, or the slice is empty.
         """
+        wanted = parse_split(split)
+        if wanted.name not in ("train", *_VALIDATION):
+            raise DataError(
+                f"a folder of pictures has no split {wanted.name!r}; there are train and "
+                f"{_VALIDATION[0]} (or {', '.join(_VALIDATION[1:])}, which mean the same)"
+            )
         self._root = pathlib.Path(path).expanduser()
         if not self._root.is_dir():
             raise DataError(f"data.path: there is no folder {str(self._root)!r}")
@@ -51,14 +60,19 @@ class FolderSource:
         files = _list(self._root, train)
         classes = sorted({file.label for file in files})
         _check_classes(self._root / train, classes, files)
-        if validation is not None:
-            if split == "eval":
-                files = _list(self._root, validation)
-                _check_validation(self._root / validation, classes, files)
-        else:
-            files = _hold_out(files, validation_share)[split]
+        if validation is None:
+            held_out = _held_out(files, validation_share)
+            files = [file for file in files if (file in held_out) != (wanted.name == "train")]
             if not files:
-                raise DataError(f"{self._root} has too few pictures to hold any out")
+                raise DataError(
+                    f"{self._root} has no validation folder, and too few pictures to hold any out"
+                )
+        elif wanted.name != "train":
+            files = _list(self._root, validation)
+            _check_validation(self._root / validation, classes, files)
+        if wanted.is_slice:
+            files.sort(key=_hash)
+            files = [files[index] for index in wanted.indices(len(files))]
         self._files = files
         self.name = f"{self._root} ({split})"
         self.class_names = tuple(classes)
@@ -75,7 +89,13 @@ class FolderSource:
         file = self._files[index]
         path = f"{self._root}/{file.path}"
         with open(path, "rb") as stream:
-            return Record(path, stream.read(), self._labels[file.label])
+            return Record(path, stream.read(), (self._labels[file.label],))
+
+
+def has_validation(path: str) -> bool:
+    """Whether the folder has validation pictures of its own, so that none are held out."""
+    root = pathlib.Path(path).expanduser()
+    return root.is_dir() and _layout(root)[1] is not None
 
 
 def _layout(root: pathlib.Path) -> tuple[str, str | None]:
@@ -146,8 +166,10 @@ def _check_validation(folder: pathlib.Path, classes: list[str], files: list[_Fil
         )
 
 
-def _hold_out(files: list[_File], share: float) -> dict[str, list[_File]]:
-    """Splits every class; the pictures whose hashed names come first are held out."""
+def _held_out(files: list[_File], share: float) -> set[_File]:
+    """Of every class the pictures whose hashed names come first."""
+    if not share:
+        return set()
     by_class: dict[str, list[_File]] = defaultdict(list)
     for file in files:
         by_class[file.label].append(file)
@@ -155,10 +177,7 @@ def _hold_out(files: list[_File], share: float) -> dict[str, list[_File]]:
     for members in by_class.values():
         count = min(max(1, round(share * len(members))), len(members) - 1)
         held_out.update(sorted(members, key=_hash)[:count])
-    return {
-        "train": [file for file in files if file not in held_out],
-        "eval": [file for file in files if file in held_out],
-    }
+    return held_out
 
 
 def _hash(file: _File) -> bytes:

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import grain
@@ -25,6 +25,7 @@ from effnetv2_jax.experiment import DataConfig
 from effnetv2_jax.preprocessing import Preprocessing
 
 Batch = dict[str, NDArray[Any]]
+Labels = NDArray[np.int32]
 
 _log = logging.getLogger(__name__)
 
@@ -94,12 +95,14 @@ def train_batches(
       unreadable: counts unreadable pictures; None counts those of this call.
 
     Returns:
-      A generator of `{"image": uint8 [B / P, S, S, 3], "label": int32 [B / P]}`. Its `close()`
-      stops the threads; they end with the pictures they are at.
+      A generator of `{"image": uint8 [B / P, S, S, 3], "labels": int32 [B / P, L]}`, where L is
+      `data.max_labels`, and -1 fills the place of labels that an example does not have. Its
+      `close()` stops the threads; they end with the pictures they are at.
 
     Raises:
       DataError: at once, if the batch does not divide by the processes; while iterating, if more
-        than `data.max_unreadable` pictures are unreadable or a label is out of range.
+        than `data.max_unreadable` pictures are unreadable, or an example has more than L labels or
+        one that is out of range.
     """
     rows = _rows(batch_size, process_index, process_count, "the batch size")
     reader = _Reader(source, data, unreadable)
@@ -108,11 +111,17 @@ def train_batches(
 
     def example(batch: int, row: int) -> Batch:
         position = first_example + batch * batch_size + row
-        pixels, label = reader.readable(order[position])
+        pixels, labels = reader.readable(order[position])
         rng = np.random.Generator(np.random.Philox(key=[crop_key, position]))
         height, width, _ = pixels.shape
         box = random_box(
-            data.crop, height, width, area=data.crop_area, aspect=data.crop_aspect, rng=rng
+            data.crop,
+            height,
+            width,
+            area=data.crop_area,
+            aspect=data.crop_aspect,
+            image_size=image_size,
+            rng=rng,
         )
         image = resize_box(
             pixels,
@@ -121,7 +130,7 @@ def train_batches(
             preprocessing.interpolation,
             antialias=preprocessing.antialias,
         )
-        return {"image": image, "label": np.array(label, np.int32)}
+        return {"image": image, "labels": labels}
 
     return _batches(example, rows, sys.maxsize // batch_size, data)
 
@@ -139,7 +148,7 @@ def eval_batches(
     """Iterates over this process's part of the evaluation: every example once, in order.
 
     Every process gets the same number of batches. Padding after the last example, and pictures
-    that cannot be read, are black, have label 0 and are masked.
+    that cannot be read, are black, have no labels and are masked.
 
     Args:
       source: the evaluation examples.
@@ -150,8 +159,9 @@ def eval_batches(
       unreadable: counts unreadable pictures; None counts those of this call.
 
     Returns:
-      A generator of `{"image": uint8 [B / P, S, S, 3], "label": int32 [B / P],
-      "mask": bool [B / P]}`. Its `close()` stops the threads.
+      A generator of `{"image": uint8 [B / P, S, S, 3], "labels": int32 [B / P, L],
+      "mask": bool [B / P]}`, with labels as `train_batches` has them. Its `close()` stops the
+      threads.
 
     Raises:
       DataError: as for `train_batches`.
@@ -161,7 +171,7 @@ def eval_batches(
     reader = _Reader(source, data, unreadable)
     masked: Batch = {
         "image": np.zeros((size, size, 3), np.uint8),
-        "label": np.array(0, np.int32),
+        "labels": np.full(data.max_labels, -1, np.int32),
         "mask": np.array(False),
     }
 
@@ -170,10 +180,10 @@ def eval_batches(
         found = reader.read(index) if index < len(source) else None
         if found is None:
             return masked
-        pixels, label = found
+        pixels, labels = found
         return {
             "image": eval_image(pixels, preprocessing),
-            "label": np.array(label, np.int32),
+            "labels": labels,
             "mask": np.array(True),
         }
 
@@ -185,29 +195,41 @@ class _Reader:
 
     def __init__(self, source: Source, data: DataConfig, unreadable: Unreadable | None) -> None:
         self._source = source
+        self._max_labels = data.max_labels
         # Not `or`: a count of 0 is false.
         self._unreadable = Unreadable(data.max_unreadable) if unreadable is None else unreadable
 
-    def read(self, index: int) -> tuple[Pixels, int] | None:
-        """Pixels and label of an example; None, and noted, if it cannot be read."""
+    def read(self, index: int) -> tuple[Pixels, Labels] | None:
+        """Pixels and labels of an example; None, and noted, if it cannot be read."""
         key = f"{self._source.name} example {index}"
         try:
-            key, encoded, label = self._source[index]
+            key, encoded, labels = self._source[index]
             pixels = decode(encoded, exif=self._source.exif)
         except (DecodeError, OSError) as error:
             if isinstance(error, OSError) and error.filename is not None:
                 key = os.fspath(error.filename)
             self._unreadable.add(key, str(error))
             return None
-        classes = len(self._source.class_names)
-        if not 0 <= label < classes:
-            raise DataError(
-                f"{key} has label {label}, but there are {classes} classes; a split without "
-                "labels can be neither trained nor evaluated on"
-            )
-        return pixels, label
+        return pixels, self._row(key, labels)
 
-    def readable(self, index: int) -> tuple[Pixels, int]:
+    def _row(self, key: str, labels: Sequence[int]) -> Labels:
+        """Checks an example's labels, and fills them up with -1."""
+        classes = len(self._source.class_names)
+        for label in labels:
+            if not 0 <= label < classes:
+                raise DataError(
+                    f"{key} has label {label}, but there are {classes} classes; a split without "
+                    "labels can be neither trained nor evaluated on, and where labels count from "
+                    "1, data.first_label has to say so"
+                )
+        if len(labels) > self._max_labels:
+            raise DataError(
+                f"{key} has {len(labels)} labels; data.max_labels, which is {self._max_labels}, "
+                "must make room for them"
+            )
+        return np.array([*labels, *[-1] * (self._max_labels - len(labels))], np.int32)
+
+    def readable(self, index: int) -> tuple[Pixels, Labels]:
         """The first example from `index` on that can be read."""
         count = len(self._source)
         for offset in range(count):

@@ -18,8 +18,8 @@ class Record(NamedTuple):
     """Names the example in messages: a path, or where it stands in its split."""
     encoded: bytes
     """The picture as a JPEG, PNG or other file."""
-    label: int
-    """Index into the source's `class_names`; sources do not check it."""
+    labels: tuple[int, ...]
+    """Indices into the source's `class_names`, most often one; sources do not check them."""
 
 
 class Source(Protocol):

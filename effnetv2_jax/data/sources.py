@@ -51,7 +51,20 @@ def _open_tfds(data: DataConfig, split: Split) -> Source:
 def _open_folder(data: DataConfig, split: Split) -> Source:
     from effnetv2_jax.data.folder import FolderSource
 
-    return FolderSource(data.path, split, validation_share=data.validation_share)
+    return FolderSource(data.path, _split_name(data, split), validation_share=data.validation_share)
+
+
+def _open_tfrecord(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.tfrecord import TfrecordSource
+
+    if data.num_classes is None:
+        raise DataError("data.num_classes must be stated: TFRecord files do not tell it")
+    return TfrecordSource(
+        data.path,
+        _split_name(data, split),
+        num_classes=data.num_classes,
+        first_label=data.first_label,
+    )
 
 
 def _split_name(data: DataConfig, split: Split) -> str:
@@ -61,5 +74,6 @@ def _split_name(data: DataConfig, split: Split) -> str:
 _OPENERS: dict[str, Callable[[DataConfig, Split], Source]] = {
     "embedded": _open_embedded,
     "tfds": _open_tfds,
+    "tfrecord": _open_tfrecord,
     "folder": _open_folder,
 }

@@ -34,7 +34,7 @@ class TfdsSource:
 
         Raises:
           DataError: no such set or split, not prepared as ArrayRecord, or without one image
-            and one label.
+            and one class label, or list of labels.
         """
         root = epath.Path(
             data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
@@ -58,7 +58,7 @@ class TfdsSource:
         )
         self._examples = _open_split(builder, name, split)
         self.name = f"{info.full_name} {split}"
-        self.class_names: tuple[str, ...] = tuple(info.features[self._label].names)
+        self.class_names: tuple[str, ...] = tuple(_classes(info.features[self._label]).names)
         self.fingerprint = hashlib.sha256(
             repr((self.name, len(self), info.splits.total_num_examples, self.class_names)).encode()
         ).hexdigest()[:16]
@@ -72,7 +72,7 @@ class TfdsSource:
         if self._has_file_name:
             key += f" ({fields['file_name'].bytes_list.value[0].decode(errors='replace')})"
         image = fields[self._image].bytes_list.value[0]
-        return Record(key, image, fields[self._label].int64_list.value[0])
+        return Record(key, image, tuple(dict.fromkeys(fields[self._label].int64_list.value)))
 
 
 class _Prepared(NamedTuple):
@@ -148,7 +148,9 @@ def _features(name: str, info: Any) -> tuple[str, str]:
     """The names of the picture and of its label."""
     features = info.features
     images = [key for key in features if isinstance(features[key], tfds.features.Image)]
-    labels = [key for key in features if isinstance(features[key], tfds.features.ClassLabel)]
+    labels = [
+        key for key in features if isinstance(_classes(features[key]), tfds.features.ClassLabel)
+    ]
     supervised = info.supervised_keys
     if supervised and supervised[0] in images and supervised[1] in labels:
         return supervised[0], supervised[1]
@@ -158,6 +160,11 @@ def _features(name: str, info: Any) -> tuple[str, str]:
             f"keys; its images are {images}, its labels {labels}"
         )
     return images[0], labels[0]
+
+
+def _classes(feature: Any) -> Any:
+    """What a feature, or each entry of a list of them, is."""
+    return feature.feature if isinstance(feature, tfds.features.Sequence) else feature
 
 
 def _open_split(builder: Any, name: str, split: str) -> Any:

@@ -1,22 +1,80 @@
-"""Loss functions, per example and in float32."""
+"""Loss functions, per example and in float32, without building one-hot targets."""
+
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
 
-def smoothed_cross_entropy(
+class Loss(Protocol):
+    """What every loss function takes."""
+
+    def __call__(
+        self, logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
+    ) -> jax.Array:
+        """Loss `[B]` of logits `[B, K]` and labels `[B, L]`."""
+        ...
+
+
+def softmax_cross_entropy(
     logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
 ) -> jax.Array:
-    """Softmax cross-entropy against integer labels, without building one-hot targets.
+    """Softmax cross-entropy; several labels of an example have equal shares, which sum to 1.
 
     Args:
       logits: `[B, K]`.
-      labels: int `[B]`, in [0, K).
-      label_smoothing: s in [0, 1); the target is 1 - s on the label plus s / K on every class.
+      labels: int `[B, L]`, in [0, K) and different, or -1 where an example has fewer. The loss of
+        one without labels is 0.
+      label_smoothing: s in [0, 1); the target is 1 - s on the labels plus s / K on every class.
 
     Returns:
       `[B]`, in nats.
     """
     log_probabilities = jax.nn.log_softmax(logits)
-    of_label = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)[:, 0]
-    return -(1 - label_smoothing) * of_label - label_smoothing * log_probabilities.mean(1)
+    count = jnp.sum(labels >= 0, axis=1, dtype=logits.dtype)
+    of_labels = _sum_over(labels, log_probabilities) / jnp.maximum(count, 1)
+    loss = -(1 - label_smoothing) * of_labels
+    if label_smoothing:  # Else a class that is left out, of logit -inf, would make it NaN.
+        loss -= label_smoothing * log_probabilities.mean(1)
+    return jnp.where(count > 0, loss, 0)
+
+
+def sigmoid_cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
+    """A yes-or-no cross-entropy for each class, summed over the classes.
+
+    Args:
+      logits: `[B, K]`.
+      labels: int `[B, L]`, in [0, K) and different, or -1 where an example has fewer.
+      label_smoothing: s in [0, 1); the target is 1 - s / 2 for a label and s / 2 for the others.
+
+    Returns:
+      `[B]`, in nats.
+    """
+    # -t log sigmoid(x) - (1 - t) log sigmoid(-x) = softplus(x) - t x, summed with t spelt out.
+    loss = jax.nn.softplus(logits).sum(1) - (1 - label_smoothing) * _sum_over(labels, logits)
+    return loss - label_smoothing / 2 * logits.sum(1) if label_smoothing else loss
+
+
+def _sum_over(labels: jax.Array, values: jax.Array) -> jax.Array:
+    """`[B]`: the sum of each row's values at its labels."""
+    at_labels = jnp.take_along_axis(values, jnp.maximum(labels, 0), axis=1)
+    return jnp.where(labels >= 0, at_labels, 0).sum(1)
+
+
+LOSSES: dict[str, Loss] = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_cross_entropy}
+"""By the name in `Experiment.loss`."""
+
+
+def hits(classes: jax.Array, labels: jax.Array) -> jax.Array:
+    """Which classes are among an example's labels.
+
+    Args:
+      classes: int `[B, N]`.
+      labels: int `[B, L]`, -1 where an example has fewer.
+
+    Returns:
+      bool `[B, N]`.
+    """
+    return (classes[:, :, None] == labels[:, None, :]).any(2)

@@ -24,10 +24,18 @@ class StageSteps:
       train_step: as `make_train_step` returns it.
       state: what it will be called with, as arrays or shapes.
       start: steps done; stages that end before are not compiled.
+      max_labels: L of the batches' labels, `[B, L]`.
     """
 
     def __init__(
-        self, train_step: TrainStep, plan: Plan, state: TrainState, mesh: Mesh, *, start: int
+        self,
+        train_step: TrainStep,
+        plan: Plan,
+        state: TrainState,
+        mesh: Mesh,
+        *,
+        start: int,
+        max_labels: int,
     ) -> None:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
@@ -36,7 +44,7 @@ class StageSteps:
         self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
         for planned in plan.stages:
             if planned.end_step > start and _shape(planned) not in self._steps:
-                task = _compiler(train_step, planned, shapes, mesh)
+                task = _compiler(train_step, planned, shapes, mesh, max_labels)
                 self._steps[_shape(planned)] = self._executor.submit(task)
 
     def __getitem__(self, planned: PlannedStage) -> TrainStep:
@@ -53,13 +61,13 @@ def _shape(planned: PlannedStage) -> tuple[int, int]:
 
 
 def _compiler(
-    train_step: Any, planned: PlannedStage, state: TrainState, mesh: Mesh
+    train_step: Any, planned: PlannedStage, state: TrainState, mesh: Mesh, max_labels: int
 ) -> Callable[[], TrainStep]:
     size, batch_size = _shape(planned)
     sharding = by_example(mesh)
     batch = {
         "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=sharding),
-        "label": jax.ShapeDtypeStruct((batch_size,), jnp.int32, sharding=sharding),
+        "labels": jax.ShapeDtypeStruct((batch_size, max_labels), jnp.int32, sharding=sharding),
     }
     settings = step_settings(planned.stage, 0.0)
     return lambda: train_step.lower(state, batch, settings).compile()

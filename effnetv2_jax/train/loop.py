@@ -63,7 +63,7 @@ def train(
     workdir = open_workdir(workdir, config, classes, model.preprocessing, write=first)
     optimizer = make_optimizer(experiment.optimizer)
     train_step = make_train_step(experiment, model, optimizer, mesh)
-    eval_step = make_eval_step(model, mesh)
+    eval_step = make_eval_step(model, mesh, loss=experiment.loss)
 
     with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
         if checkpoints.latest_step() is None:
@@ -86,7 +86,9 @@ def train(
             start=start,
             unreadable=unreadable,
         )
-        stage_steps = StageSteps(train_step, plan, state, mesh, start=start)
+        stage_steps = StageSteps(
+            train_step, plan, state, mesh, start=start, max_labels=experiment.data.max_labels
+        )
         with (
             Writers(workdir, experiment.log, step=start, enabled=first) as writers,
             contextlib.closing(progress),

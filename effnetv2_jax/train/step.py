@@ -13,14 +13,14 @@ from jax.sharding import Mesh
 from effnetv2_jax.augment import augment_batch, mix, normalize
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
-from effnetv2_jax.ops.losses import smoothed_cross_entropy
+from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.state import TrainState, moving_average
 from effnetv2_jax.train.trainable import trainable_part, with_part
 
 Batch = dict[str, jax.Array]
-"""`image`: uint8 `[B, H, W, 3]`. `label`: int32 `[B]`."""
+"""`image`: uint8 `[B, H, W, 3]`. `labels`: int32 `[B, L]`, filled up with -1."""
 Metrics = dict[str, jax.Array]
 
 
@@ -68,7 +68,7 @@ def make_train_step(
         key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
         augment_key, mix_key, dropout_key = jax.random.split(key, 3)
 
-        images, labels = batch["image"], batch["label"]
+        images, labels = batch["image"], batch["labels"]
         images = augment_batch(
             augment_key,
             images,
@@ -79,9 +79,10 @@ def make_train_step(
             contrast_fault=augment.contrast_fault,
             translate_const=augment.translate_pixels,
             cutout_const=augment.cutout_pixels,
+            cutout=augment.cutout,
         )
         images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
-        partners, weight = labels, jnp.ones(labels.shape, jnp.float32)
+        partners, weight = labels, jnp.ones(labels.shape[:1], jnp.float32)
         if mixes:
             images, labels, partners, weight = mix(
                 mix_key,
@@ -102,13 +103,13 @@ def make_train_step(
                 mutable=["batch_stats"],
             )
 
-            def cross_entropy(targets: jax.Array) -> jax.Array:
-                smoothing = experiment.label_smoothing
-                return smoothed_cross_entropy(logits, targets, label_smoothing=smoothing)
+            def loss_against(targets: jax.Array) -> jax.Array:
+                loss = LOSSES[experiment.loss]
+                return loss(logits, targets, label_smoothing=experiment.label_smoothing)
 
-            losses = cross_entropy(labels)
+            losses = loss_against(labels)
             if mixes:
-                losses = weight * losses + (1 - weight) * cross_entropy(partners)
+                losses = weight * losses + (1 - weight) * loss_against(partners)
             return losses.mean(), (logits, updated["batch_stats"])
 
         trained = trainable_part(state.params, experiment.trainable)
@@ -124,7 +125,7 @@ def make_train_step(
             ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
         metrics = {
             "loss": loss,
-            "top1": (logits.argmax(1) == batch["label"]).mean(),
+            "top1": hits(logits.argmax(1, keepdims=True), batch["labels"]).mean(),
             "gradient_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
         }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics

@@ -96,7 +96,7 @@ def training_step(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
     sharding = by_example(mesh)
     examples = {
         "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=sharding),
-        "label": jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding),
+        "labels": jax.ShapeDtypeStruct((batch, 1), jnp.int32, sharding=sharding),
     }
     state = abstract_state(experiment, model, optimizer, mesh)
     settings = step_settings(experiment.stages[0], 0.1)

@@ -88,7 +88,7 @@ def pictures(split: Any, count: int, like: EfficientNet) -> tuple[np.ndarray, np
     source = open_source(DataConfig(), split)
     records = [source[index] for index in range(min(count, len(source)))]
     images = preprocess([record.encoded for record in records], like=like)
-    return images, np.array([record.label for record in records]), source.class_names
+    return images, np.array([record.labels[0] for record in records]), source.class_names
 
 
 if __name__ == "__main__":

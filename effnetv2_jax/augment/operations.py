@@ -1,10 +1,12 @@
-"""RandAugment (arXiv 1909.13719) as EfficientNetV2 uses it.
+"""The operations that RandAugment and AutoAugment choose from.
 
 An operation is a number, and a layer applies operation number i to an image by one computation
 that serves all of them: a table of grey levels, a blend with a degenerate image, a mask and an
 affine gather, of which at most one is not the identity. Under `vmap` every image of a batch can
 thus draw another operation at the cost of one, where `lax.switch` would run all sixteen.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,7 +33,12 @@ OPERATIONS = (
     "Sharpness",
     "Cutout",
 )
-"""RandAugment's operations; an operation's number is its place here."""
+"""An operation's number is its place here."""
+
+TRANSLATE_CONST = 100.0
+"""Pixels that Translate moves an image by at level 10, unless a policy has its own."""
+CUTOUT_CONST = 40.0
+"""Half the side of Cutout's square at level 10, in pixels, likewise."""
 
 
 def apply_operation(
@@ -42,8 +49,8 @@ def apply_operation(
     sign: ArrayLike = 1.0,
     centre: ArrayLike | None = None,
     contrast_fault: bool = False,
-    translate_const: float = 100.0,
-    cutout_const: float = 40.0,
+    translate_const: float = TRANSLATE_CONST,
+    cutout_const: float = CUTOUT_CONST,
 ) -> Array:
     """Applies one operation, chosen by name. See `apply_numbered` for what a level means.
 
@@ -81,8 +88,8 @@ def apply_numbered(
     sign: ArrayLike,
     centre: Array,
     contrast_fault: bool = False,
-    translate_const: float = 100.0,
-    cutout_const: float = 40.0,
+    translate_const: float = TRANSLATE_CONST,
+    cutout_const: float = CUTOUT_CONST,
 ) -> Array:
     """Applies one operation, chosen by a number that may be traced.
 
@@ -105,8 +112,8 @@ def apply_numbered(
       sign: 1 or -1, of Rotate, Shear and Translate.
       centre: int [2], row and column of Cutout's square.
       contrast_fault: repeats the released code's Contrast, see `color.faulty_mean_grey`.
-      translate_const: 100 in RandAugment, 250 in AutoAugment.
-      cutout_const: 40 in RandAugment, 100 in AutoAugment.
+      translate_const: pixels of a translation at level 10.
+      cutout_const: half the side of Cutout's square at level 10, in pixels.
 
     Returns:
       uint8 [H, W, 3].
@@ -165,37 +172,45 @@ def _truncated(level: Array, constant: float) -> Array:
     return jnp.floor(level * constant / 10 + 1e-4).astype(jnp.int32)
 
 
-def randaugment(
-    key: Array,
+class Layers(NamedTuple):
+    """What a policy has drawn for an image: a layer is an entry of each array."""
+
+    number: Array
+    """int32 [layers], places in `OPERATIONS`, or -1 for no operation."""
+    level: Array
+    """float32 [layers]."""
+    sign: Array
+    """float32 [layers], 1 or -1."""
+    centre: Array
+    """int32 [layers, 2], row and column of Cutout's square."""
+
+
+def apply_layers(
+    layers: Layers,
     image: Array,
-    magnitude: ArrayLike,
     *,
-    layers: int = 2,
-    contrast_fault: bool = False,
-    translate_const: float = 100.0,
-    cutout_const: float = 40.0,
+    contrast_fault: bool,
+    translate_const: float,
+    cutout_const: float,
 ) -> Array:
-    """Applies operations drawn uniformly from all sixteen, one after another, always.
+    """Applies the operations of several layers, one after another.
 
     Args:
-      key: PRNG key of this image.
+      layers: number, level, sign and centre of each, see `apply_numbered`.
       image: uint8 [H, W, 3], H and W at least 3.
-      magnitude: level of all operations, 0 to 10 or above; may be traced.
-      layers: how many operations are drawn.
       contrast_fault, translate_const, cutout_const: see `apply_numbered`.
 
     Returns:
       uint8 [H, W, 3].
     """
 
-    def layer(image: Array, key: Array) -> tuple[Array, None]:
-        number, sign, centre = draw(key, *image.shape[:2])
+    def apply(image: Array, layer: Layers) -> tuple[Array, None]:
         augmented = apply_numbered(
-            number,
+            layer.number,
             image,
-            magnitude,
-            sign=sign,
-            centre=centre,
+            layer.level,
+            sign=layer.sign,
+            centre=layer.centre,
             contrast_fault=contrast_fault,
             translate_const=translate_const,
             cutout_const=cutout_const,
@@ -203,23 +218,4 @@ def randaugment(
         return augmented, None
 
     # A scan compiles one layer, and keeps XLA from fusing a layer into the gather of the next.
-    return jax.lax.scan(layer, image, jax.random.split(key, layers))[0]
-
-
-def draw(key: Array, height: int, width: int) -> tuple[Array, Array, Array]:
-    """Draws what is random in a layer, each uniformly.
-
-    Args:
-      key: PRNG key of the layer.
-      height, width: of the image.
-
-    Returns:
-      The operation's number (int32), the sign (float32, 1 or -1), and the row and column of
-      Cutout's centre (int32 [2]).
-    """
-    number_key, sign_key, centre_key = jax.random.split(key, 3)
-    return (
-        jax.random.randint(number_key, (), 0, len(OPERATIONS), jnp.int32),
-        jax.random.rademacher(sign_key, (), jnp.float32),
-        geometry.random_pixel(centre_key, height, width),
-    )
+    return jax.lax.scan(apply, image, layers)[0]

@@ -1,0 +1,37 @@
+"""Oxford Flowers, from ImageNet's weights (paper, section 5.3).
+
+The argument names the model: `:s` (the default), `:m`, `:l`, `:xl`, `:b0` to `:b3`. Published
+top-1: S 97.9 %, M 98.5 %, L 98.8 %; 2,040 training and 6,149 test images, 102 classes. No hours are
+published.
+
+10,000 steps of 512 images at the size of the model's evaluation, whole pictures squashed, cutout.
+`:paper` (the default): cosine learning rate, no L2 penalty, BatchNorm momentum 0.99. `:code`, as
+the authors' released program: constant learning rate, L2 1e-5, momentum 0.9. `:smoke` shortens any
+of them to about a minute on embedded data, from random weights (`:b0,code,smoke`).
+
+Needs `oxford_flowers102`, prepared by TensorFlow Datasets as ArrayRecord.
+"""
+
+import ml_collections
+
+from effnetv2_jax import recipes
+from effnetv2_jax.config_argument import choose
+from effnetv2_jax.experiment import DataConfig, Experiment
+
+ARGUMENTS = (recipes.TRANSFER_MODELS, ("paper", "code"))
+DATA = DataConfig(
+    source="tfds",
+    name="oxford_flowers102",
+    train_split="train+validation",
+    eval_split="test",
+    num_classes=102,
+    num_train_examples=2_040,
+)
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    return choose(argument, build, *ARGUMENTS)
+
+
+def build(model: str, origin: recipes.Origin) -> Experiment:
+    return recipes.transfer(model, origin, DATA)

@@ -1,0 +1,32 @@
+"""EfficientNetV2-XL on ImageNet21k from scratch (paper, section 5.2).
+
+235 M parameters with the classifier for 21,843 classes. No accuracy on ImageNet21k and no hours are
+published; fine-tuned on ImageNet by `imagenet_ft_xl.py` it reaches 87.3 %.
+
+12.7 million images, 224 px, 60 epochs (the paper: 60 or 30), no augmentation but crops and flips,
+no dropout, no stochastic depth. `:paper` (the default) has 21,841 classes and BatchNorm momentum
+0.99; `:code`, as the authors' released program, 21,843 classes and momentum 0.9 over groups of
+1,024 examples. `:sigmoid` asks yes or no for each class, as the released weights were trained,
+where `:softmax` (the default) shares 1 among the labels of an image. `:smoke` shortens any of them
+to about a minute on embedded data (`:code,sigmoid,smoke`).
+
+Needs the set as ArrayRecord under the name `imagenet21k`, as `effnetv2_jax.data.prepare` makes it,
+or TFRecord files. Other copies have other numbers of images and classes: state them, or None, in
+`--config.data.num_train_examples` and `--config.data.num_classes`.
+"""
+
+import ml_collections
+
+from effnetv2_jax import recipes
+from effnetv2_jax.config_argument import choose
+from effnetv2_jax.experiment import Experiment
+
+ARGUMENTS = (("paper", "code"), ("softmax", "sigmoid"))
+
+
+def get_config(argument: str = "") -> ml_collections.ConfigDict:
+    return choose(argument, build, *ARGUMENTS)
+
+
+def build(origin: recipes.Origin, loss: recipes.LossName) -> Experiment:
+    return recipes.imagenet21k("efficientnetv2-xl", origin, loss)

@@ -1,0 +1,212 @@
+"""ImageNet's evaluation sets, written by TensorFlow Datasets, against NumPy."""
+
+import dataclasses
+import importlib.util
+import io
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+import tiny
+from PIL import Image
+from random_weights import random_variables, thin
+
+from effnetv2_jax import preprocess, save_pretrained
+from effnetv2_jax.data import DataError
+from effnetv2_jax.data.eval_sets import EVAL_SETS, get_eval_set, open_eval_set
+from effnetv2_jax.evaluate_weights import evaluate_init, evaluate_run, results_table
+from effnetv2_jax.experiment import DataConfig, EvaluationConfig, Experiment
+from effnetv2_jax.main import main
+from effnetv2_jax.preprocessing import squashed
+from effnetv2_jax.train.loop import train
+from effnetv2_jax.weights.names import synsets
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+NAMES = synsets("1k")
+MODEL = thin(num_classes=1000, preprocessing=squashed(32), class_names=NAMES)
+SETS = tuple(EVAL_SETS)
+COUNT = 20
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).resize((40, 36)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def labels_of(name: str, index: int) -> tuple[int, ...]:
+    """Of example `index`; a ReaL picture has none to three."""
+    rng = np.random.default_rng(100 + index)
+    if name == "imagenet2012_real":
+        return tuple(rng.permutation(1000)[: index % 4].tolist())
+    classes = EVAL_SETS[name].classes or range(1000)
+    return (int(rng.choice(classes)),)
+
+
+def write(root: Path, name: str) -> None:
+    """A set of `COUNT` pictures with the features that TFDS's own builder gives it."""
+    labels = tfds.features.ClassLabel(names=list(NAMES))
+    features = {"image": tfds.features.Image(encoding_format="png")}
+    real = name == "imagenet2012_real"
+    if real:
+        features |= {"original_label": labels, "real_label": tfds.features.Sequence(labels)}
+    else:
+        features |= {"label": labels}
+    folder = root / name / ("matched-frequency" if name == "imagenet_v2" else "") / "1.0.0"
+    folder.mkdir(parents=True)
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name=name,
+            version=tfds.core.utils.Version("1.0.0"),
+            data_dir=str(folder),
+            module_name="",
+            config_name="matched-frequency" if name == "imagenet_v2" else None,
+        ),
+        features=tfds.features.FeaturesDict(features),
+        supervised_keys=("image", "real_label" if real else "label"),
+    )
+    split = EVAL_SETS[name].split
+    writer = tfds.core.SequentialWriter(
+        info, max_examples_per_shard=100, file_format="array_record"
+    )
+    writer.initialize_splits([split])
+    for index in range(COUNT):
+        example = {"image": picture(index)}
+        if real:
+            found = list(labels_of(name, index))
+            example |= {"original_label": 0, "real_label": np.array(found, np.int64)}
+        else:
+            example |= {"label": labels_of(name, index)[0]}
+        writer.add_examples({split: [example]})
+    writer.close_all()
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("sets")
+    for name in SETS:
+        write(root, name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def variables() -> dict:
+    return random_variables(MODEL)
+
+
+def experiment(sets: Path, **fields: object) -> Experiment:
+    run = tiny.experiment(
+        data=DataConfig(
+            source="tfds", name="imagenet2012", path=str(sets), eval_split="validation", threads=2
+        ),
+        evaluation=EvaluationConfig(image_size=32, resize="squash", batch_size=8, sets=SETS),
+    )
+    return dataclasses.replace(run, **fields)
+
+
+def test_every_set_is_evaluated_as_its_authors_do(
+    sets: Path, variables: dict, tmp_path: Path
+) -> None:
+    weights = save_pretrained(tmp_path / "weights", MODEL, variables)
+    found = evaluate_init(experiment(sets, init=str(weights)))
+    images = preprocess([picture(index) for index in range(COUNT)], like=MODEL)
+    logits = np.asarray(jax.jit(MODEL.apply)(variables, images))
+    # The split of the config itself comes first; here it is among the sets as well.
+    assert len(found) == len(SETS)
+    for name, result in zip(SETS, found.values()):
+        chosen = logits.copy()
+        if EVAL_SETS[name].classes is not None:
+            left_out = np.setdiff1d(np.arange(1000), EVAL_SETS[name].classes)
+            chosen[:, left_out] = -np.inf
+        best = (-chosen).argsort(1)[:, :5]
+        rows = [index for index in range(COUNT) if labels_of(name, index)]
+        right = np.array([np.isin(best[row], labels_of(name, row)) for row in rows])
+        assert result["examples"] == len(rows), name
+        assert result["unreadable"] == 0
+        assert result["raw_top1"] == pytest.approx(right[:, 0].mean()), name
+        assert result["raw_top5"] == pytest.approx(right.any(1).mean()), name
+        log = chosen - np.log(np.exp(chosen).sum(1, keepdims=True))
+        losses = [-np.mean([log[row, label] for label in labels_of(name, row)]) for row in rows]
+        assert result["raw_loss"] == pytest.approx(np.mean(losses), rel=1e-4), name
+    assert found["imagenet2012_real/1.0.0 validation"]["examples"] == COUNT * 3 / 4
+
+
+def test_a_run_is_evaluated_on_several_sets(
+    sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = experiment(sets, epochs=32 / COUNT)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, train_split="validation"))
+    last = train(run, tmp_path / "run")
+    results = evaluate_run(run, tmp_path / "run")
+    first = results["imagenet2012/1.0.0 validation"]
+    assert first["step"] == 2
+    assert first["ema_loss"] == pytest.approx(last["ema_loss"], rel=1e-5)
+    lines = results_table(results).splitlines()
+    assert len(lines) == 1 + len(SETS)
+    assert (
+        lines[0].split() == "set images unreadable raw top-1 raw top-5 ema top-1 ema top-5".split()
+    )
+    assert lines[3].startswith("imagenet_v2/matched-frequency/1.0.0 test")
+
+    def call(*arguments: str) -> int:
+        config = tmp_path / "config.py"
+        config.write_text(
+            "from effnetv2_jax.experiment import *\n"
+            f"def get_config(): return to_config_dict({run!r})\n"
+        )
+        return main(
+            ["effnetv2_jax", f"--config={config}", "--mode=eval", f"--workdir={tmp_path / 'run'}"]
+            + list(arguments)
+        )
+
+    assert call("--config.evaluation.sets=('imagenet_a',)") == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in printed] == [
+        "set",
+        "imagenet2012/1.0.0",
+        "imagenet_a/1.0.0",
+    ]
+    assert call("--config.evaluation.sets=('imagenet_b',)") == 1
+    assert "evaluation.sets has 'imagenet_b'; did you mean 'imagenet_" in capsys.readouterr().err
+
+
+def test_classes_must_be_the_same(sets: Path, variables: dict, tmp_path: Path) -> None:
+    weights = save_pretrained(tmp_path / "weights", MODEL, variables)
+    embedded = experiment(sets, init=str(weights), data=tiny.experiment().data)
+    with pytest.raises(DataError, match="no data set 'imagenet2012' in"):
+        evaluate_init(embedded)
+    other = experiment(sets, init=str(weights))
+    data = dataclasses.replace(other.data, name="toy")
+    from test_data_tfds import write as write_toy
+
+    write_toy(sets, "toy")
+    other = dataclasses.replace(other, data=dataclasses.replace(data, eval_split="test"))
+    with pytest.raises(
+        DataError, match=r"imagenet2012/1.0.0 validation has other classes than toy"
+    ):
+        evaluate_init(other)
+
+
+def test_names_go_on_with_config_and_version(sets: Path) -> None:
+    assert get_eval_set("imagenet_v2/matched-frequency:1.0.0") is EVAL_SETS["imagenet_v2"]
+    source = open_eval_set("imagenet_v2/matched-frequency", str(sets))
+    assert len(source) == COUNT
+    with pytest.raises(DataError, match="names no set"):
+        open_eval_set("imagenet_v2/topimages", str(sets))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("name", ["a", "r"])
+def test_subsets_are_timms(name: str) -> None:
+    # Not imported: timm takes PyTorch, and its lists are files.
+    timm = importlib.util.find_spec("timm")
+    if timm is None or timm.origin is None:
+        pytest.skip("the reference is timm's")
+    listed = Path(timm.origin).parent / "data" / "_info" / f"imagenet_{name}_synsets.txt"
+    chosen = EVAL_SETS[f"imagenet_{name}"].classes
+    assert chosen is not None
+    assert [NAMES[label] for label in chosen] == listed.read_text().split()
