@@ -12,7 +12,7 @@ from effnetv2_jax.ops.losses import LOSSES, hits, sigmoid_cross_entropy, softmax
 
 
 def draw(seed: int, batch: int = 12, classes: int = 7, most: int = 4) -> tuple:
-    """Logits `[B, K]`, labels `[B, L]` of none to L different classes, and the multi-hot `[B, K]`."""
+    """Logits `[B, K]`, labels `[B, L]` of 0 to L classes, and the multi-hot `[B, K]`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(batch, classes)).astype(np.float32) * 3
     labels = np.full((batch, most), -1, np.int32)

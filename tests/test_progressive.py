@@ -1,6 +1,7 @@
 """Progressive learning: published schedules, and the laws of laying stages over a run."""
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 
@@ -222,7 +223,7 @@ def test_only_the_ratio_of_shares_counts(run: Run, exponent: int) -> None:
 
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 2**31))
 def test_random_resizing_draws_whole_stages(count: int, sizes: int, seed: int) -> None:
-    settings = dict(image_size=(128, 380), dropout_rate=(0.1, 0.4), mixup_alpha=(0.0, 0.2))
+    settings = {"image_size": (128, 380), "dropout_rate": (0.1, 0.4), "mixup_alpha": (0.0, 0.2)}
     stages = random_resize(count, sizes=sizes, seed=seed, **settings)
     assert len(stages) == count
     # The regularisation follows the size.
@@ -237,5 +238,5 @@ def test_random_resizing_draws_evenly() -> None:
     assert sorted(counts) == [128, 212, 296, 380]
     # Binomial: a deviation of 5 standard errors.
     assert all(abs(count - 1000) < 5 * (4000 * 3 / 16) ** 0.5 for count in counts.values())
-    following = Counter(one == other for one, other in zip(stages, stages[1:]))
+    following = Counter(one == other for one, other in itertools.pairwise(stages))
     assert abs(following[True] - 1000) < 5 * (4000 * 3 / 16) ** 0.5

@@ -1,28 +1,15 @@
 """The paper's recipes in numbers: steps, learning rates, sizes, classes and what decays."""
 
-import importlib
 import math
-from pathlib import Path
 
 import jax
 import pytest
+from config_files import load
 
-from effnetv2_jax.experiment import Experiment, from_config_dict
+from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import abstract_variables, create_model
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.optimizer import kernels, learning_rate
-
-ROOT = Path(__file__).parent.parent
-
-
-def load(name: str, argument: str = "") -> Experiment:
-    module = importlib.import_module(f"configs.{name}")
-    return from_config_dict(module.get_config(argument))
-
-
-@pytest.fixture(autouse=True)
-def configs_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))
 
 
 def rates(experiment: Experiment, *epochs: float) -> list[float]:

@@ -15,7 +15,7 @@ from random_weights import random_variables, thin
 
 from effnetv2_jax import WeightsError, load_pretrained, preprocess, save_pretrained
 from effnetv2_jax.data import open_source
-from effnetv2_jax.evaluate import evaluate_init
+from effnetv2_jax.evaluate_weights import evaluate_init
 from effnetv2_jax.experiment import (
     AugmentConfig,
     ConfigError,
@@ -221,7 +221,7 @@ def test_classes_that_differ_get_a_new_classifier_too(
 
 
 def test_weights_in_init_are_evaluated_as_they_are(folder: Path) -> None:
-    result = evaluate_init(from_weights(folder))
+    (result,) = evaluate_init(from_weights(folder)).values()
     assert result["examples"] == 40
     source = open_source(tiny.experiment().data, "eval")
     pictures, labels = zip(*((source[i].encoded, source[i].labels[0]) for i in range(40)))

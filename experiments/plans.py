@@ -1,0 +1,59 @@
+"""Writes docs/plans.md: what every config will do, as `--mode=plan` prints it.
+
+    python experiments/plans.py
+
+Takes some minutes: each network is traced at each image size.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+from effnetv2_jax.experiment import Experiment, from_config_dict
+from effnetv2_jax.plan import describe
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "plans.md"
+CONFIGS = {
+    **{f"imagenet_{name}": ("paper", "code") for name in ("s", "m", "l")},
+    **{f"imagenet_{name}": ("paper", "code") for name in ("b0", "b1", "b2", "b3")},
+    "imagenet_v1": ("b0", "b1", "b2", "b3", "b4", "b4,progressive", "b5", "b6", "b7"),
+    **{f"imagenet21k_{name}": ("paper", "code,sigmoid") for name in ("s", "m", "l", "xl")},
+    **{f"imagenet_ft_{name}": ("paper", "code") for name in ("s", "m", "l", "xl")},
+    "cifar10": ("s", "m", "l", "b0"),
+    "cifar100": ("s",),
+    "flowers": ("s",),
+    "cars": ("s",),
+    "quickstart": ("",),
+}
+"""The arguments shown; others differ in the model or in one line."""
+HEAD = """# What every config does
+
+As `python -m effnetv2_jax.main --mode=plan --config=FILE` prints it; made by
+`python experiments/plans.py`. `imagenet_m.py:random-resize` has 44 stages, and is left out;
+`finetune.py` and `folder.py` depend on your pictures.
+"""
+
+
+def load(name: str, argument: str) -> Experiment:
+    """The experiment of `configs/NAME.py:ARGUMENT`."""
+    return from_config_dict(importlib.import_module(f"configs.{name}").get_config(argument))
+
+
+def section(name: str, argument: str) -> str:
+    """A heading and the plan."""
+    title = f"configs/{name}.py" + (f":{argument}" if argument else "")
+    return f"## `{title}`\n\n```\n{describe(load(name, argument))}\n```\n"
+
+
+def main() -> None:
+    sections = [
+        section(name, argument) for name, arguments in CONFIGS.items() for argument in arguments
+    ]
+    PAGE.parent.mkdir(exist_ok=True)
+    PAGE.write_text("\n".join([HEAD, *sections]))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    main()

@@ -1,0 +1,178 @@
+"""Every config file with every argument: it is a run that can be planned, and trains."""
+
+import dataclasses
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import config_files
+import pytest
+
+from effnetv2_jax import experiment as experiment_module
+from effnetv2_jax.data import DataError, open_source
+from effnetv2_jax.evaluate_weights import evaluate_run
+from effnetv2_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.models.variants import get_variant
+from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.plan import describe
+from effnetv2_jax.progressive import Stage
+from effnetv2_jax.smoke import smoke
+from effnetv2_jax.train.loop import train
+from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
+from effnetv2_jax.train.state import build_model
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.mark.parametrize(("name", "argument"), config_files.ALL)
+def test_every_argument_makes_a_run(name: str, argument: str) -> None:
+    experiment = config_files.load(name, argument)
+    shortened = config_files.load(name, f"{argument},smoke")
+    assert shortened == smoke(experiment)
+    data = experiment.data
+    if data.num_train_examples is not None:
+        plan = experiment.plan(data.num_train_examples)
+        assert plan.total_steps == plan.stages[-1].end_step > 0
+        assert data.num_classes is not None
+        model = build_model(experiment, data.num_classes)
+        assert model.preprocessing.image_size == experiment.evaluation.image_size
+    # Their own files, which the test of a folder has to make.
+    assert (data.num_train_examples is None) == (name in ("quickstart", "finetune", "folder"))
+
+
+@pytest.mark.parametrize("name", config_files.NAMES)
+def test_every_file_says_what_it_does(name: str) -> None:
+    """What it costs and what to expect, as far as that is published."""
+    text = (config_files.ROOT / "configs" / f"{name}.py").read_text().split('"""')[1]
+    assert ":smoke`" in text
+    if name not in ("quickstart", "finetune", "folder"):
+        for word in ("paper", "hours", " M" if "published" in text or "Published" in text else ""):
+            assert word in text, word
+
+
+# One of each kind: the network is thin and the images small, but all of the program is there.
+KINDS = [
+    ("imagenet_b0", "paper"),
+    ("imagenet21k_s", "code,sigmoid"),
+    ("cifar10", "b0,paper"),
+]
+
+
+@pytest.mark.parametrize(("name", "argument"), KINDS)
+def test_one_of_each_kind_trains(name: str, argument: str, tmp_path: Path) -> None:
+    _check_training(config_files.load(name, f"{argument},smoke"), tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_every_config_trains(tmp_path: Path) -> None:
+    """Those that differ: transfer to Flowers and to Cars, shortened, is the same run."""
+    different: dict[Any, Experiment] = {}
+    for name, argument in config_files.ALL:
+        run = config_files.load(name, f"{argument},smoke")
+        stages = get_variant(run.model.name).stages
+        model = dataclasses.replace(run.model, name="")
+        # How fast the learning rate falls over a few steps makes no other program.
+        key = dataclasses.replace(
+            run, model=model, schedule=ScheduleConfig(name=run.schedule.name), epochs=1.0
+        )
+        different.setdefault((stages, repr(key)), run)
+    assert len(different) >= 25
+    for number, run in enumerate(different.values()):
+        _check_training(run, tmp_path / str(number))
+
+
+def _check_training(run: Experiment, workdir: Path) -> None:
+    result = train(run, workdir)
+    assert result["examples"] == 64
+    assert 0 < result["raw_loss"] < 10
+    lines = (workdir / "metrics.jsonl").read_text()
+    for index in range(len(run.stages)):
+        assert f'"train/stage": {index},' in lines
+
+
+PLANS = runpy.run_path(str(config_files.ROOT / "experiments" / "plans.py"))
+PAGE = config_files.ROOT / "docs" / "plans.md"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PLANS["CONFIGS"])
+def test_the_page_of_plans_is_what_the_program_prints(name: str) -> None:
+    for argument in PLANS["CONFIGS"][name]:
+        assert PLANS["section"](name, argument) in PAGE.read_text()
+
+
+def test_the_page_of_plans_has_every_config() -> None:
+    for name in config_files.NAMES:
+        assert f"{name}.py" in PAGE.read_text()
+    assert PLANS["section"]("imagenet_b0", "paper") in PAGE.read_text()
+
+
+class Reads:
+    """Which fields of a run's dataclasses the program has read, the checks of configs aside."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: set[str] = set()
+        self.kinds = [Stage] + [
+            kind
+            for kind in vars(experiment_module).values()
+            if dataclasses.is_dataclass(kind)
+            and isinstance(kind, type)
+            and kind.__module__ == experiment_module.__name__
+        ]
+        self.fields = {
+            f"{kind.__name__}.{field.name}"
+            for kind in self.kinds
+            for field in dataclasses.fields(kind)
+        }
+        for kind in self.kinds:
+            monkeypatch.setattr(kind, "__getattribute__", self._reader(kind))
+
+    def _reader(self, kind: type) -> Any:
+        def read(instance: Any, name: str) -> Any:
+            field = f"{kind.__name__}.{name}"
+            code = sys._getframe(1).f_code
+            checks = code.co_filename == experiment_module.__file__ and code.co_name != (
+                "preprocessing"
+            )
+            copies = code.co_filename in (dataclasses.__file__, __file__)
+            if field in self.fields and not checks and not copies:
+                self.seen.add(field)
+            return object.__getattribute__(instance, name)
+
+        return read
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reads]:
+    with monkeypatch.context() as patch:
+        yield Reads(patch)
+
+
+def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> None:
+    run = config_files.load("imagenet_s", "paper,smoke")
+    data = dataclasses.replace(run.data, eval_split="test[:32]")
+    stages = run.stages[:1]
+    run = dataclasses.replace(run, data=data, stages=stages, epochs=3 * 16 / 2016)
+    train(run, tmp_path / "run")
+    evaluate_run(run, tmp_path / "run")
+    describe(run)
+    # What only other sources, optimizers and schedules read.
+    for fields in (
+        {"source": "tfds", "name": "none"},
+        {"source": "tfrecord", "path": str(tmp_path), "num_classes": 2},
+        {"source": "folder", "path": str(tmp_path)},
+    ):
+        with pytest.raises(DataError):
+            open_source(DataConfig(**fields), "train")
+    for name in ("rmsprop", "sgd", "adamw"):
+        make_optimizer(OptimizerConfig(name=name, classifier_learning_rate=1.0))
+    plan = run.plan(2016)
+    for name in ("exponential", "cosine", "constant"):
+        other = dataclasses.replace(run, schedule=ScheduleConfig(name=name, warmup_epochs=0.0))
+        learning_rate(other, plan, 1, num_examples=2016)
+    assert make_mesh().size
+    # Experiment.plan, in the same file as the checks, reads these three and the stage's share.
+    left = reads.fields - reads.seen - {"Experiment.epochs", "Experiment.batch_size"}
+    assert not left, sorted(left)
