@@ -74,15 +74,12 @@ def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment
     )
 
 
-def imagenet_small(name: str, origin: Origin, stages: tuple[Stage, ...] = ()) -> Experiment:
+def imagenet_small(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment:
     """ImageNet from scratch as EfficientNet was trained: EfficientNetV2-B0 to B3, and V1.
 
     AutoAugment in place of RandAugment, and crops, bicubic resizing and normalisation of their own.
-
-    Args:
-      stages: none trains at one size, the model's own.
     """
-    variant, experiment = get_variant(name), imagenet(name, origin, stages)
+    experiment = imagenet(name, origin, stages)
     return dataclasses.replace(
         experiment,
         data=dataclasses.replace(
@@ -94,7 +91,6 @@ def imagenet_small(name: str, origin: Origin, stages: tuple[Stage, ...] = ()) ->
             std=IMAGENET_STD,
         ),
         augment=AugmentConfig(policy="autoaugment"),
-        stages=stages or constant(image_size=variant.train_size, dropout_rate=variant.dropout_rate),
         evaluation=dataclasses.replace(experiment.evaluation, resize="crop"),
     )
 
@@ -136,7 +132,8 @@ def fine_tune(
 
     Args:
       init: see `Experiment.init`.
-      data: the set; this recipe says how its pictures are cropped and normalised.
+      data: the set, its `num_train_examples` stated; how its pictures are cropped and normalised
+        follows from this recipe.
       image_size: in training and evaluation; None takes the size the model is evaluated at.
     """
     size = image_size or get_variant(name).eval_size

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
 from effnetv2_jax.data import DataError, DecodeError, Source, open_source, train_batches
-from effnetv2_jax.data.tfrecord import choose_files
+from effnetv2_jax.data.tfrecord_files import choose_files
 from effnetv2_jax.data.tfrecord_index import File, load_index
 from effnetv2_jax.experiment import DataConfig
 from effnetv2_jax.preprocessing import squashed
@@ -234,7 +234,7 @@ def test_files_of_a_split(split: str, names: list[str]) -> None:
     [
         (
             ["train-00000-of-00004", "train-00003-of-00004"],
-            "2 of 00004 files are missing: train-00001-of-00004, train-00002-of-00004",
+            "2 of 4 files are missing: train-00001-of-00004, train-00002-of-00004",
         ),
         (["train-00000-of-00001", "train-00000-of-00002"], "are of different sets"),
         (["a-train-00000-of-00001", "b-train-00000-of-00001"], "are of different sets"),
@@ -249,10 +249,15 @@ def test_sets_that_are_not_whole(names: list[str], message: str) -> None:
 def test_a_folder_for_every_split(tmp_path: pathlib.Path) -> None:
     write(tmp_path / "train/part-00000-of-00001", [imagenet(1)])
     write(tmp_path / "val/part-00000-of-00001", [imagenet(2)])
-    assert values(opened(tmp_path)) == [1]
-    assert values(opened(tmp_path, "validation")) == [2]
+    write(tmp_path / "test/part-00000-of-00001", [imagenet(3)])
+    write(tmp_path / "test.tfrecord", [imagenet(4)])
+    assert [values(opened(tmp_path, split)) for split in ("train", "validation", "test")] == [
+        [1],
+        [2],
+        [4],
+    ]
     (tmp_path / "train/part-00000-of-00001").rename(tmp_path / "train/part-00000-of-00002")
-    with pytest.raises(DataError, match=r"/train, split 'train': 1 of 00002 .*part-00001"):
+    with pytest.raises(DataError, match=r"/train, split 'train': 1 of 2 .*part-00001"):
         opened(tmp_path)
 
 
@@ -321,7 +326,7 @@ def test_remote_files() -> None:
 def damaged(tmp_path: pathlib.Path, content: bytes) -> Source:
     (tmp_path / "train-00000-of-00001").write_bytes(content)
     # The cache must not take one state of a file for another of the same size and time.
-    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"], ignore_errors=True)
     return opened(tmp_path)
 
 
