@@ -5,9 +5,10 @@ top-1: S 98.7 %, M 99.0 %, L 99.1 %; 50,000 training and 10,000 test images, 10 
 are published.
 
 10,000 steps of 512 images at the size of the model's evaluation, whole pictures squashed, cutout.
-`:paper` (the default): cosine learning rate, no L2 penalty, BatchNorm momentum 0.99. `:code`, as
-the authors' released program: constant learning rate, L2 1e-5, momentum 0.9. `:smoke` shortens any
-of them to about a minute on embedded data, from random weights (`:b0,code,smoke`).
+XL, which has no weights from ImageNet alone, starts from those that saw ImageNet21k first. `:paper`
+(the default): cosine learning rate, no L2 penalty, BatchNorm momentum 0.99. `:code`, as the
+authors' released program: constant learning rate, L2 1e-5, momentum 0.9. `:smoke` shortens any of
+them to about a minute on embedded data, from random weights (`:b0,code,smoke`).
 
 Needs `cifar10`, prepared by TensorFlow Datasets as ArrayRecord.
 """

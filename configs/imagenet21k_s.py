@@ -6,13 +6,15 @@ published; fine-tuned on ImageNet by `imagenet_ft_s.py` it reaches 84.9 %.
 12.7 million images, 224 px, 60 epochs (the paper: 60 or 30), no augmentation but crops and flips,
 no dropout, no stochastic depth. `:paper` (the default) has 21,841 classes and BatchNorm momentum
 0.99; `:code`, as the authors' released program, 21,843 classes and momentum 0.9 over groups of
-1,024 examples. `:sigmoid` asks yes or no for each class, as the released weights were trained,
-where `:softmax` (the default) shares 1 among the labels of an image. `:smoke` shortens any of them
-to about a minute on embedded data (`:code,sigmoid,smoke`).
+1,024 examples. `:sigmoid` asks yes or no for each class, which is how the released weights were
+trained, where `:softmax` (the default) shares 1 among the labels of an image. `:smoke` shortens any
+of them to about a minute on embedded data (`:code,sigmoid,smoke`).
 
 Needs the set as ArrayRecord under the name `imagenet21k`, as `effnetv2_jax.data.prepare` makes it,
-or TFRecord files. Other copies have other numbers of images and classes: state them, or None, in
-`--config.data.num_train_examples` and `--config.data.num_classes`.
+or TFRecord files. As the authors did, the first 100,357 images are left for a last evaluation, the
+next 25,089 choose checkpoints, and 12,720,275 are trained on. Other copies have other numbers:
+override `data.train_split`, `data.eval_split`, `data.num_classes`, and `data.num_train_examples`
+with what you have, or None.
 """
 
 import ml_collections

@@ -55,7 +55,7 @@ def build(which: str) -> Experiment:
                 dropout_rate=(0.1, 0.4),
                 randaugment_magnitude=(5.0, 20.0),
                 mixup_alpha=(0.0, 0.2),
-                seed=2,
+                seed=2,  # Which draws each size about as often as any other.
             ),
         )
     return recipes.imagenet(

@@ -134,7 +134,7 @@ def evaluate(
     for name, total in totals.items():
         sums = Sums(*total)
         if not sums.examples:
-            raise DataError(f"{source.name}: there is no readable picture to evaluate on")
+            raise DataError(f"{source.name}: there is no readable picture with a label")
         result |= {
             f"{name}_top1": float(sums.top1 / sums.examples),
             f"{name}_top5": float(sums.top5 / sums.examples),

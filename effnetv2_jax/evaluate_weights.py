@@ -21,6 +21,7 @@ from effnetv2_jax.parallel.mesh import make_mesh, replicated
 from effnetv2_jax.train.state import TrainState, abstract_state, build_model
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.names import same_classes
 from effnetv2_jax.weights.pretrained import fit
 
 Results = dict[str, dict[str, float]]
@@ -82,7 +83,7 @@ def _open_sources(experiment: Experiment, mesh: Mesh) -> list[Source]:
     data_dir = data.path if data.source == "tfds" else ""
     others = [open_eval_set(name, data_dir) for name in experiment.evaluation.sets]
     for other in others:
-        if other.class_names != first.class_names:
+        if not same_classes(other.class_names, first.class_names):
             raise DataError(
                 f"{other.name} has other classes than {first.name}, so it cannot be evaluated with "
                 "it; leave it out of evaluation.sets"

@@ -67,7 +67,8 @@ class DataConfig:
     folders themselves."""
     train_split: str = "train"
     """The split to train on; a slice takes part of it, such as `train[25023:]` or `train[:90%]`.
-    Of `tfrecord`, the word that the files' names have; of `folder`, the subfolder."""
+    Of `tfrecord`, the word that the files' names have, in whose order a slice is taken; of
+    `folder`, the subfolder, and a slice is a random sample."""
     eval_split: str = "test"
     """The split to evaluate on, likewise. Of `folder`, `val`, `validation`, `valid` and `test` all
     mean the one that there is, or else what is held out."""
@@ -182,7 +183,8 @@ class EvaluationConfig:
     """Evaluates this often during training, and always at the end."""
     sets: tuple[str, ...] = ()
     """With `--mode=eval`, these besides `data.eval_split`: TFDS sets of ImageNet's classes in
-    `data.path`, of which `effnetv2_jax.data.eval_sets` has a table, such as `imagenet_v2`."""
+    `data.path` (for other sources than `tfds` in $TFDS_DATA_DIR), of which
+    `effnetv2_jax.data.eval_sets` has a table, such as `imagenet_v2`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -216,7 +218,7 @@ class Experiment:
     seed: int = 0
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """Cross-entropy over all classes together, with the labels of an example in equal shares; or
-    for each class by itself, summed over the classes."""
+    for each class by itself, summed over the classes (the released code can also average)."""
     label_smoothing: float = 0.1
     init: str = ""
     """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),

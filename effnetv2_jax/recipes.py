@@ -9,6 +9,7 @@ from typing import Literal
 
 from effnetv2_jax.experiment import (
     AugmentConfig,
+    ConfigError,
     DataConfig,
     EvaluationConfig,
     Experiment,
@@ -131,14 +132,20 @@ def fine_tune(
     a side of each is hidden under a square of noise.
 
     Args:
+      origin: of the code it leaves out two things: its noise in place of the hidden square covers
+        the brighter half of the range only, and its BatchNorm is over groups of replicas.
       init: see `Experiment.init`.
       data: the set, its `num_train_examples` stated; how its pictures are cropped and normalised
         follows from this recipe.
       image_size: in training and evaluation; None takes the size the model is evaluated at.
+
+    Raises:
+      ConfigError: the number of training examples is not stated.
     """
     size = image_size or get_variant(name).eval_size
     batch, least_steps = 512, 10_000
-    assert data.num_train_examples is not None
+    if data.num_train_examples is None:
+        raise ConfigError("data.num_train_examples must be stated, to count epochs by")
     epochs = max(15.0, least_steps * batch / data.num_train_examples)
     return Experiment(
         init=init,

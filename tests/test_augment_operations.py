@@ -76,9 +76,8 @@ def transform(picture: Image.Image, *matrix: float) -> Image.Image:
 
 
 def posterize(picture: Image.Image, bits: int) -> Image.Image:
-    if bits == 0:  # Pillow refuses; the released code shifts everything away
-        return Image.new("RGB", picture.size)
-    return ImageOps.posterize(picture, min(bits, 8))
+    # Pillow refuses to keep no bit; in the released code, TensorFlow shifts by 7 at most.
+    return ImageOps.posterize(picture, min(max(bits, 1), 8))
 
 
 def enhance(kind: Callable, picture: Image.Image, level: float) -> Image.Image:

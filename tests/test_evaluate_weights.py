@@ -21,7 +21,7 @@ from effnetv2_jax.experiment import DataConfig, EvaluationConfig, Experiment
 from effnetv2_jax.main import main
 from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.train.loop import train
-from effnetv2_jax.weights.names import synsets
+from effnetv2_jax.weights.names import imagenet, same_classes, synsets
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -193,6 +193,18 @@ def test_classes_must_be_the_same(sets: Path, variables: dict, tmp_path: Path) -
         DataError, match=r"imagenet2012/1.0.0 validation has other classes than toy"
     ):
         evaluate_init(other)
+
+
+def test_imagenets_classes_are_known_by_several_names() -> None:
+    places = tuple(map(str, range(1000)))  # As TFRecord files without a list of names have them.
+    for names in (places, imagenet("1k"), NAMES):
+        assert same_classes(names, NAMES)
+        assert same_classes(NAMES, names)
+    assert not same_classes(places[:999], NAMES[:999])
+    assert not same_classes(places[::-1], NAMES)
+    digits = places[:10]
+    assert same_classes(digits, digits)
+    assert not same_classes(digits, ("airplane", *digits[1:]))
 
 
 def test_names_go_on_with_config_and_version(sets: Path) -> None:

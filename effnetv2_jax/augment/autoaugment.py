@@ -1,9 +1,8 @@
 """AutoAugment (arXiv 1805.09501) with v0, the policy for ImageNet that EfficientNet trained with.
 
 The table is that of the released code of EfficientNet and EfficientNetV2; the one printed in the
-paper is another. It has neither Contrast nor Cutout. Two of its lines can hide a picture: Posterize
-at level 2 keeps no bit, and TranslateY at level 9 moves an image out of its frame if that is no
-higher than 225 pixels.
+paper is another. It has neither Contrast nor Cutout. TranslateY at level 9 moves an image out of
+its frame if that is no higher than 225 pixels.
 """
 
 import jax

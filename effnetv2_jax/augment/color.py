@@ -111,12 +111,12 @@ def posterize_table(bits: ArrayLike) -> Array:
     """Keeps the highest bits of a grey level.
 
     Args:
-      bits: integer; 0 or fewer give black, 8 or more keep everything.
+      bits: integer; 1 or fewer keep the highest, 8 or more keep everything.
 
     Returns:
       int32 [256, 3].
     """
-    dropped = 8 - jnp.clip(bits, 0, 8)
+    dropped = 8 - jnp.clip(bits, 1, 8)
     return (identity_table() >> dropped) << dropped
 
 

@@ -98,7 +98,7 @@ def apply_numbered(
       Rotate: by 3 L degrees. ShearX, ShearY: by 0.03 L.
       TranslateX, TranslateY: by translate_const * L / 10 pixels, whatever the image's size; an
         image that leaves its frame is all fill.
-      Posterize: keeps int(0.4 L) bits; none (black) below level 2.5, all 8 from level 20 on.
+      Posterize: keeps int(0.4 L) bits; the highest below level 5, all 8 from level 20 on.
       Solarize: inverts the grey levels from int(25.6 L) on; none from level 10 on.
       SolarizeAdd: adds int(11 L) to grey levels below 128, clipped to 255.
       Color, Contrast, Brightness, Sharpness: factor 0.18 L + 0.1, which is 1 (unchanged) at level

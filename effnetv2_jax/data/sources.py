@@ -28,7 +28,7 @@ def open_source(data: DataConfig, split: Split) -> Source:
     if split == "train" and data.num_train_examples not in (None, len(source)):
         raise DataError(
             f"{source.name} has {len(source)} examples, but data.num_train_examples is "
-            f"{data.num_train_examples}"
+            f"{data.num_train_examples}; set it to the former, or to None, if that is what you have"
         )
     return source
 

@@ -1,8 +1,9 @@
 """Where the records of TFRecord files lie: found once, and kept in the user's cache directory.
 
 A file is a row of records: the length of the data in 8 bytes, its checksum in 4, the data, their
-checksum in 4, all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord). Only
-the lengths have to be read to find them.
+checksum in 4, all little-endian (https://www.tensorflow.org/tutorials/load_data/tfrecord). Of local
+files only the lengths are read; remote ones are read as a whole, once, since many small requests
+would take longer.
 """
 
 import array

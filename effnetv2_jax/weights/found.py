@@ -10,7 +10,7 @@ import numpy as np
 from effnetv2_jax.models.variants import VARIANTS
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.names import imagenet, synsets
+from effnetv2_jax.weights.names import same_classes
 from effnetv2_jax.weights.parts import Part
 from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING, numerics
 from effnetv2_jax.weights.sources import OURS, SOURCES, TIMM, TORCHVISION, Source
@@ -90,12 +90,7 @@ class Found:
         """Whether the classifier's classes are these, as far as it is known what they are."""
         if len(class_names) != self.num_classes:
             return False
-        known, names = self.class_names, tuple(class_names)
-        return (
-            known is None
-            or known == names
-            or any({known, names} == {imagenet(which), synsets(which)} for which in ("1k", "21k"))
-        )
+        return self.class_names is None or same_classes(self.class_names, class_names)
 
     def named(self, name: str | None) -> "Found":
         """With its model's name.

@@ -5,10 +5,11 @@
 
 DIR holds Caltech-101 as a folder for each class, and CIFAR-10 as `train/` and `test/` with a folder
 for each class. A small EfficientNetV2 learns Caltech-101 by progressive learning, in three stages
-of 48 to 80 px; the paper's fine-tuning recipe (squashed pictures, cutout, cosine learning rate, no
-L2) then starts from it, and once more from random weights: same steps, order, images and learning
-rates. Writes OUTPUT.json and OUTPUT.png (which takes matplotlib). `--runs=DIR` keeps the runs, and
-a start with the same DIR continues them. `--share=0.1` shortens everything.
+of 48 to 80 px. Fine-tuning in the manner of the paper's recipe (squashed pictures, cutout, cosine
+learning rate, no L2; learning rate, averaging and warm-up are set for a short run) then starts from
+it, and once more from random weights: same steps, order, images and learning rates. Writes
+OUTPUT.json and OUTPUT.png (which takes matplotlib). `--runs=DIR` keeps the runs, and a start with
+the same DIR continues them. `--share=0.1` shortens everything.
 """
 
 import argparse

@@ -1,6 +1,7 @@
 """Names of the classes that published weights know."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,21 @@ def imagenet(which: Which) -> tuple[str, ...]:
 def synsets(which: Which) -> tuple[str, ...]:
     """WordNet's numbers of the same classes: `n01440764`, by which data sets know them."""
     return tuple(synset for synset, _ in _imagenet(which))
+
+
+def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
+    """Whether two lists of names mean the same classes in the same order.
+
+    ImageNet's are known by words, by WordNet's numbers, and by their places: "0", "1", ...
+    """
+    names = {tuple(one), tuple(other)}
+    if len(names) == 1:
+        return True
+    whole: tuple[Which, ...] = ("1k", "21k")
+    return any(
+        names <= {imagenet(which), synsets(which), tuple(map(str, range(len(synsets(which)))))}
+        for which in whole
+    )
 
 
 @functools.cache
