@@ -1,6 +1,7 @@
 """What `--mode=eval` does: the accuracy of a run, or of weights from elsewhere, on several sets."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.eval_sets import get_eval_set, open_eval_set
-from effnetv2_jax.evaluate import evaluate, make_eval_step, weights_of
+from effnetv2_jax.evaluate import EvalStep, evaluate, make_eval_step, weights_of
 from effnetv2_jax.experiment import Experiment, check_batch
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.outputs.checkpoints import Checkpoints
@@ -98,11 +99,14 @@ def _evaluate_all(
     sources: list[Source],
     mesh: Mesh,
 ) -> Results:
+    @functools.cache  # Sets of the same classes share what is compiled.
+    def eval_step(classes: tuple[int, ...] | None) -> EvalStep:
+        return make_eval_step(model, mesh, loss=experiment.loss, classes=classes)
+
     def on(source: Source, max_labels: int, classes: tuple[int, ...] | None) -> dict[str, float]:
         data = dataclasses.replace(experiment.data, max_labels=max_labels)
-        eval_step = make_eval_step(model, mesh, loss=experiment.loss, classes=classes)
         adapted = dataclasses.replace(experiment, data=data)
-        return evaluate(eval_step, weights, source, adapted, model.preprocessing, mesh)
+        return evaluate(eval_step(classes), weights, source, adapted, model.preprocessing, mesh)
 
     first, *others = sources
     results = {first.name: on(first, experiment.data.max_labels, None)}

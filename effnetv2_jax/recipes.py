@@ -47,7 +47,7 @@ RMSPROP = OptimizerConfig(
 
 
 def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment:
-    """ImageNet from scratch (section 4 and 5.1): EfficientNetV2-S, M and L."""
+    """ImageNet from scratch (sections 4 and 5.1): EfficientNetV2-S, M and L."""
     size = get_variant(name).eval_size
     return Experiment(
         model=ModelConfig(

@@ -20,6 +20,7 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from effnetv2_jax.checksums import file_sha256
 from effnetv2_jax.data.recode import recode
 from effnetv2_jax.data.record import DataError, DecodeError, Source
 
@@ -144,7 +145,7 @@ def verify(folder: pathlib.Path) -> list[str]:
     wrong = []
     for line in tqdm(lines, unit="files", disable=None):
         digest, name = line.split(maxsplit=1)
-        if not (folder / name).is_file() or _sha256(folder / name) != digest:
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             wrong.append(name)
     return wrong
 
@@ -344,7 +345,7 @@ def _write(
     except RuntimeError as error:
         # The writer has no other kind of error.
         raise OSError(f"{path} cannot be written: {error}") from error
-    shard = _Shard(_sha256(new), new.stat().st_size, count, payload, unreadable)
+    shard = _Shard(file_sha256(new), new.stat().st_size, count, payload, unreadable)
     new.replace(path)
     return shard
 
@@ -398,14 +399,9 @@ def _finish(folder: pathlib.Path, info: tfds.core.DatasetInfo, manifest: _Manife
     staged.mkdir()
     info.write_to_directory(staged)
     digests = {name: shard.sha256 for name, shard in manifest.shards.items()}
-    digests |= {path.name: _sha256(path) for path in staged.iterdir()}
+    digests |= {path.name: file_sha256(path) for path in staged.iterdir()}
     lines = [f"{digest}  {name}\n" for name, digest in sorted(digests.items())]
     (staged / CHECKSUMS).write_text("".join(lines))
     for path in sorted(staged.iterdir(), key=lambda path: path.name == "dataset_info.json"):
         path.replace(folder / path.name)
     shutil.rmtree(folder / _INCOMPLETE)
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError as MessageError
 # As in `tfds_source`: reads examples without TensorFlow.
 from tensorflow_datasets.proto import tf_example_pb2
 
+from effnetv2_jax.checksums import masked_crc32c
 from effnetv2_jax.data.record import DataError, DecodeError, Record
 from effnetv2_jax.data.splits import parse_split
 from effnetv2_jax.data.tfrecord_files import (
@@ -18,7 +19,7 @@ from effnetv2_jax.data.tfrecord_files import (
     open_directory,
     read_class_names,
 )
-from effnetv2_jax.data.tfrecord_index import FOOTER, HEADER, checksum, load_index
+from effnetv2_jax.data.tfrecord_index import FOOTER, HEADER, load_index
 
 PICTURES = ("image/encoded", "image")
 """Where an example may have its picture; the first that it has counts."""
@@ -91,7 +92,7 @@ class TfrecordSource:
         data = record[HEADER.size : -FOOTER.size]
         if record[:8] != len(data).to_bytes(8, "little"):
             raise DecodeError(f"{where}: its length is damaged")
-        if record[-FOOTER.size :] != FOOTER.pack(checksum(data)):
+        if record[-FOOTER.size :] != FOOTER.pack(masked_crc32c(data)):
             raise DecodeError(f"{where}: its data do not have their checksum")
         return self._parse(data, where)
 

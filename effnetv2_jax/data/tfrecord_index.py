@@ -10,7 +10,6 @@ import array
 import bisect
 import hashlib
 import logging
-import os
 import pathlib
 import struct
 import tempfile
@@ -19,11 +18,12 @@ from multiprocessing.pool import ThreadPool
 from typing import BinaryIO, NamedTuple
 
 import fsspec
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from effnetv2_jax.cache import cache_directory
+from effnetv2_jax.checksums import masked_crc32c
 from effnetv2_jax.data.record import DataError
 
 HEADER = struct.Struct("<QI")
@@ -97,27 +97,19 @@ class Index:
 def load_index(system: fsspec.AbstractFileSystem, files: Sequence[File]) -> Index:
     """Indexes files, or takes the index from the cache if none of them has changed since.
 
-    The cache is `effnetv2_jax/tfrecord` in $XDG_CACHE_HOME or ~/.cache. Several processes may use
-    it at once.
+    The cache is `tfrecord` in the package's cache directory. Several processes may use it at once.
 
     Raises:
       DataError: a file cannot be read. Damaged records are no error, but part of the index.
     """
-    base = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     name = _digest(system.protocol, [file.path for file in files])
-    path = base / "effnetv2_jax" / "tfrecord" / f"{name}.npz"
+    path = cache_directory() / "tfrecord" / f"{name}.npz"
     state = _digest([(file.size, file.modified) for file in files])
     index = _load(path, files, state)
     if index is None:
         index = _make(system, files)
         _save(path, index, state)
     return index
-
-
-def checksum(data: bytes) -> int:
-    """CRC-32C, masked as TFRecord files have it."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _digest(*parts: object) -> str:
@@ -202,7 +194,7 @@ def _length(header: bytes) -> int | None:
     if len(header) < HEADER.size:
         return None
     length, check = HEADER.unpack(header)
-    return length if checksum(header[:8]) == check else None
+    return length if masked_crc32c(header[:8]) == check else None
 
 
 def _next_header(stream: BinaryIO, position: int, size: int) -> int:
@@ -230,7 +222,7 @@ def _find_header(block: bytes, room: int) -> int | None:
         fitting = np.flatnonzero(headers["length"] < room)
         # Equal lengths are checked once: there may be a disk's block full of zeros.
         lengths, which = np.unique(headers["length"][fitting], return_inverse=True)
-        checks = np.array([checksum(length.tobytes()) for length in lengths], np.uint32)
+        checks = np.array([masked_crc32c(length.tobytes()) for length in lengths], np.uint32)
         for number in fitting[headers["checksum"][fitting] == checks[which]].tolist():
             position = shift + number * HEADER.size
             if position + int(headers["length"][number]) + _OVERHEAD <= room:

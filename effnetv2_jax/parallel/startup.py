@@ -3,9 +3,10 @@
 import contextlib
 import ctypes
 import os
-from pathlib import Path
 
 import jax
+
+from effnetv2_jax.cache import cache_directory
 
 
 def start(*, join: bool = True, cache: bool = True) -> None:
@@ -15,16 +16,15 @@ def start(*, join: bool = True, cache: bool = True) -> None:
       join: False leaves this process on its own, whatever the environment says.
       cache: False leaves the compilation cache as JAX has it.
 
-    The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `effnetv2_jax/xla` under the user's
-    cache directory; an empty $JAX_COMPILATION_CACHE_DIR switches it off.
+    The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `xla` in the package's cache directory;
+    an empty $JAX_COMPILATION_CACHE_DIR switches it off.
     """
     add_threads_for_virtual_devices()
     _keep_freed_memory()
     if join and _is_multi_process():
         jax.distributed.initialize()
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(base / "effnetv2_jax" / "xla"))
+        jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
 
 
 def add_threads_for_virtual_devices() -> None:

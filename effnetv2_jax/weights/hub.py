@@ -1,11 +1,11 @@
 """Files from the Hugging Face Hub, through its own client: its cache, offline mode and token."""
 
-import hashlib
 import os
 import re
 from pathlib import Path
 from typing import NamedTuple
 
+from effnetv2_jax.checksums import file_sha256
 from effnetv2_jax.weights.errors import WeightsError
 
 WEIGHTS = "model.safetensors"
@@ -87,8 +87,7 @@ def _check_hash(path: Path, where: str) -> None:
     blob = Path(os.path.realpath(path))
     if not re.fullmatch(r"[0-9a-f]{64}", blob.name):
         return  # Small files have another kind of name, and Windows may copy instead of link.
-    with blob.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(blob)
     if found != blob.name:
         blob.unlink()
         path.unlink(missing_ok=True)

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-import google_crc32c
 import ml_dtypes
 import numpy as np
 
+from effnetv2_jax.checksums import masked_crc32c
 from effnetv2_jax.weights.errors import WeightsError
 
 T = TypeVar("T")
@@ -300,5 +300,4 @@ def _read_tensor(name: str, entry: _Entry, shard: Path) -> np.ndarray:
 
 def _sound(data: bytes | np.ndarray, masked: int) -> bool:
     """Whether bytes have that checksum, masked as LevelDB does."""
-    crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF == masked
+    return masked_crc32c(data) == masked
