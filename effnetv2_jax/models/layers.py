@@ -107,8 +107,9 @@ class BatchNorm(nn.Module):
     def _normalize(
         self, x: jax.Array, mean: jax.Array, variance: jax.Array, scale: jax.Array, bias: jax.Array
     ) -> jax.Array:
+        # As one product and one sum, whose derivatives need x and no copy of it less its mean.
         factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        return ((x - mean) * factor + bias).astype(self.dtype)
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 class ConvNorm(nn.Module):

@@ -1,31 +1,35 @@
 """One 2-D convolution, lowered to what each platform runs fastest.
 
-XLA's CPU backend is many times slower on depthwise kernels than a sum of shifted products, and on
-1x1 kernels than a matrix product; TPU and GPU run the plain convolution best. The choice is made
-when the program is lowered, so that one traced function can be exported for every platform, and
-all paths differentiate in forward and reverse mode.
+A convolution is linear in its input and in its kernel; so are its two gradients, and the gradients
+of each of the three are the other two. They are primitives here: derivatives of any order, forward
+and reverse, are made of them again, and each is lowered by itself. TPU and GPU run XLA's
+convolutions; for what the CPU runs, see `ops/conv_cpu.py`. The choice is made when a program is
+lowered, so that one traced function can be exported for every platform.
 """
 
 import contextlib
 import contextvars
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from effnetv2_jax.ops import conv_cpu, conv_plain
+from effnetv2_jax.ops.conv_geometry import Geometry
 
 Padding = Literal["same", "symmetric"]
-Pads = str | Sequence[tuple[int, int]]
 
 _plain_only = contextvars.ContextVar("plain_only", default=False)
 
 
 @contextlib.contextmanager
 def plain_convolutions() -> Iterator[None]:
-    """Traces convolutions as they are, without a choice by platform, for programs that read them.
+    """Traces XLA's convolutions instead of these primitives, for programs that read them.
 
-    A function that was traced before keeps its choice.
+    A function that was traced before keeps what it has.
     """
     token = _plain_only.set(True)
     try:
@@ -55,55 +59,71 @@ def conv2d(
     Returns:
       `[B, ceil(H / stride), ceil(W / stride), D]`.
     """
-
-    def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(stride, stride),
-            padding=pads,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=groups,
-        )
-
-    def shifted_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return _shifted_products(x, kernel[:, :, 0, :], stride, pads)
-
-    def matrix_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
-
-    height, width, inputs, outputs = kernel.shape
-    pads: Pads = "SAME"
-    if padding == "symmetric":
-        pads = [((size - 1) // 2, size // 2) for size in (height, width)]
+    height, width = kernel.shape[:2]
     if (height, width) == (1, 1):
         # Such a kernel sees no pixel that the stride skips.
         x, stride = x[:, ::stride, ::stride], 1
+    pads: Any = "SAME"
+    if padding == "symmetric":
+        pads = tuple(((size - 1) // 2, size // 2) for size in (height, width))
+    geometry = Geometry(x.shape[1:3], (height, width), stride, pads, groups)
     if _plain_only.get():
-        return plain(x, kernel)
-    if groups == outputs and inputs == 1:
-        return lax.platform_dependent(x, kernel, cpu=shifted_products, default=plain)
-    if (height, width, groups) == (1, 1, 1):
-        return lax.platform_dependent(x, kernel, cpu=matrix_product, default=plain)
-    return plain(x, kernel)
+        return conv_plain.forward(x, kernel, geometry)
+    return _forward.bind(x, kernel, geometry=geometry)
 
 
-def _shifted_products(x: jax.Array, kernel: jax.Array, stride: int, pads: Pads) -> jax.Array:
-    """Depthwise convolution of `x [B, H, W, C]` with `kernel [kh, kw, C]`, one tap at a time."""
-    sizes = x.shape[1:3]
-    outputs = [-(-size // stride) for size in sizes]
-    if isinstance(pads, str):
-        pads = lax.padtype_to_pads(sizes, kernel.shape[:2], (stride, stride), pads)
-    # Sums of bfloat16 would lose digits over the taps and, in the kernel's gradient, nearly all of
-    # them over the pixels.
-    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
-    x, kernel = x.astype(wide), kernel.astype(wide)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    rows, columns = (stride * (output - 1) + 1 for output in outputs)
-    total = None
-    for i in range(kernel.shape[0]):
-        for j in range(kernel.shape[1]):
-            tap = x[:, i : i + rows : stride, j : j + columns : stride] * kernel[i, j]
-            total = tap if total is None else total + tap
-    assert total is not None
-    return total.astype(dtype)
+Map = Callable[[jax.Array, jax.Array, Geometry], jax.Array]
+
+
+def _primitive(name: str, plain: Map, cpu: Map) -> Primitive:
+    """A map of two arrays, linear in each, that runs as `cpu` on the CPU and elsewhere as `plain`."""
+
+    def choose(a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
+        return lax.platform_dependent(
+            a,
+            b,
+            cpu=lambda a, b: cpu(a, b, geometry),
+            default=lambda a, b: plain(a, b, geometry),
+        )
+
+    def shape_of(a: Any, b: Any, *, geometry: Geometry) -> Any:
+        out = jax.eval_shape(lambda a, b: plain(a, b, geometry), *map(_struct, (a, b)))
+        return jax.core.ShapedArray(out.shape, out.dtype)
+
+    def batched(arrays: Any, axes: Any, *, geometry: Geometry) -> tuple[jax.Array, int]:
+        over_both = jax.vmap(lambda a, b: choose(a, b, geometry=geometry), in_axes=axes)
+        return over_both(*arrays), 0
+
+    primitive = Primitive(name)
+    primitive.def_impl(jax.jit(choose, static_argnames="geometry"))
+    primitive.def_abstract_eval(shape_of)
+    mlir.register_lowering(primitive, mlir.lower_fun(choose, multiple_results=False))
+    batching.primitive_batchers[primitive] = batched
+    return primitive
+
+
+def _struct(aval: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+
+
+_forward = _primitive("conv2d", conv_plain.forward, conv_cpu.forward)
+_to_input = _primitive("conv2d_to_input", conv_plain.to_input, conv_cpu.to_input)
+_to_kernel = _primitive("conv2d_to_kernel", conv_plain.to_kernel, conv_cpu.to_kernel)
+
+# For each, what its cotangent does to its first operand and to its second: of x, kernel and y two
+# are given, and a map gives the third.
+ad.defbilinear(
+    _forward,
+    lambda dy, _, kernel, geometry: _to_input.bind(dy, kernel, geometry=geometry),
+    lambda dy, x, _, geometry: _to_kernel.bind(x, dy, geometry=geometry),
+)
+ad.defbilinear(
+    _to_input,
+    lambda dx, _, kernel, geometry: _forward.bind(dx, kernel, geometry=geometry),
+    lambda dx, y, _, geometry: _to_kernel.bind(dx, y, geometry=geometry),
+)
+ad.defbilinear(
+    _to_kernel,
+    lambda dkernel, _, y, geometry: _to_input.bind(y, dkernel, geometry=geometry),
+    lambda dkernel, x, _, geometry: _forward.bind(x, dkernel, geometry=geometry),
+)

@@ -41,15 +41,25 @@ def add_threads_for_virtual_devices() -> None:
 def _keep_freed_memory() -> None:
     """Spares training on CPU the page faults of buffers that XLA allocates anew every step.
 
-    They took a quarter of a step's time. glibc keeps what is freed only on the heap of the main
-    thread, which therefore has to be the one that runs the program.
+    They took a quarter to a third of a step's time. glibc keeps what is freed only on the heap of
+    the main thread, which therefore has to be the one that runs the program. Half of the machine's
+    memory is set aside for that heap in huge pages; none of it is taken before it is used.
     """
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     m_mmap_max, m_trim_threshold = -4, -1  # The names and values of glibc's <malloc.h>.
-    with contextlib.suppress(OSError, AttributeError):  # Another C library.
+    madv_hugepage = 14
+    with contextlib.suppress(OSError, AttributeError, ValueError):  # Another C library or system.
         libc = ctypes.CDLL(None)
         libc.mallopt(m_mmap_max, 0)
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
+        libc.mallopt(m_trim_threshold, -1)
+        page = os.sysconf("SC_PAGE_SIZE")
+        size = os.sysconf("SC_PHYS_PAGES") // 2 * page
+        libc.malloc.restype = ctypes.c_void_p
+        block = libc.malloc(ctypes.c_size_t(size))
+        if block is not None:
+            start = ctypes.c_void_p(-(-block // page) * page)
+            libc.madvise(start, ctypes.c_size_t(size - page), madv_hugepage)
+            libc.free(ctypes.c_void_p(block))
 
 
 def _is_multi_process() -> bool:
