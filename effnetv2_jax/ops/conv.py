@@ -66,7 +66,7 @@ def conv2d(
     pads: Any = "SAME"
     if padding == "symmetric":
         pads = tuple(((size - 1) // 2, size // 2) for size in (height, width))
-    geometry = Geometry(x.shape[1:3], (height, width), stride, pads, groups)
+    geometry = Geometry((x.shape[1], x.shape[2]), (height, width), stride, pads, groups)
     if _plain_only.get():
         return conv_plain.forward(x, kernel, geometry)
     return _forward.bind(x, kernel, geometry=geometry)
@@ -76,7 +76,7 @@ Map = Callable[[jax.Array, jax.Array, Geometry], jax.Array]
 
 
 def _primitive(name: str, plain: Map, cpu: Map) -> Primitive:
-    """A map of two arrays, linear in each, that runs as `cpu` on the CPU and elsewhere as `plain`."""
+    """A map of two arrays, linear in each: `cpu` on the CPU, elsewhere `plain`."""
 
     def choose(a: jax.Array, b: jax.Array, *, geometry: Geometry) -> jax.Array:
         return lax.platform_dependent(

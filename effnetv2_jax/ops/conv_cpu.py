@@ -128,13 +128,13 @@ def _transposed(
     zero = jnp.zeros((), y.dtype)
     y = lax.pad(y, zero, [(0, 0, 0), (0, 0, between), (0, 0, between), (0, 0, 0)])
     height, width = y.shape[1:3]
-    pads = []
-    for size, window, out, (before, _) in zip(
-        geometry.sizes, geometry.window, (height, width), geometry.pads
-    ):
-        first = window - 1 - before
-        pads.append((first, size + window - 1 - out - first))
-    back = Geometry((height, width), geometry.window, 1, tuple(pads), geometry.groups)
+
+    def pads(axis: int, out: int) -> tuple[int, int]:
+        before = geometry.window[axis] - 1 - geometry.pads[axis][0]
+        return before, geometry.sizes[axis] + geometry.window[axis] - 1 - out - before
+
+    padding = (pads(0, height), pads(1, width))
+    back = Geometry((height, width), geometry.window, 1, padding, geometry.groups)
     return y, kernel[::-1, ::-1], back
 
 

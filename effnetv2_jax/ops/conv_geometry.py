@@ -14,7 +14,7 @@ class Geometry(NamedTuple):
     """Height and width of the kernel."""
     stride: int
     padding: str | tuple[tuple[int, int], tuple[int, int]]
-    """`SAME`, or how many zeros stand before and after the rows, and before and after the columns."""
+    """`SAME`, or the zeros before and after the rows, and before and after the columns."""
     groups: int
     """1, or the number of channels of a depthwise convolution."""
 

@@ -27,7 +27,7 @@ def to_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def to_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
-    """The transpose of `forward` in the kernel: `[B, H, W, C]` and `[B, H', W', D]` to its shape."""
+    """The transpose of `forward` in the kernel: x and `[B, H', W', D]` to the kernel's shape."""
     shape = (*geometry.window, x.shape[-1] // geometry.groups, y.shape[-1])
     kernel = jax.ShapeDtypeStruct(shape, x.dtype)
     (dkernel,) = jax.linear_transpose(lambda kernel: forward(x, kernel, geometry), kernel)(y)
