@@ -35,6 +35,10 @@ class Command:
     experiment: Experiment
     workdir: str
     """Empty only for `plan`, and for `eval` of the weights in `experiment.init`."""
+    topology: str = ""
+    """`plan`: compiles every stage for these devices."""
+    largest_batch: bool = False
+    """`plan` for a topology: also finds the largest batch that fits."""
 
 
 def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
@@ -74,7 +78,11 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     experiment = from_config_dict(values.config)
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
-    return Command(values.mode, experiment, values.workdir)
+    if values.topology and values.mode != "plan":
+        raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
+    if values.largest_batch and not values.topology:
+        raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
+    return Command(values.mode, experiment, values.workdir, values.topology, values.largest_batch)
 
 
 def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
@@ -97,6 +105,19 @@ def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
         "train: starts the run in --workdir or continues it. eval: evaluates its newest "
         "checkpoint, or without --workdir the weights in --config.init. plan: prints the stages "
         "and exits.",
+        values,
+    )
+    flags.DEFINE_string(
+        "topology",
+        "",
+        "With --mode=plan: compiles every stage for these devices and prints memory, operations "
+        "and memory traffic. `local`, or a TPU slice such as v5e:4x4, for which no TPU is needed.",
+        values,
+    )
+    flags.DEFINE_bool(
+        "largest_batch",
+        False,
+        "With --topology: also finds the largest batch per device that fits, by more compilations.",
         values,
     )
     return values

@@ -47,6 +47,9 @@ class ModelConfig:
     """Examples that share BatchNorm statistics in training; None is the whole global batch."""
     padding: Literal["same", "symmetric"] = "same"
     """Of convolutions: TensorFlow's, or PyTorch's, as torchvision's weights need it."""
+    remat: Literal["none", "blocks"] = "none"
+    """`blocks`: rematerialisation; the backward pass keeps only each block's input, and computes
+    the rest again: less memory, about a third more work, the same numbers."""
     dtype: Literal["bfloat16", "float32", "float64"] = "bfloat16"
     """What the network computes in. Parameters, statistics, logits and loss stay float32 (float64
     under float64, which also needs the environment variable JAX_ENABLE_X64=1)."""
@@ -215,6 +218,9 @@ class Experiment:
     """Passes over the training examples, all stages together."""
     batch_size: int = 4096
     """Examples per step over all devices, where a stage does not say otherwise."""
+    gradient_accumulation: int = 1
+    """Parts in which a step's batch goes through the network, one after the other, so that it needs
+    the memory of one. Each part has BatchNorm statistics of its own."""
     seed: int = 0
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """Cross-entropy over all classes together, with the labels of an example in equal shares; or
@@ -315,25 +321,30 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> E
 
 
 def check_batches(experiment: Experiment, *, devices: int) -> None:
-    """Raises a ConfigError if a batch of the run does not divide over the devices."""
+    """Raises a ConfigError if a batch, or one of its parts, does not divide over the devices."""
+    parts = experiment.gradient_accumulation
     if any(stage.batch_size is None for stage in experiment.stages):
-        check_batch("batch_size", experiment.batch_size, devices=devices)
+        check_batch("batch_size", experiment.batch_size, devices=devices, parts=parts)
     for index, stage in enumerate(experiment.stages):
         if stage.batch_size is not None:
-            check_batch(f"stages[{index}].batch_size", stage.batch_size, devices=devices)
+            field = f"stages[{index}].batch_size"
+            check_batch(field, stage.batch_size, devices=devices, parts=parts)
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=devices)
 
 
-def check_batch(field: str, batch_size: int, *, devices: int) -> None:
+def check_batch(field: str, batch_size: int, *, devices: int, parts: int = 1) -> None:
     """Raises a ConfigError if a batch does not divide over the devices.
 
     Args:
       field: of the config, that states the batch size.
+      parts: in which the batch is taken.
     """
-    if batch_size % devices:
+    unit = devices * parts
+    if batch_size % unit:
+        accumulated = f" in {parts} parts (gradient_accumulation)" if parts > 1 else ""
         raise ConfigError(
-            f"config.{field} is {batch_size}, which does not divide over {devices} devices; "
-            f"{max(devices, batch_size // devices * devices)} would"
+            f"config.{field} is {batch_size}, which does not divide over {devices} devices"
+            f"{accumulated}; {max(unit, batch_size // unit * unit)} would"
         )
 
 
@@ -449,6 +460,12 @@ def _check(experiment: Experiment) -> None:
                 group is None or (group > 0 and batch % group == 0),
                 f"{name} is {group}; it must divide {at}'s batch of {batch} examples",
             )
+        parts, group = experiment.gradient_accumulation, experiment.model.bn_group or 1
+        need(
+            parts > 0 and batch % (parts * group) == 0,
+            f"gradient_accumulation is {parts}; it must divide {at}'s batch of {batch} examples"
+            + (f" into whole groups of model.bn_group={group}" if group > 1 else ""),
+        )
     need(experiment.epochs > 0, f"epochs must be above 0, not {experiment.epochs}")
     need(experiment.seed >= 0, f"seed must not be negative, it is {experiment.seed}")
     need(0 <= experiment.label_smoothing < 1, "label_smoothing must be in [0, 1)")

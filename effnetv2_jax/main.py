@@ -31,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(command: Command) -> int:
     """Does what a command says and returns the exit status."""
     # Imported late, so that a mistyped flag is answered at once.
+    from effnetv2_jax.compiled_plan import describe_compiled
     from effnetv2_jax.data import DataError
     from effnetv2_jax.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.outputs.checkpoints import CheckpointError
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
+    from effnetv2_jax.parallel.topology import TopologyError
     from effnetv2_jax.plan import describe
     from effnetv2_jax.train.loop import train
     from effnetv2_jax.weights.errors import WeightsError
@@ -46,13 +48,27 @@ def run(command: Command) -> int:
         match command.mode:
             case "plan":
                 print(describe(command.experiment))
+                if command.topology:
+                    lines = describe_compiled(
+                        command.experiment, command.topology, search=command.largest_batch
+                    )
+                    print()
+                    for line in lines:  # Each takes a compilation.
+                        print(line, flush=True)
             case "train":
                 train(command.experiment, command.workdir)
             case "eval" if command.workdir:
                 print(results_table(evaluate_run(command.experiment, command.workdir)))
             case "eval":
                 print(results_table(evaluate_init(command.experiment)))
-    except (ConfigError, DataError, WeightsError, WorkdirError, CheckpointError) as error:
+    except (
+        ConfigError,
+        TopologyError,
+        DataError,
+        WeightsError,
+        WorkdirError,
+        CheckpointError,
+    ) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -6,9 +6,12 @@ import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
-from effnetv2_jax.data.decode import decode
+from effnetv2_jax.data.decode import Box, decode
 from effnetv2_jax.data.record import DecodeError
 
 RGB = np.zeros((24, 32, 3), np.uint8)
@@ -194,3 +197,100 @@ def jpeg_of_size(side: int) -> bytes:
 def test_decompression_bombs_are_refused_before_decoding(make, side):
     with pytest.raises(DecodeError, match="pixels"):
         decode(make(side))
+
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (61, 83, 3), np.uint8)
+PHOTO[::2] //= 2
+
+
+def oriented(orientation: int, **options: object) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return encoded(Image.fromarray(PHOTO), "JPEG", exif=exif, **options)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    orientation=st.integers(1, 8),
+    options=st.sampled_from(
+        [
+            {"subsampling": 0},
+            {"subsampling": 1},
+            {"subsampling": 2},
+            {"subsampling": 2, "restart_marker_rows": 1},
+            {"subsampling": 2, "progressive": True},
+        ]
+    ),
+    edges=st.tuples(*[st.floats(0, 1)] * 4),
+)
+def test_a_part_has_the_pixels_of_the_whole(orientation, options, edges):
+    data = oriented(orientation, **options)
+    whole = decode(data, exif=True)
+
+    def part(height: int, width: int) -> Box:
+        assert (height, width) == whole.shape[:2]
+        top, bottom = sorted(round(edge * (height - 1)) for edge in edges[:2])
+        left, right = sorted(round(edge * (width - 1)) for edge in edges[2:])
+        return Box(top, left, bottom - top + 1, right - left + 1)
+
+    np.testing.assert_array_equal(
+        decode(data, exif=True, part=part), part(*whole.shape[:2]).cut(whole)
+    )
+
+
+def upper(height: int, width: int) -> Box:
+    return Box(1, 2, min(height - 1, 17), width - 2)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "grey", "CMYK", "trailer", "4:4:0"])
+def test_parts_of_every_kind_of_picture(kind):
+    image = Image.fromarray(PHOTO)
+    data = {
+        "grey": lambda: encoded(image.convert("L"), "JPEG"),
+        "CMYK": lambda: encoded(image.convert("CMYK"), "JPEG"),
+        "trailer": lambda: encoded(image, "JPEG") + b"\0\0",
+        "4:4:0": lambda: simplejpeg.encode_jpeg(PHOTO, colorsubsampling="440"),
+    }.get(kind, lambda: encoded(image, kind))()
+    whole = decode(data)
+    np.testing.assert_array_equal(decode(data, part=upper), upper(*whole.shape[:2]).cut(whole))
+
+
+def test_rows_below_a_part_are_not_decoded(monkeypatch):
+    heights = []
+    real = simplejpeg.decode_jpeg
+
+    def spy(*args: object, **options: object) -> np.ndarray:
+        pixels = real(*args, **options)
+        heights.append(len(pixels))
+        return pixels
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", spy)
+    thumbnail = encoded(Image.fromarray(PHOTO[:20, :20]), "JPEG")
+    segment = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    data = oriented(1, subsampling=2)
+    data = data[:2] + segment + data[2:]
+    assert decode(data, part=upper).shape == (17, 81, 3)
+    assert heights == [20]
+
+
+def test_a_picture_without_its_end_is_refused_whatever_the_part():
+    data = oriented(1, quality=95)
+    with pytest.raises(DecodeError, match="cannot be decoded"):
+        decode(data[: len(data) * 2 // 3], part=upper)
+    with pytest.raises(DecodeError, match=r"^it "):
+        decode(data[:40] + b"\xff\xd9", part=upper)
+
+
+def test_damage_within_a_jpeg_changes_a_part_as_it_changes_the_whole():
+    data = bytearray(oriented(1, quality=95))
+    rng = np.random.default_rng(0)
+    start = data.index(b"\xff\xda") + 20
+    for _ in range(50):
+        damaged = bytearray(data)
+        at = int(rng.integers(start, len(data) - 40))
+        # Without 255, which begins a marker: a wrong one can be fatal, and lie below the part.
+        damaged[at : at + 20] = rng.integers(0, 255, 20, np.uint8).tobytes()
+        whole = decode(bytes(damaged))
+        np.testing.assert_array_equal(
+            decode(bytes(damaged), part=upper), upper(*whole.shape[:2]).cut(whole)
+        )

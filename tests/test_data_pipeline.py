@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+import grain
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,8 @@ from effnetv2_jax.data import (
     open_source,
     train_batches,
 )
+from effnetv2_jax.data.crops import random_box, resize_box
+from effnetv2_jax.data.decode import decode
 from effnetv2_jax.experiment import DataConfig
 from effnetv2_jax.preprocessing import cropped, squashed
 
@@ -171,6 +174,48 @@ def test_epochs_and_seeds_differ():
     ]
     assert len(set(epochs)) == len(epochs)
     assert tuple(range(50)) not in epochs
+
+
+@pytest.mark.parametrize("count", [1, 2, 1000])
+def test_the_order_is_that_of_grains_own_shuffle(count):
+    seed = int(np.random.SeedSequence(7).generate_state(2, np.uint64)[0] % 2**32)
+    order = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+    first = 3 * count
+    expected = [order[first + row] for row in range(64)]
+    assert labels(Numbered(count), 4, seed=7, first_example=first) == expected
+
+
+@pytest.mark.parametrize("crop", ["tensorflow", "efficientnet", "torchvision", "none"])
+@pytest.mark.parametrize("antialias", [False, True])
+def test_images_are_crops_of_whole_pictures(tmp_path, crop, antialias):
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        folder = tmp_path / "ab"[index % 2]
+        folder.mkdir(exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = 1 + index
+        pixels = rng.integers(0, 256, (70 + index, 90, 3), np.uint8)
+        picture = Image.fromarray(pixels).convert("L" if index == 3 else "RGB")
+        picture.save(folder / f"{index}.jpg", exif=exif, progressive=index == 4)
+    data = DataConfig(source="folder", path=str(tmp_path), validation_share=0.0, crop=crop)
+    source = open_source(data, "train")
+    found = take(
+        source, 1, data=data, preprocessing=dataclasses.replace(squashed(32), antialias=antialias)
+    )
+    order_seed, crop_key = np.random.SeedSequence(0).generate_state(2, np.uint64)
+    order = grain.MapDataset.range(6).shuffle(seed=int(order_seed % 2**32)).repeat()
+    for position, image in enumerate(found["image"]):
+        pixels = decode(source[order[position]].encoded, exif=True)
+        box = random_box(
+            crop,
+            *pixels.shape[:2],
+            area=data.crop_area,
+            aspect=data.crop_aspect,
+            image_size=32,
+            rng=np.random.Generator(np.random.Philox(key=[crop_key, position])),
+        )
+        expected = resize_box(pixels, box, 32, "bilinear", antialias=antialias)
+        np.testing.assert_array_equal(image, expected)
 
 
 def test_positions_far_away_cost_nothing():

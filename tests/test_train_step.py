@@ -156,3 +156,69 @@ def _assert_close(one: TrainState, eight: TrainState, tolerance: float) -> None:
     }
     worst = max(off, key=off.__getitem__)
     assert off[worst] <= tolerance, f"{worst} is off by {off[worst]:.1e}"
+
+
+def without_chance(**fields: Any) -> Experiment:
+    """Without dropout and stochastic depth, whose draws are of a part's own."""
+    model = dataclasses.replace(tiny.MODEL, **{"stochastic_depth_rate": 0.0, **fields.pop("model")})
+    return tiny.experiment(model=model, **fields)
+
+
+def assert_same_state(state: TrainState, expected: TrainState, tolerance: float) -> None:
+    expected_leaves = tiny.leaves_by_name(expected)
+    for name, leaf in tiny.leaves_by_name(state).items():
+        np.testing.assert_allclose(
+            leaf, expected_leaves[name], rtol=tolerance, atol=tolerance, err_msg=name
+        )
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("devices", [1, 2])
+def test_accumulated_gradients_are_those_of_the_whole_batch(
+    devices: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "STAGES", (dataclasses.replace(tiny.STAGES[0], dropout_rate=0.0),))
+    model = {"dtype": "float64", "bn_group": 4}
+    whole = run(without_chance(model=model), steps=2)
+    parts = run(without_chance(model=model, gradient_accumulation=2), steps=2, devices=devices)
+    assert_same_state(parts, whole, 1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_accumulation_without_groups_normalises_each_part_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tiny, "STAGES", (dataclasses.replace(tiny.STAGES[0], dropout_rate=0.0),))
+    whole = run(without_chance(model={"dtype": "float64"}), steps=1)
+    parts = run(without_chance(model={"dtype": "float64"}, gradient_accumulation=4), steps=1)
+    kernel = parts.params["classifier"]["kernel"]
+    assert not np.allclose(kernel, whole.params["classifier"]["kernel"], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_rematerialisation_changes_no_number() -> None:
+    kept = run(tiny.experiment(model=dataclasses.replace(tiny.MODEL, dtype="float64")), steps=2)
+    model = dataclasses.replace(tiny.MODEL, dtype="float64", remat="blocks")
+    assert_same_state(run(tiny.experiment(model=model), steps=2), kept, 1e-10)
+
+
+@pytest.mark.parametrize(
+    "less",
+    [
+        {"model": dataclasses.replace(tiny.MODEL, remat="blocks", depth=1.0)},
+        {"gradient_accumulation": 4},
+    ],
+    ids=["remat", "accumulation"],
+)
+def test_less_memory_is_needed(less: dict[str, Any]) -> None:
+    def temporary(experiment: Experiment) -> int:
+        state, train_step, mesh = start(experiment)
+        batch = put_batch(tiny.random_batch(64), mesh)
+        lowered = train_step.lower(  # type: ignore[attr-defined]
+            state, batch, step_settings(tiny.STAGES[0], 0.1)
+        )
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    deep = dataclasses.replace(tiny.MODEL, depth=1.0)
+    without = tiny.experiment(model=deep)
+    assert temporary(dataclasses.replace(without, **less)) < 0.8 * temporary(without)

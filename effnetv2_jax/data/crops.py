@@ -3,13 +3,13 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from effnetv2_jax.data.decode import Pixels
+from effnetv2_jax.data.decode import Box, Pixels
 from effnetv2_jax.preprocessing import Interpolation, Preprocessing, cropped
 
 # The pipeline has a thread for every core already.
@@ -19,15 +19,6 @@ Law = Literal["tensorflow", "efficientnet", "torchvision", "none"]
 
 _INTERPOLATIONS = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
 _RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-
-
-class Box(NamedTuple):
-    """A rectangle of whole pixels, inside the picture and not empty."""
-
-    top: int
-    left: int
-    height: int
-    width: int
 
 
 def random_box(
@@ -102,7 +93,7 @@ def resize_box(
     Returns:
       uint8 [image_size, image_size, 3].
     """
-    part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
+    part = box.cut(pixels)
     if antialias:
         picture = Image.fromarray(part)
         return np.asarray(picture.resize((image_size, image_size), _RESAMPLING[interpolation]))

@@ -1,6 +1,8 @@
 """Encoded pictures to `uint8` RGB arrays."""
 
 import io
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -15,10 +17,32 @@ MAX_PIXELS = 2**27
 """Larger pictures are refused: decoded, they would take more than 400 MB."""
 
 _ORIENTATION_TAG = 0x0112
+_BASELINE_FRAME = 0xC0
 _START_OF_SCAN = 0xDA
+_END_OF_IMAGE = b"\xff\xd9"
+
+_TRANSPOSED = (5, 6, 7, 8)
+_UPSIDE_DOWN = (3, 4, 7, 8)
+_MIRRORED = (2, 3, 6, 7)
+"""EXIF orientations; what is transposed is so first."""
 
 
-def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
+class Box(NamedTuple):
+    """A rectangle of whole pixels, inside the picture and not empty."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    def cut(self, pixels: Pixels) -> Pixels:
+        """The pixels inside, as a view."""
+        return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+def decode(
+    encoded: bytes, *, exif: bool = False, part: Callable[[int, int], Box] | None = None
+) -> Pixels:
     """Decodes a picture of any format that Pillow reads; of an animation, its first frame.
 
     JPEG goes through libjpeg-turbo with accurate DCT and smooth chroma upsampling. Grey becomes
@@ -28,9 +52,14 @@ def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
     Args:
       encoded: the file's bytes.
       exif: turn the picture as its EXIF orientation says.
+      part: gives the part that is wanted for the picture's height and width, turned if `exif`; it
+        may be called twice. Its pixels do not depend on whether the rest is decoded, and of
+        baseline JPEG the rows below it are not: damage there, or damage that libjpeg can read
+        past, is not looked into.
 
     Returns:
-      uint8 [height, width, 3], RGB, possibly a view that is not contiguous.
+      uint8 [height, width, 3], RGB, of the picture or its part; possibly a view that is not
+      contiguous.
 
     Raises:
       DecodeError: it is no picture, is damaged, has no 8- or 16-bit channels or more than
@@ -38,12 +67,19 @@ def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
     """
     if not encoded:
         raise DecodeError("it is empty")
-    pixels = _decode_jpeg(encoded) if simplejpeg.is_jpeg(encoded) else None
+    is_jpeg = simplejpeg.is_jpeg(encoded)
+    if is_jpeg and part:
+        found = _decode_rows(encoded, exif, part)
+        if found is not None:
+            return found
+    pixels = _decode_jpeg(encoded) if is_jpeg else None
     if pixels is not None:
-        orientation = _jpeg_orientation(encoded) if exif else 1
+        orientation = _read_headers(encoded).orientation if exif else 1
     else:
         pixels, orientation = _decode_other(encoded)
-    return _turn(pixels, orientation) if exif else pixels
+    if exif:
+        pixels = _turn(pixels, orientation)
+    return part(*pixels.shape[:2]).cut(pixels) if part else pixels
 
 
 def _decode_jpeg(encoded: bytes) -> Pixels | None:
@@ -57,21 +93,80 @@ def _decode_jpeg(encoded: bytes) -> Pixels | None:
         return None
 
 
-def _jpeg_orientation(encoded: bytes) -> int:
+def _decode_rows(encoded: bytes, exif: bool, part: Callable[[int, int], Box]) -> Pixels | None:
+    """The part of a JPEG, by telling libjpeg that the picture ends below it.
+
+    None where that is impossible or saves nothing. What may have lost its end is left to the whole
+    decoder, which refuses it.
+    """
+    if not encoded.endswith(_END_OF_IMAGE):
+        return None
+    headers = _read_headers(encoded)
+    start = headers.size_at
+    if start is None:
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
+        size = height.to_bytes(2) + width.to_bytes(2)
+        if (
+            encoded[start : start + 4] != size
+            or colorspace in ("CMYK", "YCCK")
+            or height * width > MAX_PIXELS
+        ):
+            return None
+        orientation = headers.orientation if exif else 1
+        box = part(*((width, height) if orientation in _TRANSPOSED else (height, width)))
+        box = _stored(box, orientation, height, width)
+        # Smooth upsampling of chroma looks a row of chroma, thus two rows of pixels, further.
+        rows = box.top + box.height + 2
+        if rows >= height:
+            return None
+        shortened = bytearray(encoded)
+        shortened[start : start + 2] = rows.to_bytes(2)
+        # Not strict: libjpeg warns of the data of the rows left out.
+        pixels = simplejpeg.decode_jpeg(shortened, colorspace="RGB", strict=False)
+    except ValueError:
+        return None
+    return _turn(box.cut(pixels), orientation)
+
+
+class _Headers(NamedTuple):
+    """What stands before a JPEG's pixels."""
+
+    orientation: int
+    """EXIF's, 1 to 8 unless it is wrong."""
+    size_at: int | None
+    """Where two bytes of height and two of width stand; None if the picture is not baseline, or
+    comes in several scans."""
+
+
+def _read_headers(encoded: bytes) -> _Headers:
     """Walks the headers: opening the picture a second time, or a search, costs far more."""
-    start = 2
-    while encoded[start : start + 1] == b"\xff" and encoded[start + 1] != _START_OF_SCAN:
+    start, orientation, frame = 2, None, None
+    while (
+        start + 4 < len(encoded)
+        and encoded[start] == 0xFF
+        and (marker := encoded[start + 1]) != _START_OF_SCAN
+    ):
         end = start + 2 + int.from_bytes(encoded[start + 2 : start + 4])
-        if encoded[start + 4 : start + 10] == b"Exif\0\0":
-            tags = Image.Exif()
-            try:
-                tags.load(encoded[start + 4 : end])
-            except Exception:
-                # The picture itself is sound: a damaged tag must not cost it.
-                return 1
-            return tags.get(_ORIENTATION_TAG, 1)
+        if marker == _BASELINE_FRAME:
+            frame = start
+        elif orientation is None and encoded[start + 4 : start + 10] == b"Exif\0\0":
+            orientation = _orientation(encoded[start + 4 : end])
         start = end
-    return 1
+    if frame is None or encoded[start + 4 : start + 5] != encoded[frame + 9 : frame + 10]:
+        return _Headers(orientation or 1, None)
+    return _Headers(orientation or 1, frame + 5)
+
+
+def _orientation(exif: bytes) -> int:
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+    except Exception:
+        # The picture itself is sound: a damaged tag must not cost it.
+        return 1
+    return tags.get(_ORIENTATION_TAG, 1)
 
 
 def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
@@ -117,10 +212,24 @@ def to_rgb(image: Image.Image) -> Pixels:
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:
     """Undoes EXIF orientation 1 to 8; unknown values leave the picture as it is."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _TRANSPOSED:
         pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
+    if orientation in _UPSIDE_DOWN:
         pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
+    if orientation in _MIRRORED:
         pixels = pixels[:, ::-1]
     return pixels
+
+
+def _stored(box: Box, orientation: int, height: int, width: int) -> Box:
+    """Where a box of the turned picture lies in the stored one of this height and width."""
+    top, left, rows, columns = box
+    if orientation in _TRANSPOSED:
+        height, width = width, height
+    if orientation in _MIRRORED:
+        left = width - left - columns
+    if orientation in _UPSIDE_DOWN:
+        top = height - top - rows
+    if orientation in _TRANSPOSED:
+        return Box(left, top, columns, rows)
+    return Box(top, left, rows, columns)

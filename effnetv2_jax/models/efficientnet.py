@@ -48,6 +48,8 @@ class EfficientNet(nn.Module):
     """What pictures have to go through before; computes nothing here."""
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False, compare=False)
     """What the logits stand for, where that is known; computes nothing here."""
+    remat: bool = False
+    """The backward pass computes what is inside a block again, from the block's input."""
     dtype: Any = jnp.float32
     """Of activations. Logits are float32, or wider where `param_dtype` is."""
     param_dtype: Any = jnp.float32
@@ -70,8 +72,12 @@ class EfficientNet(nn.Module):
         )
         self.stem = ConvNorm(scale(self.stages[0].inputs), kernel_size=3, stride=2, **numerics)
         specs = list(expand_stages(self.stages, scale=scale, depth=self.depth))
+        kinds: dict[str, Any] = dict(BLOCKS)
+        if self.remat:
+            # `train`, the second argument after the block itself, is no array.
+            kinds = {name: nn.remat(kind, static_argnums=2) for name, kind in kinds.items()}
         self.blocks: list[Block] = [
-            BLOCKS[spec.operator](
+            kinds[spec.operator](
                 kernel_size=spec.kernel,
                 stride=spec.stride,
                 expand=spec.expand,

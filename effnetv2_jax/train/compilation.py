@@ -1,7 +1,6 @@
 """Compiles every stage's step ahead of time, while the stages before it train."""
 
 import concurrent.futures
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -44,8 +43,9 @@ class StageSteps:
         self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
         for planned in plan.stages:
             if planned.end_step > start and _shape(planned) not in self._steps:
-                task = _compiler(train_step, planned, shapes, mesh, max_labels)
-                self._steps[_shape(planned)] = self._executor.submit(task)
+                self._steps[_shape(planned)] = self._executor.submit(
+                    compile_step, train_step, planned, shapes, mesh, max_labels=max_labels
+                )
 
     def __getitem__(self, planned: PlannedStage) -> TrainStep:
         """The step of a stage; waits until it is compiled."""
@@ -60,14 +60,23 @@ def _shape(planned: PlannedStage) -> tuple[int, int]:
     return planned.stage.image_size, planned.batch_size
 
 
-def _compiler(
-    train_step: Any, planned: PlannedStage, state: TrainState, mesh: Mesh, max_labels: int
-) -> Callable[[], TrainStep]:
+def compile_step(
+    train_step: Any, planned: PlannedStage, state: TrainState, mesh: Mesh, *, max_labels: int
+) -> Any:
+    """Compiles the step of a stage for the devices of a mesh, at hand or not.
+
+    Args:
+      train_step: as `make_train_step` returns it.
+      state: what it will be called with, as shapes.
+      max_labels: L of the batches' labels, `[B, L]`.
+
+    Returns:
+      A `jax.stages.Compiled`.
+    """
     size, batch_size = _shape(planned)
     sharding = by_example(mesh)
     batch = {
         "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=sharding),
         "labels": jax.ShapeDtypeStruct((batch_size, max_labels), jnp.int32, sharding=sharding),
     }
-    settings = step_settings(planned.stage, 0.0)
-    return lambda: train_step.lower(state, batch, settings).compile()
+    return train_step.lower(state, batch, step_settings(planned.stage, 0.0)).compile()

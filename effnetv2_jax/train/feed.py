@@ -2,7 +2,8 @@
 
 import collections
 import itertools
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -62,25 +63,59 @@ def host_batches(
     start: int,
     unreadable: Unreadable,
 ) -> Generator[Feed, None, None]:
-    """Yields this process's rows of every batch, as NumPy arrays, from step `start` on."""
-    for planned in plan.stages:
-        steps = range(max(start, planned.first_step), planned.end_step)
-        if not steps:
-            continue
+    """Yields this process's rows of every batch, as NumPy arrays, from step `start` on.
+
+    The next stage is begun as soon as nothing is left of the present one that its threads have not
+    begun: `data.prefetch_batches` before its end.
+    """
+
+    def begin(planned: PlannedStage) -> "_Begun":
         batches = train_batches(
             source,
             experiment.data,
             image_size=planned.stage.image_size,
             preprocessing=preprocessing,
             batch_size=planned.batch_size,
-            first_example=plan.examples_before(steps.start),
+            first_example=plan.examples_before(max(start, planned.first_step)),
             seed=experiment.seed,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             unreadable=unreadable,
         )
-        try:
-            for step, batch in zip(steps, batches, strict=False):
+        return _Begun(batches)
+
+    coming = collections.deque(planned for planned in plan.stages if planned.end_step > start)
+    begun: collections.deque[_Begun] = collections.deque()
+    try:
+        while coming:
+            planned = coming.popleft()
+            if not begun:
+                begun.append(begin(planned))
+            steps = range(max(start, planned.first_step), planned.end_step)
+            for step, batch in zip(steps, begun[0], strict=False):
+                ends_soon = planned.end_step - step <= experiment.data.prefetch_batches
+                if ends_soon and coming and len(begun) == 1:
+                    begun.append(begin(coming[0]))
                 yield Feed(step, planned, batch)
-        finally:
+            begun.popleft().close()
+    finally:
+        for batches in begun:
             batches.close()
+
+
+class _Begun:
+    """A stage's batches, which are made from now on and not from when the first one is wanted."""
+
+    def __init__(self, batches: Generator[dict[str, Any], None, None]) -> None:
+        self._batches = batches
+        self._executor = ThreadPoolExecutor(1)
+        self._first = [self._executor.submit(next, batches)]
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        yield self._first.pop().result()  # Popped: its memory is not needed for the whole stage.
+        yield from self._batches
+
+    def close(self) -> None:
+        """Stops the threads."""
+        self._executor.shutdown()  # A generator that is running cannot be closed.
+        self._batches.close()

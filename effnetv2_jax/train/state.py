@@ -67,6 +67,7 @@ def build_model(
         bn_frozen=config.bn_frozen,
         bn_group=config.bn_group,
         padding=config.padding,
+        remat=config.remat == "blocks",
         preprocessing=experiment.preprocessing(own or variant.preprocessing),
         dtype=jnp.dtype(config.dtype),
         param_dtype=jnp.promote_types(config.dtype, jnp.float32),

@@ -1,13 +1,13 @@
 """One training step, from uint8 images to the next state, as one compiled program."""
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
 from effnetv2_jax.augment import augment_batch, mix, normalize
@@ -16,6 +16,7 @@ from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
+from effnetv2_jax.train.accumulation import mean_over_parts
 from effnetv2_jax.train.state import TrainState, moving_average
 from effnetv2_jax.train.trainable import trainable_part, with_part
 
@@ -43,6 +44,18 @@ def step_settings(stage: Stage, learning_rate: float) -> StepSettings:
         mixup_alpha=np.float32(stage.mixup_alpha),
         cutmix_alpha=np.float32(stage.cutmix_alpha),
     )
+
+
+class _Part(NamedTuple):
+    """What the network and its loss take of the examples; the leading axis of each is theirs."""
+
+    images: jax.Array
+    labels: jax.Array
+    partners: jax.Array
+    weight: jax.Array
+    unmixed_labels: jax.Array
+    key: jax.Array
+    """Of dropout and stochastic depth, for all of the part."""
 
 
 TrainStep = Callable[[TrainState, Batch, StepSettings], tuple[TrainState, Metrics]]
@@ -93,13 +106,13 @@ def make_train_step(
                 group=augment.mix_group,
             )
 
-        def loss_of(trained: optax.Params) -> tuple[jax.Array, tuple[jax.Array, optax.Params]]:
+        def loss_of(trained: optax.Params, part: _Part) -> tuple[jax.Array, Any]:
             logits, updated = model.apply(
                 {"params": with_part(state.params, trained), "batch_stats": state.batch_stats},
-                images,
+                part.images,
                 train=True,
                 dropout_rate=settings.dropout_rate,
-                rngs={"dropout": dropout_key},
+                rngs={"dropout": part.key},
                 mutable=["batch_stats"],
             )
 
@@ -107,14 +120,21 @@ def make_train_step(
                 loss = LOSSES[experiment.loss]
                 return loss(logits, targets, label_smoothing=experiment.label_smoothing)
 
-            losses = loss_against(labels)
+            losses = loss_against(part.labels)
             if mixes:
-                losses = weight * losses + (1 - weight) * loss_against(partners)
-            return losses.mean(), (logits, updated["batch_stats"])
+                losses = part.weight * losses + (1 - part.weight) * loss_against(part.partners)
+            top1 = hits(logits.argmax(1, keepdims=True), part.unmixed_labels).mean()
+            return losses.mean(), (updated["batch_stats"], top1)
 
         trained = trainable_part(state.params, experiment.trainable)
-        gradients = jax.value_and_grad(loss_of, has_aux=True)
-        (loss, (logits, batch_stats)), grads = gradients(trained)
+        gradients = functools.partial(jax.value_and_grad(loss_of, has_aux=True), trained)
+        whole = _Part(images, labels, partners, weight, batch["labels"], dropout_key)
+        (loss, (batch_stats, top1)), grads = mean_over_parts(
+            gradients,
+            whole,
+            parts=experiment.gradient_accumulation,
+            group=experiment.model.bn_group or 1,
+        )
         updates, opt_state = optimizer.update(
             grads, state.opt_state, trained, learning_rate=settings.learning_rate
         )
@@ -125,8 +145,8 @@ def make_train_step(
             ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
         metrics = {
             "loss": loss,
-            "top1": hits(logits.argmax(1, keepdims=True), batch["labels"]).mean(),
-            "gradient_norm": jnp.linalg.norm(ravel_pytree(grads)[0]),
+            "top1": top1,
+            "gradient_norm": optax.tree.norm(grads),
         }
         return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
 

@@ -1,0 +1,328 @@
+"""What the switch to the next stage costs a run, and what a restart costs.
+
+    python experiments/benchmarks/stage_switch.py --config=configs/quickstart.py --steps=200
+
+Every stage is shortened to `--steps` steps, and the run is made with the program's own parts in two
+ways, in turn and each in a process of its own: in the background, as the program does it, where
+all stages compile from the start and the next stage's pictures are read before the present one
+ends; inline, where a stage's step compiles and its input opens when the stage begins. A switch
+costs the time from the end of a stage's last step to the end of the next one's first, less an
+ordinary step of the latter (the median). Where the stages are too short to compile another
+meanwhile, the switch waits for it. With few cores, compilation slows the steps beside it: that is
+in the whole run's time, and in `lost_seconds`, what the run took beyond its steps when nothing
+compiles beside them; `processor_seconds` are those of all threads together. Nothing is cached here.
+
+A restart is timed from the start of the process, in the middle of the config's own run, from a
+checkpoint to the end of the first step: with an empty compilation cache, and with the one that the
+process before filled. Prints JSON: medians, their ranges, ratios within each round; `--output=FILE`
+keeps it.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.command_line import parse
+from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.machine import describe_machine
+from effnetv2_jax.outputs.progress import Progress
+from effnetv2_jax.outputs.writers import Writers
+from effnetv2_jax.parallel import startup
+from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train.compilation import StageSteps
+from effnetv2_jax.train.feed import Feed, feed
+from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
+from effnetv2_jax.train.report import Report
+from effnetv2_jax.train.state import abstract_state, build_model, create_state
+from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
+SIDES = ("background", "inline")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--part", choices=[*SIDES, "save", "restart"], help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options, rest = parser.parse_known_args()
+    command = parse([sys.argv[0], *rest, "--mode=plan"])
+    assert not isinstance(command, str)
+    if options.part:
+        startup.start()
+        parts = Parts(command.experiment, options.folder)
+        match options.part:
+            case "save":
+                print(json.dumps(parts.save()))
+            case "restart":
+                print(json.dumps(parts.restart()))
+            case side:
+                print(json.dumps(parts.run(options.steps, background=side == "background")))
+        return
+
+    runs: dict[str, list[Any]] = {side: [] for side in SIDES}
+    restarts: dict[str, list[float]] = {"empty_cache": [], "warm_cache": []}
+    with tempfile.TemporaryDirectory() as folder:
+        start_part("save", folder, cache="")
+        for index in range(options.rounds):
+            for side, found in runs.items():
+                found.append(start_part(side, folder, cache=""))
+            for times in restarts.values():
+                times.append(start_part("restart", folder, cache=f"{folder}/cache{index}")["first"])
+
+    # Only now, since it takes hold of the devices.
+    result = describe_machine(PACKAGES) | {
+        "command": " ".join(["python", *sys.argv]),
+        "rounds": options.rounds,
+        "steps_per_stage": options.steps,
+        "switches": switches(runs),
+        **whole_runs(runs),
+        "restart": {name: spread("seconds_to_first_step", t, 2) for name, t in restarts.items()},
+        **ratio("warm_over_empty_cache", restarts["warm_cache"], restarts["empty_cache"]),
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if options.output:
+        options.output.write_text(text + "\n")
+
+
+def start_part(part: str, folder: str, *, cache: str) -> Any:
+    """Runs one part in a process; `ends` and `first` become seconds since the process's start."""
+    command = [sys.executable, __file__, *sys.argv[1:], f"--part={part}", f"--folder={folder}"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
+    began = time.time()
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+    ).stdout
+    result = json.loads(done)
+    if "ends" in result:
+        result["ends"] = [end - began for end in result["ends"]]
+        result["first"] = result["ends"][0]
+    return result
+
+
+class Parts:
+    """What `effnetv2_jax.train.loop` puts together."""
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self._experiment = experiment
+        self._folder = folder
+        self._mesh = make_mesh()
+        self._source = open_source(experiment.data, "train")
+        self._model = build_model(experiment, len(self._source.class_names))
+        self._optimizer = make_optimizer(experiment.optimizer)
+        self._train_step = make_train_step(experiment, self._model, self._optimizer, self._mesh)
+
+    def run(self, steps: int, *, background: bool) -> dict[str, Any]:
+        """Trains all stages from the start; returns the stages and when each step ended."""
+        experiment, clock = self._experiment, Clock()
+        plan = shortened(experiment, steps)
+        state = create_state(experiment, self._model, self._optimizer, self._mesh)
+        with contextlib.ExitStack() as stack:
+            if background:
+                stage_steps = stack.enter_context(contextlib.closing(self._compile(plan, state, 0)))
+                step_of: Callable[[PlannedStage], TrainStep] = stage_steps.__getitem__
+                feeds = [self._feed(plan, 0)]
+            else:
+                step_of = lambda planned: self._train_step  # noqa: E731
+                feeds = [self._feed(Plan((each,)), each.first_step) for each in plan.stages]
+            writers = stack.enter_context(Writers(self._folder / "log", experiment.log, step=0))
+            progress = Progress(enabled=False)
+            report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
+            for steps_of_feed in feeds:
+                for step, planned, batch in stack.enter_context(contextlib.closing(steps_of_feed)):
+                    if step == planned.first_step:
+                        report.flush()
+                    rate = learning_rate(experiment, plan, step, num_examples=len(self._source))
+                    settings = step_settings(planned.stage, rate)
+                    state, metrics = step_of(planned)(state, batch, settings)
+                    clock.step(metrics)
+                    report.step(step + 1, planned, rate, metrics)
+            report.flush()
+            ends = clock.ends()
+        return {
+            "ends": ends,
+            "processor": time.process_time(),
+            "stages": [
+                {
+                    "image_size": each.stage.image_size,
+                    "first_step": each.first_step,
+                    "end_step": each.end_step,
+                }
+                for each in plan.stages
+            ],
+        }
+
+    def save(self) -> dict[str, Any]:
+        """Saves a checkpoint in the middle of the run."""
+        state = create_state(self._experiment, self._model, self._optimizer, self._mesh)
+        done = self._plan().total_steps // 2
+        state = dataclasses.replace(state, step=jnp.full_like(state.step, done))
+        with self._checkpoints() as checkpoints:
+            checkpoints.save(done, state, force=True)
+        return {}
+
+    def restart(self) -> dict[str, Any]:
+        """Goes on from the checkpoint; returns when the first step ended."""
+        plan, clock = self._plan(), Clock()
+        with self._checkpoints() as checkpoints:
+            state = checkpoints.restore(
+                abstract_state(self._experiment, self._model, self._optimizer, self._mesh)
+            )
+        start = int(state.step)
+        with (
+            contextlib.closing(self._feed(plan, start)) as steps,
+            contextlib.closing(self._compile(plan, state, start)) as stage_steps,
+        ):
+            _, planned, batch = next(steps)
+            _, metrics = stage_steps[planned](state, batch, step_settings(planned.stage, 0.01))
+            clock.step(metrics)
+            ends = clock.ends()
+            for planned in plan.stages:
+                if planned.end_step > start:
+                    _ = stage_steps[planned]  # The cache holds them all in the end.
+        return {"ends": ends}
+
+    def _plan(self) -> Plan:
+        return self._experiment.plan(len(self._source))
+
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self._folder / "checkpoints", self._experiment.checkpoint)
+
+    def _compile(self, plan: Plan, state: Any, start: int) -> StageSteps:
+        labels = self._experiment.data.max_labels
+        return StageSteps(self._train_step, plan, state, self._mesh, start=start, max_labels=labels)
+
+    def _feed(self, plan: Plan, start: int) -> Generator[Feed, None, None]:
+        return feed(
+            self._experiment,
+            plan,
+            self._source,
+            self._mesh,
+            preprocessing=self._model.preprocessing,
+            start=start,
+            unreadable=Unreadable(self._experiment.data.max_unreadable),
+        )
+
+
+def shortened(experiment: Experiment, steps: int) -> Plan:
+    """The experiment's stages, of `steps` steps each."""
+    sizes = [stage.batch_size or experiment.batch_size for stage in experiment.stages]
+    first_examples = itertools.accumulate((steps * size for size in sizes), initial=0)
+    return Plan(
+        tuple(
+            PlannedStage(
+                index=index,
+                stage=stage,
+                batch_size=size,
+                first_step=index * steps,
+                end_step=(index + 1) * steps,
+                first_example=example,
+            )
+            for index, (stage, size, example) in enumerate(
+                zip(experiment.stages, sizes, first_examples)
+            )
+        )
+    )
+
+
+class Clock:
+    """When each step ended. A thread of its own waits for that, so that nothing else has to."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1)
+        self._ends: list[float | Future[float]] = []
+
+    def step(self, metrics: Any) -> None:
+        """Takes what a step returned, which may still be computing."""
+        ready = all(value.is_ready() for value in metrics.values())
+        self._ends.append(time.time() if ready else self._executor.submit(end_of, metrics))
+
+    def ends(self) -> list[float]:
+        """Of all steps, in seconds since the epoch; waits for the last one."""
+        return [end if isinstance(end, float) else end.result() for end in self._ends]
+
+
+def end_of(metrics: Any) -> float:
+    jax.block_until_ready(metrics)
+    return time.time()
+
+
+def switches(runs: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    """A row for each boundary between stages."""
+    rows = []
+    for index, stage in enumerate(runs["background"][0]["stages"][1:], 1):
+        row = {"to_stage": index + 1, "image_size": stage["image_size"]}
+        for side, found in runs.items():
+            steps = [ordinary_step(run, stage) for run in found]
+            first = stage["first_step"]
+            gaps = [run["ends"][first] - run["ends"][first - 1] for run in found]
+            lost = [gap - step for gap, step in zip(gaps, steps, strict=True)]
+            in_steps = [a / b for a, b in zip(lost, steps, strict=True)]
+            row |= spread(f"{side}_seconds", lost, 3)
+            row |= spread(f"{side}_steps", in_steps, 1)
+            row |= spread(f"{side}_ordinary_step_ms", [1000 * step for step in steps], 1)
+        rows.append(row)
+    return rows
+
+
+def whole_runs(runs: dict[str, list[Any]]) -> dict[str, Any]:
+    """Seconds of the runs of each side, and how the sides compare."""
+    first = {side: [run["first"] for run in found] for side, found in runs.items()}
+    whole = {side: [run["ends"][-1] for run in found] for side, found in runs.items()}
+    bare = [
+        sum(ordinary_step(run, s) * (s["end_step"] - s["first_step"]) for s in run["stages"])
+        for run in runs["inline"]
+    ]
+    table = {
+        side: spread("seconds_to_first_step", first[side], 2)
+        | spread("whole_run_seconds", whole[side], 2)
+        | spread("lost_seconds", [a - b for a, b in zip(whole[side], bare, strict=True)], 2)
+        | spread("processor_seconds", [run["processor"] for run in found], 1)
+        for side, found in runs.items()
+    }
+    return {
+        "runs": table,
+        **ratio("background_over_inline_to_first_step", first["background"], first["inline"]),
+        **ratio("background_over_inline_whole_run", whole["background"], whole["inline"]),
+    }
+
+
+def ordinary_step(run: dict[str, Any], stage: dict[str, int]) -> float:
+    """Seconds of a step of a stage that is not its first."""
+    ends = run["ends"][stage["first_step"] : stage["end_step"]]
+    return statistics.median(b - a for a, b in itertools.pairwise(ends))
+
+
+def spread(name: str, values: Sequence[float], digits: int) -> dict[str, Any]:
+    """Median and range."""
+    ends = [round(min(values), digits), round(max(values), digits)]
+    return {name: round(statistics.median(values), digits), f"{name}_range": ends}
+
+
+def ratio(name: str, above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
+    return spread(name, [a / b for a, b in zip(above, below, strict=True)], 3)
+
+
+if __name__ == "__main__":
+    main()
