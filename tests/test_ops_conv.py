@@ -89,7 +89,7 @@ cases = st.builds(
     width=st.integers(1, 9),
     batch=st.integers(1, 3),
     inputs=st.integers(1, 5),
-    outputs=st.integers(1, 5),
+    outputs=st.sampled_from([1, 3, 5, 64, 70]),
     padding=st.sampled_from(["same", "symmetric"]),
 )
 kinds = pytest.mark.parametrize(
@@ -103,8 +103,12 @@ kinds = pytest.mark.parametrize(
         Case("dense", kernel=3, stride=2),
         Case("depthwise", kernel=3, stride=2, padding="symmetric"),
         Case("dense", kernel=3, stride=2, padding="symmetric"),
+        # Wide outputs have gradients by matrix products, and more inputs XLA's own forward pass.
+        Case("dense", kernel=3, inputs=8, outputs=72),
+        Case("dense", kernel=3, stride=2, inputs=8, outputs=72),
+        Case("dense", kernel=3, stride=2, inputs=8, outputs=72, padding="symmetric"),
     ],
-    ids=lambda case: f"{case.kind}-{case.kernel}-stride{case.stride}-{case.padding}",
+    ids=lambda case: f"{case.kind}-{case.kernel}-stride{case.stride}-{case.padding}-{case.outputs}",
 )
 
 
@@ -165,3 +169,33 @@ def test_exports_for_all_platforms_with_symbolic_sizes(kind: str, kernel: int, s
     for height, width, batch in ((8, 7, 1), (5, 4, 3)):
         x = case._replace(height=height, width=width, batch=batch).arrays("float32")[0]
         np.testing.assert_allclose(loaded.call(x), case.xla(x, weights), rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case("depthwise", kernel=5, stride=2),
+        Case("dense", kernel=1),
+        Case("dense", kernel=3, stride=2, outputs=64),
+        Case("dense", kernel=3, inputs=8),
+    ],
+    ids=lambda case: f"{case.kind}-{case.kernel}-stride{case.stride}-{case.outputs}",
+)
+def test_hessian_vector_products_are_xlas(case: Case) -> None:
+    x, kernel, _ = case.arrays("float64")
+
+    def product(conv: Conv, along: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+            return jnp.sum(jnp.tanh(conv(x, kernel)) ** 2)
+
+        forward_over_reverse = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), along)[1]
+        reverse_over_reverse = jax.vjp(jax.grad(loss, (0, 1)), x, kernel)[1](along)
+        for a, b in zip(forward_over_reverse, reverse_over_reverse, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+        return forward_over_reverse
+
+    along = (jnp.cos(x), jnp.sin(kernel))
+    results = product(case.ours, along), product(case.xla, along)
+    for result, reference in zip(*results, strict=True):
+        np.testing.assert_allclose(result, reference, rtol=1e-9, atol=1e-9)
