@@ -1,6 +1,7 @@
 """Compiles every stage's step ahead of time, while the stages before it train."""
 
 import concurrent.futures
+import os
 from typing import Any
 
 import jax
@@ -12,8 +13,9 @@ from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.state import TrainState
 from effnetv2_jax.train.step import TrainStep, step_settings
 
-WORKERS = 2
-"""Programs compiled at a time; much of a compilation runs on one core."""
+WORKERS = 2 if (os.cpu_count() or 1) > 2 else 1
+"""Programs compiled at a time. Much of a compilation runs on one core; where there are but two, a
+second one delays the first stage's, which is waited for."""
 
 
 class StageSteps:
