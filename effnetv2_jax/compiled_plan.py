@@ -9,7 +9,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from effnetv2_jax.data import open_source
+from effnetv2_jax.data.sources import examples_and_classes
 from effnetv2_jax.experiment import Experiment, check_batches
 from effnetv2_jax.parallel.topology import GIB, Limits, find_mesh, limits_of
 from effnetv2_jax.progressive import PlannedStage
@@ -31,7 +31,7 @@ class StepCost:
     memory: int
     """Bytes for arguments, results and all between them."""
     fits: bool
-    """False where the compiler found that it does not."""
+    """False where it is more than a program may use, or the compiler found it so."""
     flops: float | None
     """Operations per image; None if it did not fit."""
     bytes: float | None
@@ -138,11 +138,7 @@ def describe_compiled(
     mesh = find_mesh(topology)
     device = mesh.devices.flat[0]
     check_batches(experiment, devices=mesh.size)
-    data = experiment.data
-    examples, classes = data.num_train_examples, data.num_classes
-    if examples is None or classes is None:
-        source = open_source(data, "train")
-        examples, classes = len(source), len(source.class_names)
+    examples, classes = examples_and_classes(experiment.data)
     limits = limits_of(device)
     yield f"{mesh.size} x {device.device_kind}, {_gib(limits.memory)} each for a program"
     model, parts = experiment.model, experiment.gradient_accumulation

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from effnetv2_jax.data import open_source
+from effnetv2_jax.data.sources import examples_and_classes
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.efficientnet import abstract_variables
@@ -42,11 +42,7 @@ def describe(experiment: Experiment) -> str:
       DataError: the data has to be counted and is missing.
       WeightsError: there are no such weights as `init` says.
     """
-    data = experiment.data
-    num_examples, num_classes = data.num_train_examples, data.num_classes
-    if num_examples is None or num_classes is None:
-        source = open_source(data, "train")
-        num_examples, num_classes = len(source), len(source.class_names)
+    num_examples, num_classes = examples_and_classes(experiment.data)
     plan = experiment.plan(num_examples)
     own = None
     if experiment.init:

@@ -33,6 +33,18 @@ def open_source(data: DataConfig, split: Split) -> Source:
     return source
 
 
+def examples_and_classes(data: DataConfig) -> tuple[int, int]:
+    """The number of training examples and of classes; opens the data if the config lacks one.
+
+    Raises:
+      DataError: as `open_source`.
+    """
+    if data.num_train_examples is not None and data.num_classes is not None:
+        return data.num_train_examples, data.num_classes
+    source = open_source(data, "train")
+    return len(source), len(source.class_names)
+
+
 # Each opener imports its source itself: TFDS takes seconds that a folder of pictures need not.
 
 

@@ -17,17 +17,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from effnetv2_jax import progressive
 from effnetv2_jax.augment import augment_batch
 from effnetv2_jax.experiment import AugmentConfig, Experiment
 from effnetv2_jax.parallel.mesh import by_example, replicated
+from effnetv2_jax.parallel.topology import find_mesh
+from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
-from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.step import make_train_step
 
 LAYERS = 2
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--step", action="store_true", help="compile the training step as well")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    mesh = tpu_chip()
+    mesh = find_mesh("v5e:1x1")
     rows = []
     for size in options.size or [128, 300]:
         layer = augmentation(mesh, options.batch, size)
@@ -63,16 +63,6 @@ def main() -> None:
         options.output.write_text(text + "\n")
 
 
-def tpu_chip() -> Mesh:
-    topology = topologies.get_topology_desc(
-        platform="tpu",
-        topology_name="v5e:2x2",
-        chip_config_name="default",
-        chips_per_host_bounds=(2, 2, 1),
-    )
-    return Mesh(np.array(topology.devices[:1]), ("batch",), axis_types=(AxisType.Auto,))
-
-
 def augmentation(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
     # Of a scan the compiler counts the body once, however many layers it runs through.
     def run(seed: jax.Array, images: jax.Array, magnitude: jax.Array) -> jax.Array:
@@ -92,15 +82,10 @@ def training_step(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
     )
     model = build_model(experiment, 1000)
     optimizer = make_optimizer(experiment.optimizer)
-    step: Any = make_train_step(experiment, model, optimizer, mesh)
-    sharding = by_example(mesh)
-    examples = {
-        "image": jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct((batch, 1), jnp.int32, sharding=sharding),
-    }
+    step = make_train_step(experiment, model, optimizer, mesh)
     state = abstract_state(experiment, model, optimizer, mesh)
-    settings = step_settings(experiment.stages[0], 0.1)
-    return cost(step.lower(state, examples, settings).compile())
+    planned = experiment.plan(1_281_167).stages[0]
+    return cost(compile_step(step, planned, state, mesh, max_labels=1))
 
 
 def cost(compiled: Any) -> dict[str, float]:

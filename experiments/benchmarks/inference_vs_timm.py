@@ -22,7 +22,6 @@ from step_vs_timm import (
     HUGE_PAGES,
     check_parity,
     faster_of,
-    import_timm,
     load_ours,
     load_timms,
     random_batch,
@@ -30,6 +29,7 @@ from step_vs_timm import (
     seconds_each,
 )
 from taking_turns import Side, Sides, described, medians, ratio, write
+from timm_here import import_timm
 
 PACKAGES = ("jax", "jaxlib", "flax", "timm", "torch")
 

@@ -26,13 +26,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
+from timm_here import import_timm
 
 from effnetv2_jax.data.files import list_pictures
 from effnetv2_jax.data.recode import recode
@@ -234,7 +234,7 @@ def ours(folder: Path, size: int, batch: int, workers: int, augment: bool) -> Ba
 
 
 def timms(folder: Path, size: int, batch: int, workers: int, augment: bool) -> Batches:
-    timm, torch = import_timm()
+    timm, torch = import_tolerant_timm()
     loader = timm.data.create_loader(
         timm.data.create_dataset("", root=str(folder), split="train", is_training=True),
         input_size=(3, size, size),
@@ -253,18 +253,13 @@ def timms(folder: Path, size: int, batch: int, workers: int, augment: bool) -> B
     yield from itertools.chain.from_iterable(itertools.repeat(loader if augment else loader.loader))
 
 
-def import_timm() -> Any:
+def import_tolerant_timm() -> Any:
     # timm's policy may keep 0 bits, which is black, and which Pillow 13 refuses.
     posterize = ImageOps.posterize
     ImageOps.posterize = lambda image, bits: (
         posterize(image, bits) if bits else Image.new(image.mode, image.size)
     )
-    # timm imports torchvision; its CUDA build looks for operators that torch's CPU build lacks.
-    sys.modules.setdefault(name := "torchvision._meta_registrations", types.ModuleType(name))
-    import timm
-    import torch
-
-    return timm, torch
+    return import_timm()
 
 
 if __name__ == "__main__":

@@ -10,15 +10,12 @@ inside; what was traced before keeps what it has.
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
 from unittest import mock
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from effnetv2_jax.models import efficientnet, layers
-from effnetv2_jax.ops.conv import Padding
 
 
 @contextlib.contextmanager
@@ -32,17 +29,8 @@ def plain_flax() -> Iterator[None]:
         yield
 
 
-class PlainConv(nn.Module):
+class PlainConv(layers.Conv):
     """`layers.Conv` as `nn.Conv`."""
-
-    features: int
-    kernel_size: int = 1
-    stride: int = 1
-    depthwise: bool = False
-    padding: Padding = "same"
-    use_bias: bool = False
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -62,15 +50,8 @@ class PlainConv(nn.Module):
         return conv(x)
 
 
-class PlainBatchNorm(nn.Module):
+class PlainBatchNorm(layers.BatchNorm):
     """`layers.BatchNorm` as `nn.BatchNorm`, which has no groups."""
-
-    momentum: float = 0.99
-    epsilon: float = 1e-3
-    group: int | None = None
-    frozen: bool = False
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

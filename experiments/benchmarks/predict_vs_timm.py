@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from pathlib import Path
 from typing import Any
+
+from timm_here import import_timm
 
 from effnetv2_jax.data.files import list_pictures
 
@@ -127,15 +128,6 @@ def timms(paths: list[str], weights: Path, workers: int) -> dict[str, Any]:
             logits = model(batch.to(memory_format=torch.channels_last))
             best += logits.softmax(1).topk(5).indices[:, 0].tolist()
     return {"best": best, "per_second": len(best) / (time.perf_counter() - start)}
-
-
-def import_timm() -> Any:
-    # timm imports torchvision; its CUDA build looks for operators that torch's CPU build lacks.
-    sys.modules.setdefault(name := "torchvision._meta_registrations", types.ModuleType(name))
-    import timm
-    import torch
-
-    return timm, torch
 
 
 if __name__ == "__main__":

@@ -30,13 +30,13 @@ import statistics
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from taking_turns import Side, Sides, described, medians, ratio, rounded, write
+from timm_here import import_timm
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "timm", "torch")
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
@@ -159,15 +159,6 @@ def scaled(categories: Mapping[str, float], total: float) -> dict[str, float]:
 
 def timm_name(name: str) -> str:
     return f"tf_{name.replace('-', '_')}"
-
-
-def import_timm() -> Any:
-    # timm imports torchvision; its CUDA build looks for operators that torch's CPU build lacks.
-    sys.modules.setdefault(name := "torchvision._meta_registrations", types.ModuleType(name))
-    import timm
-    import torch
-
-    return timm, torch
 
 
 def load_ours(name: str, weights: Path, **fields: Any) -> tuple[Any, Any]:
