@@ -209,6 +209,26 @@ class LogConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FaultsConfig:
+    """What a run does when something goes wrong.
+
+    A step whose loss or gradient is not finite never changes the state, whatever the policy.
+    """
+
+    on_divergence: Literal["halt", "skip", "roll_back"] = "halt"
+    """After such a step, `halt` ends the run with a report; `skip` goes on with the next batch;
+    `roll_back` returns to the newest checkpoint, and takes the examples from there on in another
+    order."""
+    max_divergences: int = 10
+    """So many in a row that no checkpoint comes between are borne by `skip` and `roll_back`."""
+    loss_spike: float = 3.0
+    """A loss this many times its recent mean is logged with the names of the batch's examples."""
+    hang_seconds: float = 1800.0
+    """When nothing has happened for so long, what every thread is doing is written to standard
+    error, and again each time as long passes. A compilation may take many minutes."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A whole run."""
 
@@ -244,6 +264,11 @@ class Experiment:
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    faults: FaultsConfig = FaultsConfig()
+    distributed: Literal["auto", "on", "off"] = "auto"
+    """Whether this process is one of several: `auto` asks the environment (a TPU slice, Slurm, Open
+    MPI, Kubernetes, or the JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID of a start
+    by hand); `on` makes it an error if that does not say; `off` trains alone."""
 
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """What evaluation does to pictures; training shares the normalisation and interpolation.
@@ -288,6 +313,8 @@ MAY_DIFFER = (
     "evaluation.sets",
     "checkpoint",
     "log",
+    "faults",
+    "distributed",
 )
 """Fields, or groups of fields, that a continued run may change: they do not alter what is
 trained. The number of devices and processes, which no field states, may change too."""
@@ -538,6 +565,10 @@ def _check(experiment: Experiment) -> None:
         for name in names:
             number = getattr(getattr(experiment, group_name), name)
             need(number > 0, f"{group_name}.{name} must be above 0, not {number}")
+    faults = experiment.faults
+    need(faults.max_divergences > 0, "faults.max_divergences must be above 0")
+    need(faults.loss_spike > 1, f"faults.loss_spike must be above 1, not {faults.loss_spike}")
+    need(faults.hang_seconds > 0, "faults.hang_seconds must be above 0")
     need(experiment.checkpoint.keep_best >= 0, "checkpoint.keep_best must not be negative")
     augment = experiment.augment
     need(augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
