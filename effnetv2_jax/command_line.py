@@ -71,8 +71,9 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         for path in emptied:
             # The flags of optional fields take numbers only.
             config_path.set_value(path, values.config, None)
-    except (flags.Error, TypeError, ValueError) as error:
-        raise CommandError(str(error)) from error
+    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
+        # Not str(error), which puts a KeyError's message in quotes.
+        raise CommandError(" ".join(map(str, error.args))) from error
     if rest:
         raise CommandError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
     experiment = from_config_dict(values.config)

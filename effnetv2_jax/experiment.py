@@ -8,6 +8,7 @@ error before anything starts.
 
 import dataclasses
 import difflib
+import math
 import re
 import types
 import typing
@@ -220,7 +221,7 @@ class FaultsConfig:
     `roll_back` returns to the newest checkpoint, and takes the examples from there on in another
     order."""
     max_divergences: int = 10
-    """So many in a row that no checkpoint comes between are borne by `skip` and `roll_back`."""
+    """So many since the start are borne by `skip` and `roll_back`; one more halts the run."""
     loss_spike: float = 3.0
     """A loss this many times its recent mean is logged with the names of the batch's examples."""
     hang_seconds: float = 1800.0
@@ -322,13 +323,17 @@ trained. The number of devices and processes, which no field states, may change 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Which fields of two configs differ, as `field: old -> new`, `MAY_DIFFER` left out."""
-    old_fields, new_fields = dict(_flatten(old)), dict(_flatten(new))
+    old_fields, new_fields = dict(flatten(old)), dict(flatten(new))
     return [
         f"{name}: {old_fields.get(name, 'absent')!r} -> {new_fields.get(name, 'absent')!r}"
         for name in sorted(old_fields.keys() | new_fields.keys())
-        if old_fields.get(name) != new_fields.get(name)
-        and not any(name == free or name.startswith(free + ".") for free in MAY_DIFFER)
+        if old_fields.get(name) != new_fields.get(name) and not may_differ(name)
     ]
+
+
+def may_differ(name: str) -> bool:
+    """Whether a continued run may change a field, named as `flatten` does."""
+    return any(name == free or name.startswith((f"{free}.", f"{free}[")) for free in MAY_DIFFER)
 
 
 def to_config_dict(experiment: Experiment) -> ml_collections.ConfigDict:
@@ -378,7 +383,7 @@ def check_batch(field: str, batch_size: int, *, devices: int, parts: int = 1) ->
 def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "config") -> str:
     """The message for a field that does not exist, with the closest one that does."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1)
+    close = difflib.get_close_matches(str(name), known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"its fields are {', '.join(known)}"
     return f"{where} has no field {name!r}; {hint}"
 
@@ -438,8 +443,14 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
         else:
             raise ConfigError(f"config.{path} must have {len(options)} entries, not {value!r}")
         return tuple(_parse(k, v, f"{path}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.nan
+        if math.isnan(number):
+            raise ConfigError(f"config.{path} must be a number that float holds, not {value!r}")
+        return number
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"config.{path} must be {kind.__name__}, not {value!r}")
     return value
@@ -473,7 +484,7 @@ def _check(experiment: Experiment) -> None:
     for index, stage in enumerate(experiment.stages):
         at = f"stages[{index}]"
         need(stage.image_size >= 32, f"{at}.image_size is {stage.image_size}; 32 is the least")
-        need(stage.share > 0, f"{at}.share must be above 0, not {stage.share}")
+        need(0 < stage.share < math.inf, f"{at}.share must be above 0, not {stage.share}")
         need(0 <= stage.dropout_rate < 1, f"{at}.dropout_rate must be in [0, 1)")
         for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
             need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
@@ -493,7 +504,8 @@ def _check(experiment: Experiment) -> None:
             f"gradient_accumulation is {parts}; it must divide {at}'s batch of {batch} examples"
             + (f" into whole groups of model.bn_group={group}" if group > 1 else ""),
         )
-    need(experiment.epochs > 0, f"epochs must be above 0, not {experiment.epochs}")
+    epochs = experiment.epochs
+    need(0 < epochs < math.inf, f"epochs must be above 0 and not endless, not {epochs}")
     need(experiment.seed >= 0, f"seed must not be negative, it is {experiment.seed}")
     need(0 <= experiment.label_smoothing < 1, "label_smoothing must be in [0, 1)")
     decay = experiment.ema_decay
@@ -578,12 +590,13 @@ def _check(experiment: Experiment) -> None:
     need(0 <= augment.cutout <= 1, f"augment.cutout must be in [0, 1], not {augment.cutout}")
 
 
-def _flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested values, under names such as `data.mean[0]`."""
     if isinstance(node, Mapping):
         for name, value in node.items():
-            yield from _flatten(value, f"{path}.{name}" if path else str(name))
+            yield from flatten(value, f"{path}.{name}" if path else str(name))
     elif isinstance(node, tuple | list):
         for index, value in enumerate(node):
-            yield from _flatten(value, f"{path}[{index}]")
+            yield from flatten(value, f"{path}[{index}]")
     else:
         yield path, node

@@ -5,6 +5,10 @@
 Every field of the config can be overridden: `--config.epochs=10`,
 `--config.stages[0].image_size=96`. A config file that is not found is looked for among those that
 come with the package.
+
+Ends with 0 when all is done, 1 after an error that a restart does not cure, 2 if the command line
+makes no sense, 3 if training diverged, and 143 or 130 if SIGTERM or Ctrl-C stopped it: started
+again, it goes on from there.
 """
 
 import logging
@@ -37,14 +41,17 @@ def run(command: Command) -> int:
     from effnetv2_jax.outputs.checkpoints import CheckpointError
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
+    from effnetv2_jax.parallel.distributed import StartupError
+    from effnetv2_jax.parallel.preemption import Preempted
     from effnetv2_jax.parallel.topology import TopologyError
     from effnetv2_jax.plan import describe
+    from effnetv2_jax.train.divergence import DivergenceError
     from effnetv2_jax.train.loop import train
     from effnetv2_jax.weights.errors import WeightsError
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
-        startup.start()
+        startup.start(command.experiment.distributed)
         match command.mode:
             case "plan":
                 print(describe(command.experiment))
@@ -61,6 +68,15 @@ def run(command: Command) -> int:
                 print(results_table(evaluate_run(command.experiment, command.workdir)))
             case "eval":
                 print(results_table(evaluate_init(command.experiment)))
+    except Preempted as preempted:
+        print(f"{preempted}; the same command continues", file=sys.stderr)
+        return preempted.exit_status
+    except StartupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_status
+    except DivergenceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     except (
         ConfigError,
         TopologyError,

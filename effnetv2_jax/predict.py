@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unread = 0
     try:
         paths = list_pictures(options.pictures)
-        startup.start(join=False)
+        startup.start("off")
         model, variables = _load(options)
         predictions = predict(
             model, variables, paths, top=options.top, batch_size=options.batch_size

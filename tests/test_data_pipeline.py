@@ -22,6 +22,7 @@ from effnetv2_jax.data import (
     Record,
     Unreadable,
     eval_batches,
+    example_keys,
     open_source,
     train_batches,
 )
@@ -183,6 +184,89 @@ def test_the_order_is_that_of_grains_own_shuffle(count):
     first = 3 * count
     expected = [order[first + row] for row in range(64)]
     assert labels(Numbered(count), 4, seed=7, first_example=first) == expected
+
+
+SALTS = [(21, 0), (70, 3)]
+
+
+def test_salts_change_order_and_crops_from_their_positions_on():
+    plain, salted = take(TRAIN, 6), take(TRAIN, 6, salts=SALTS)
+    first = take(TRAIN, 6, salts=SALTS[:1])
+    same(*({key: value[:21] for key, value in batch.items()} for batch in (plain, salted)))
+    same(*({key: value[:70] for key, value in batch.items()} for batch in (first, salted)))
+    for one, other, start in ((plain, salted, 21), (first, salted, 70)):
+        equal = (one["image"][start:] == other["image"][start:]).all(axis=(1, 2, 3))
+        assert not equal.any()
+    same(salted, take(TRAIN, 6, salts=SALTS))
+
+
+def test_a_salt_changes_the_crops_of_a_single_picture():
+    source = open_source(DataConfig(train_split="train[:1]"), "train")
+    plain, salted = take(source, 1)["image"], take(source, 1, salts=[(4, 1)])["image"]
+    assert (plain == salted).all(axis=(1, 2, 3)).tolist() == [True] * 4 + [False] * 12
+
+
+@given(
+    seed=st.integers(0, 2**70), salt=st.integers(0, 2**40), start=st.integers(0, 3), epoch=...
+)
+@settings(max_examples=25, deadline=None)
+def test_every_epoch_of_a_salt_has_every_example_once(
+    seed: int, salt: int, start: int, epoch: bool
+):
+    source = Numbered(30)
+    options = {"batch_size": 30, "first_example": 30 * (start + epoch), "seed": seed}
+    salted = labels(source, 1, salts=[(30 * start, salt)], **options)
+    assert sorted(salted) == list(range(30))
+    assert salted != labels(source, 1, **options)
+    assert salted != labels(source, 1, salts=[(30 * start, salt + 1)], **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 32},
+        {"data": dataclasses.replace(DATA, threads=5, prefetch_batches=2)},
+        {"first_example": 48},
+        {"first_example": 71},
+        {"process_count": 2},
+    ],
+    ids=str,
+)
+def test_a_salted_order_does_not_depend_on_how_it_is_read(options):
+    whole = take(TRAIN, 8, salts=SALTS)
+    start, size = options.get("first_example", 0), options.get("batch_size", 16)
+    rows = np.arange(len(whole["labels"]))
+    if "process_count" in options:
+        rows = rows[rows % 16 < 8]
+    rows = rows[start:]
+    batches = len(rows) // (size // options.get("process_count", 1))
+    found = take(TRAIN, batches, salts=SALTS, **options)
+    rows = rows[: len(found["labels"])]
+    same(found, {key: value[rows] for key, value in whole.items()})
+
+
+def test_salts_must_rise():
+    for salts in ([(5, 1), (4, 2)], [(5, 1), (5, 2)]):
+        with pytest.raises(ValueError, match="must rise"):
+            take(TRAIN, 1, salts=salts)
+
+
+@pytest.mark.parametrize("salts", [(), SALTS])
+def test_keys_are_those_of_the_examples_trained_on(salts):
+    found = labels(Numbered(40), 7, first_example=11, seed=5, salts=salts)
+    keys = example_keys(Numbered(40), first_example=11, count=112, seed=5, salts=salts)
+    assert keys == [f"picture {label}" for label in found]
+
+
+def test_keys_of_files_that_vanished_are_their_paths(tmp_path):
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / label / "1.png")
+    data = DataConfig(source="folder", path=str(tmp_path), validation_share=0.01)
+    source = open_source(data, "train")
+    keys = example_keys(source, first_example=0, count=2, seed=0)
+    (tmp_path / "a/1.png").unlink()
+    assert example_keys(source, first_example=0, count=2, seed=0) == keys
 
 
 @pytest.mark.parametrize("crop", ["tensorflow", "efficientnet", "torchvision", "none"])

@@ -1,15 +1,12 @@
 """Several processes start from the same weights, each with what it needs of them."""
 
 import dataclasses
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import tiny
+from processes import Processes
 from random_weights import random_variables
 
 from effnetv2_jax.outputs.checkpoints import Checkpoints
@@ -21,7 +18,6 @@ from effnetv2_jax.train.state import build_model, create_state
 
 SCRIPT = """
 import sys
-import jax
 import tiny
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.parallel import startup
@@ -30,9 +26,9 @@ from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import create_state
 
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-experiment = tiny.experiment(init=f"workdir:{sys.argv[3]}")
-model, variables = initial_model(experiment, tuple("uvwxyz"), sys.argv[4])
+startup.start("on")
+experiment = tiny.experiment(init=f"workdir:{sys.argv[1]}")
+model, variables = initial_model(experiment, tuple("uvwxyz"), sys.argv[2])
 optimizer, mesh = make_optimizer(experiment.optimizer), make_mesh()
 assert mesh.size == 2
 state = create_state(experiment, model, optimizer, mesh, variables)
@@ -52,30 +48,8 @@ def test_a_runs_weights_reach_every_process(tmp_path: Path) -> None:
         state = create_state(experiment, model, optimizer, mesh, variables)
         checkpoints.save(3, state, force=True)
 
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = os.environ | {
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUM_CPU_DEVICES": "1",
-        "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
-        "PYTHONPATH": os.pathsep.join(
-            [str(Path(__file__).parent.parent), str(Path(__file__).parent)]
-        ),
-    }
-    arguments = [sys.executable, "-c", SCRIPT, address]
-    processes = [
-        subprocess.Popen(
-            [*arguments, str(index), str(workdir), str(tmp_path / "new")],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    results = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], results[0][1] + results[1][1]
+    arguments = ("-c", SCRIPT, str(workdir), str(tmp_path / "new"))
+    outputs = Processes(*arguments, folder=tmp_path, count=2).finish()
     # The collectives' library prints as well.
-    hashes = [re.findall(r"\b[0-9a-f]{64}\b", output) for output, _ in results]
+    hashes = [re.findall(r"\b[0-9a-f]{64}\b", output) for output in outputs]
     assert hashes == [[params_sha256(variables["params"])] * 2] * 2

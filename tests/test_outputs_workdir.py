@@ -4,24 +4,30 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import textwrap
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+import effnetv2_jax
 from effnetv2_jax import progressive
+from effnetv2_jax.data import open_source
 from effnetv2_jax.experiment import CheckpointConfig, DataConfig, Experiment
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
+    check_workdir,
     open_workdir,
     read_class_names,
     read_config,
+    read_data_fingerprint,
     read_preprocessing,
 )
 from effnetv2_jax.preprocessing import cropped
 
+EMBEDDED = pathlib.Path(effnetv2_jax.__file__).parent / "data" / "embedded"
 CLASSES = ("glass", "metal", "paper")
 PREPROCESSING = cropped(224)
 
@@ -81,8 +87,52 @@ def test_other_classes_are_an_error(
         open_workdir(tmp_path, config(), classes, PREPROCESSING)
 
 
+def test_other_training_data_are_an_error(tmp_path: pathlib.Path) -> None:
+    def start(fingerprint: str | None) -> None:
+        open_workdir(tmp_path, config(), CLASSES, PREPROCESSING, data_fingerprint=fingerprint)
+
+    start(None)  # As runs began before their data were recorded.
+    assert read_data_fingerprint(tmp_path) is None
+    start("12ab")
+    start("12ab")
+    start(None)
+    assert json.loads((tmp_path / "data.json").read_text()) == {"train": "12ab"}
+    with pytest.raises(WorkdirError) as caught:
+        start("34cd")
+    assert f"the training data changed since the run in {tmp_path} began" in str(caught.value)
+    assert f"--config.init=workdir:{tmp_path}" in str(caught.value)
+    with pytest.raises(WorkdirError, match="training data changed"):
+        check_workdir(tmp_path, config(), CLASSES, data_fingerprint="34cd")
+    assert read_data_fingerprint(tmp_path) == "12ab"
+
+
+def fingerprint(source: Literal["folder", "tfds"], path: pathlib.Path) -> str:
+    data = DataConfig(source=source, name="trashnet", path=str(path))
+    return open_source(data, "train").fingerprint
+
+
+def test_the_same_data_may_lie_elsewhere(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    for index in range(8):
+        path = one / "folder" / CLASSES[index % 3] / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    shutil.copytree(EMBEDDED, one / "tfds")
+    shutil.copytree(one, two)
+    for source in ("folder", "tfds"):
+        here = fingerprint(source, one / source)
+        assert fingerprint(source, two / source) == here
+        monkeypatch.chdir(one)
+        assert fingerprint(source, pathlib.Path(source)) == here
+    (two / "folder" / "glass" / "0.jpg").rename(two / "folder" / "glass" / "00.jpg")
+    assert fingerprint("folder", two / "folder") != fingerprint("folder", one / "folder")
+
+
 def test_only_checks_when_told_not_to_write(tmp_path: pathlib.Path) -> None:
-    open_workdir(tmp_path / "new", config(), CLASSES, PREPROCESSING, write=False)
+    new = tmp_path / "new"
+    open_workdir(new, config(), CLASSES, PREPROCESSING, data_fingerprint="12ab", write=False)
     assert not (tmp_path / "new").exists()
     open_workdir(tmp_path, config(), CLASSES, PREPROCESSING)
     with pytest.raises(WorkdirError, match="seed"):
@@ -134,3 +184,7 @@ def test_files_that_are_missing_or_broken(tmp_path: pathlib.Path) -> None:
     (tmp_path / "classes.json").write_text('["glass", "me')
     with pytest.raises(WorkdirError, match=r"classes\.json is not valid JSON"):
         read_class_names(tmp_path)
+    for text in ('["12ab"]', '{"eval": "12ab"}'):
+        (tmp_path / "data.json").write_text(text)
+        with pytest.raises(WorkdirError, match=r"data\.json makes no sense"):
+            read_data_fingerprint(tmp_path)

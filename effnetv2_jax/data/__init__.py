@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from effnetv2_jax.data.pipeline import Batch as Batch
     from effnetv2_jax.data.pipeline import Unreadable as Unreadable
     from effnetv2_jax.data.pipeline import eval_batches as eval_batches
+    from effnetv2_jax.data.pipeline import example_keys as example_keys
     from effnetv2_jax.data.pipeline import train_batches as train_batches
     from effnetv2_jax.data.record import DataError as DataError
     from effnetv2_jax.data.record import DecodeError as DecodeError
@@ -24,6 +25,7 @@ _HOME = {
     "Batch": "pipeline",
     "Unreadable": "pipeline",
     "eval_batches": "pipeline",
+    "example_keys": "pipeline",
     "train_batches": "pipeline",
     "preprocess": "model_input",
     "DataError": "record",

@@ -1,24 +1,38 @@
 """Encoded pictures to `uint8` RGB arrays."""
 
 import io
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, TiffImagePlugin
 
 from effnetv2_jax.data.record import DecodeError
 
 Pixels = NDArray[np.uint8]
 
-MAX_PIXELS = 2**27
-"""Larger pictures are refused: decoded, they would take more than 400 MB."""
+MAX_PIXELS = 2**26
+"""Larger pictures are refused by what their header says, 67 megapixels being the largest."""
+MAX_BYTES = 2**29
+"""Larger files are refused."""
+PEAK_BYTES_PER_PIXEL = 20
+"""What decoding takes at its worst, beside three times the file, thus 1.3 GB for `MAX_PIXELS`: a
+transparent WebP, of which libwebp keeps two frames and Pillow two copies. Baseline JPEG takes 3, a
+progressive one 9, and most else 7."""
+MAX_SCANS = 100
+"""A progressive JPEG with more is refused: a scan can be empty, and take a large picture's time."""
 
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+"""What is read, as Pillow calls it. It reads others with no bound on memory, or by programs."""
+
+_PIECE_PIXELS = 2**20
 _ORIENTATION_TAG = 0x0112
 _BASELINE_FRAME = 0xC0
 _START_OF_SCAN = 0xDA
+_SCAN = bytes([0xFF, _START_OF_SCAN])
 _END_OF_IMAGE = b"\xff\xd9"
 
 _TRANSPOSED = (5, 6, 7, 8)
@@ -43,7 +57,7 @@ class Box(NamedTuple):
 def decode(
     encoded: bytes, *, exif: bool = False, part: Callable[[int, int], Box] | None = None
 ) -> Pixels:
-    """Decodes a picture of any format that Pillow reads; of an animation, its first frame.
+    """Decodes a picture in any of the `FORMATS`; of an animation, its first frame.
 
     JPEG goes through libjpeg-turbo with accurate DCT and smooth chroma upsampling. Grey becomes
     RGB, transparency is laid over white, of 16-bit channels the high byte counts (as in
@@ -62,24 +76,36 @@ def decode(
       contiguous.
 
     Raises:
-      DecodeError: it is no picture, is damaged, has no 8- or 16-bit channels or more than
-        `MAX_PIXELS` pixels.
+      DecodeError: it is no picture, is damaged, has no 8- or 16-bit channels, or exceeds
+        `MAX_PIXELS`, `MAX_BYTES` or `MAX_SCANS`. Nothing else is raised, and memory is bounded by
+        `PEAK_BYTES_PER_PIXEL`, whatever the bytes are.
     """
     if not encoded:
         raise DecodeError("it is empty")
-    is_jpeg = simplejpeg.is_jpeg(encoded)
-    if is_jpeg and part:
-        found = _decode_rows(encoded, exif, part)
-        if found is not None:
-            return found
-    pixels = _decode_jpeg(encoded) if is_jpeg else None
-    if pixels is not None:
-        orientation = _read_headers(encoded).orientation if exif else 1
-    else:
+    if len(encoded) > MAX_BYTES:
+        raise DecodeError(f"it has {len(encoded):,} bytes, more than {MAX_BYTES:,}")
+    pixels = None
+    if simplejpeg.is_jpeg(encoded):
+        headers = _read_headers(encoded)
+        if headers.size_at is None:
+            _check_scans(encoded)
+        elif part:
+            found = _decode_rows(encoded, headers, exif, part)
+            if found is not None:
+                return found
+        pixels, orientation = _decode_jpeg(encoded), headers.orientation
+    if pixels is None:
         pixels, orientation = _decode_other(encoded)
     if exif:
         pixels = _turn(pixels, orientation)
     return part(*pixels.shape[:2]).cut(pixels) if part else pixels
+
+
+def _check_scans(encoded: bytes) -> None:
+    # Within a scan's data, a byte of 255 has a zero behind it.
+    scans = encoded.count(_SCAN)
+    if scans > MAX_SCANS:
+        raise DecodeError(f"it has {scans} scans, more than {MAX_SCANS}")
 
 
 def _decode_jpeg(encoded: bytes) -> Pixels | None:
@@ -93,17 +119,26 @@ def _decode_jpeg(encoded: bytes) -> Pixels | None:
         return None
 
 
-def _decode_rows(encoded: bytes, exif: bool, part: Callable[[int, int], Box]) -> Pixels | None:
+class _Headers(NamedTuple):
+    """What stands before a JPEG's pixels."""
+
+    orientation: int
+    """EXIF's, 1 to 8 unless it is wrong."""
+    size_at: int | None
+    """Where two bytes of height and two of width stand; None if the picture is not baseline, or
+    comes in several scans."""
+
+
+def _decode_rows(
+    encoded: bytes, headers: _Headers, exif: bool, part: Callable[[int, int], Box]
+) -> Pixels | None:
     """The part of a JPEG, by telling libjpeg that the picture ends below it.
 
     None where that is impossible or saves nothing. What may have lost its end is left to the whole
     decoder, which refuses it.
     """
-    if not encoded.endswith(_END_OF_IMAGE):
-        return None
-    headers = _read_headers(encoded)
     start = headers.size_at
-    if start is None:
+    if start is None or not encoded.endswith(_END_OF_IMAGE):
         return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
@@ -128,16 +163,6 @@ def _decode_rows(encoded: bytes, exif: bool, part: Callable[[int, int], Box]) ->
     except ValueError:
         return None
     return _turn(box.cut(pixels), orientation)
-
-
-class _Headers(NamedTuple):
-    """What stands before a JPEG's pixels."""
-
-    orientation: int
-    """EXIF's, 1 to 8 unless it is wrong."""
-    size_at: int | None
-    """Where two bytes of height and two of width stand; None if the picture is not baseline, or
-    comes in several scans."""
 
 
 def _read_headers(encoded: bytes) -> _Headers:
@@ -172,12 +197,14 @@ def _orientation(exif: bytes) -> int:
 def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
     """Pixels and EXIF orientation through Pillow."""
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise DecodeError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                _check_tiles(image)
             image.load()
-            return to_rgb(image), image.getexif().get(_ORIENTATION_TAG, 1)
+            return to_rgb(image), _orientation_of(image)
     except DecodeError:
         raise
     except Image.UnidentifiedImageError:
@@ -188,6 +215,23 @@ def _decode_other(encoded: bytes) -> tuple[Pixels, int]:
         raise DecodeError(f"it cannot be decoded: {error}") from error
 
 
+def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
+    """Raises a DecodeError for tiles that are far larger than the picture: one would be decoded."""
+    tags = image.tag_v2
+    width = tags.get(TiffImagePlugin.TILEWIDTH, 0)
+    length = tags.get(TiffImagePlugin.TILELENGTH, 0)
+    if width * length > MAX_PIXELS:
+        raise DecodeError(f"it has tiles of {width} x {length} pixels, more than {MAX_PIXELS:,}")
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:
+        # As in `_orientation`.
+        return 1
+
+
 def to_rgb(image: Image.Image) -> Pixels:
     """Pixels of a Pillow image: uint8 [height, width, 3]; see `decode` for other kinds.
 
@@ -195,13 +239,30 @@ def to_rgb(image: Image.Image) -> Pixels:
       DecodeError: its pixels have no known range.
     """
     mode = image.mode
-    if mode.startswith("I;16") or (mode == "I" and image.format == "PNG"):
+    wide = mode.startswith("I;16") or (mode == "I" and image.format == "PNG")
+    if mode in ("I", "F") and not wide:
+        raise DecodeError(f"its pixels (mode {mode}) have no known range")
+    # Pillow takes every CMYK JPEG to be inverted, but only Adobe's programs write them so.
+    inverted = mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
+    width, height = image.size
+    if width * height <= _PIECE_PIXELS:
+        return _piece_to_rgb(image, wide, inverted)
+    # In pieces, since each of up to four conversions would copy the whole picture.
+    columns = min(width, _PIECE_PIXELS)
+    rows = _PIECE_PIXELS // columns
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, left in itertools.product(range(0, height, rows), range(0, width, columns)):
+        bottom, right = min(height, top + rows), min(width, left + columns)
+        piece = image.crop((left, top, right, bottom))
+        pixels[top:bottom, left:right] = _piece_to_rgb(piece, wide, inverted)
+    return pixels
+
+
+def _piece_to_rgb(image: Image.Image, wide: bool, inverted: bool) -> Pixels:
+    if wide:
         grey = (np.asarray(image, np.uint32) >> 8).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if mode in ("I", "F"):
-        raise DecodeError(f"its pixels (mode {mode}) have no known range")
-    if mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        # Pillow takes every CMYK JPEG to be inverted, but only Adobe's programs write them so.
+    if inverted:
         image = ImageChops.invert(image)
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from effnetv2_jax.data.folder import EXTENSIONS
+from effnetv2_jax.data.picture_file import read_picture
 from effnetv2_jax.data.record import DataError, Record
 
 
@@ -23,7 +24,7 @@ class FilesSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        return Record(self.paths[index], pathlib.Path(self.paths[index]).read_bytes(), ())
+        return Record(self.paths[index], read_picture(self.paths[index]), ())
 
 
 def list_pictures(arguments: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ import pathlib
 from collections import defaultdict
 from typing import NamedTuple
 
+from effnetv2_jax.data.picture_file import read_picture
 from effnetv2_jax.data.record import DataError, Record
 from effnetv2_jax.data.splits import parse_split
 
@@ -88,8 +89,7 @@ class FolderSource:
     def __getitem__(self, index: int) -> Record:
         file = self._files[index]
         path = f"{self._root}/{file.path}"
-        with open(path, "rb") as stream:
-            return Record(path, stream.read(), (self._labels[file.label],))
+        return Record(path, read_picture(path), (self._labels[file.label],))
 
 
 def has_validation(path: str) -> bool:

@@ -3,9 +3,11 @@
 What stands at position `p` of a run's endless order of training examples, and which part of the
 picture is cropped, are functions of (seed, p) alone: batch sizes, stages, processes, threads and
 restarts do not enter. So a stage starts at any position at once, and processes share the order
-out without knowing of each other.
+out without knowing of each other. A run that has to avoid the order that it would come to takes
+another from a position on, by a salt.
 """
 
+import bisect
 import itertools
 import logging
 import os
@@ -79,6 +81,7 @@ def train_batches(
     process_index: int = 0,
     process_count: int = 1,
     unreadable: Unreadable | None = None,
+    salts: Sequence[tuple[int, int]] = (),
 ) -> Generator[Batch, None, None]:
     """Iterates over this process's part of a stage's training batches, without end.
 
@@ -96,6 +99,8 @@ def train_batches(
       seed: of the run.
       process_index, process_count: this process among all.
       unreadable: counts unreadable pictures; None counts those of this call.
+      salts: pairs of a position and a salt, both from 0, the positions rising: from each position
+        to the next, order and crops are those of (seed, salt), and before the first of seed alone.
 
     Returns:
       A generator of `{"image": uint8 [B / P, S, S, 3], "labels": int32 [B / P, L]}`, where L is
@@ -106,11 +111,11 @@ def train_batches(
       DataError: at once, if the batch does not divide by the processes; while iterating, if more
         than `data.max_unreadable` pictures are unreadable, or an example has more than L labels or
         one that is out of range.
+      ValueError: at once, if the salts' positions do not rise.
     """
     rows = _rows(batch_size, process_index, process_count, "the batch size")
     reader = _Reader(source, data, unreadable)
-    order_seed, crop_key = np.random.SeedSequence(seed).generate_state(2, np.uint64)
-    shuffle_seed = int(order_seed % 2**32)
+    order = _Order(len(source), seed, salts)
 
     def example(batch: int, row: int) -> Batch:
         position = first_example + batch * batch_size + row
@@ -123,10 +128,10 @@ def train_batches(
                 area=data.crop_area,
                 aspect=data.crop_aspect,
                 image_size=image_size,
-                rng=np.random.Generator(np.random.Philox(key=[crop_key, position])),
+                rng=order.randomness(position),
             )
 
-        pixels, labels = reader.readable(_example_at(position, len(source), shuffle_seed), box)
+        pixels, labels = reader.readable(order.example(position), box)
         image = resize_box(
             pixels,
             Box(0, 0, *pixels.shape[:2]),
@@ -137,6 +142,31 @@ def train_batches(
         return {"image": image, "labels": labels}
 
     return _batches(example, rows, sys.maxsize // batch_size, data)
+
+
+def example_keys(
+    source: Source,
+    *,
+    first_example: int,
+    count: int,
+    seed: int,
+    salts: Sequence[tuple[int, int]] = (),
+) -> list[str]:
+    """Names training examples without decoding them, for messages.
+
+    Args:
+      source, first_example, seed, salts: as `train_batches` has them.
+      count: how many, from position `first_example` on.
+
+    Returns:
+      The keys [count] of what stands in the order, in whose place the next readable example of the
+      source is trained on where one is unreadable.
+    """
+    order = _Order(len(source), seed, salts)
+    return [
+        _key(source, order.example(position))
+        for position in range(first_example, first_example + count)
+    ]
 
 
 def eval_batches(
@@ -205,13 +235,14 @@ class _Reader:
 
     def read(self, index: int, part: Part | None = None) -> tuple[Pixels, Labels] | None:
         """Pixels, or part of them, and labels of an example; None, and noted, if unreadable."""
-        key = f"{self._source.name} example {index}"
         try:
             key, encoded, labels = self._source[index]
-            pixels = decode(encoded, exif=self._source.exif, part=part)
         except (DecodeError, OSError) as error:
-            if isinstance(error, OSError) and error.filename is not None:
-                key = os.fspath(error.filename)
+            self._unreadable.add(_key_of_failure(self._source, index, error), str(error))
+            return None
+        try:
+            pixels = decode(encoded, exif=self._source.exif, part=part)
+        except DecodeError as error:
             self._unreadable.add(key, str(error))
             return None
         return pixels, self._row(key, labels)
@@ -243,14 +274,56 @@ class _Reader:
         raise DataError(f"none of the {count} pictures of {self._source.name} can be read")
 
 
-def _example_at(position: int, count: int, seed: int) -> int:
-    """What stands at a position of an endless row of epochs, each a permutation of its own.
+class _Order:
+    """An endless row of epochs, each a permutation of its own, with randomness for the crops.
 
-    It is `grain.MapDataset.range(count).shuffle(seed=seed).repeat()[position]`, whose accounts of
-    itself would take a twentieth of all the time that a picture takes.
+    What stands in it is `grain.MapDataset.range(count).shuffle(seed=...).repeat()[position]`, whose
+    accounts of itself would take a twentieth of all the time that a picture takes.
     """
-    epoch, index = divmod(position, count)
-    return index_shuffle(index, max_index=count - 1, seed=(seed + epoch) % 2**32, rounds=4)
+
+    def __init__(self, count: int, seed: int, salts: Sequence[tuple[int, int]]) -> None:
+        """Of `count` examples; see `train_batches` for the rest."""
+        self._count = count
+        self._starts = [start for start, _ in salts]
+        if self._starts != sorted(set(self._starts)):
+            raise ValueError(f"the positions of the salts {salts} must rise")
+        # A spawn key, since SeedSequence takes [seed, 0] and [seed] to be the same.
+        sequences = [np.random.SeedSequence(seed)] + [
+            np.random.SeedSequence(seed, spawn_key=(salt,)) for _, salt in salts
+        ]
+        states = [sequence.generate_state(2, np.uint64) for sequence in sequences]
+        self._shuffle_seeds = [int(order % 2**32) for order, _ in states]
+        self._crop_keys = [crop for _, crop in states]
+
+    def example(self, position: int) -> int:
+        """Which example of the source stands there."""
+        epoch, index = divmod(position, self._count)
+        seed = (self._shuffle_seeds[self._part(position)] + epoch) % 2**32
+        return index_shuffle(index, max_index=self._count - 1, seed=seed, rounds=4)
+
+    def randomness(self, position: int) -> np.random.Generator:
+        """Where its crop comes from."""
+        key = [self._crop_keys[self._part(position)], position]
+        return np.random.Generator(np.random.Philox(key=key))
+
+    def _part(self, position: int) -> int:
+        """How many salts have begun."""
+        return bisect.bisect_right(self._starts, position)
+
+
+def _key(source: Source, index: int) -> str:
+    """The key of an example, or what stands for it where that cannot be read."""
+    try:
+        return source[index].key
+    except (DecodeError, OSError) as error:
+        return _key_of_failure(source, index, error)
+
+
+def _key_of_failure(source: Source, index: int, error: Exception) -> str:
+    """Names an example that cannot even be read from the source."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return str(error.filename)
+    return f"{source.name} example {index}"
 
 
 def _rows(batch_size: int, process_index: int, process_count: int, what: str) -> range:

@@ -7,29 +7,40 @@ optimizer's containers have changed their types.
 
 import contextlib
 import itertools
+import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from effnetv2_jax.experiment import CheckpointConfig
-from effnetv2_jax.outputs.files import is_local
+from effnetv2_jax.outputs.files import is_local, move_directory
+from effnetv2_jax.outputs.state_checksum import named_leaves, state_checksum
 
 Tree = TypeVar("Tree")
 
 _STATE, _EXTRA = "state", "extra"
 _METRIC = "top1"
+_CHECKSUMS = "_checksums"
+"""Where among the extras the checksums are; checkpoints of old lack them."""
 _LISTED = 5
 
 
 class CheckpointError(RuntimeError):
-    """Nothing to restore, or nothing that fits; the message names the directory."""
+    """Nothing to restore or that fits, or no way to save; the message names the directory."""
+
+
+class BrokenCheckpointError(CheckpointError):
+    """Files of a checkpoint are missing, cut off or damaged."""
 
 
 class Checkpoints:
@@ -69,8 +80,9 @@ class Checkpoints:
                 # A killed process leaves an unfinished checkpoint behind; nobody else removes it.
                 cleanup_tmp_directories=True,
             )
-        with _without_read_only_warning():
-            self._manager = ocp.CheckpointManager(
+        self._saving: int | None = None
+        with self._writing(), _without_read_only_warning():
+            self._manager = _Manager(
                 self._directory,
                 options=options,
                 item_handlers={
@@ -92,7 +104,8 @@ class Checkpoints:
 
         `state` may be donated to the next step as soon as this returns. A step is saved once, so
         evaluate first and save afterwards. An error while writing is raised by whatever comes
-        next: the next step that is saved, anything that reads, `wait` or `close`.
+        next: the next step that is saved, anything that reads, `wait` or `close`. The checkpoints
+        that were to make room for this one are deleted only when it is complete.
 
         Args:
           step: steps done; due are the multiples of `config.every_steps`.
@@ -103,23 +116,37 @@ class Checkpoints:
 
         Returns:
           Whether the state was saved; False if it is not due or already there.
+
+        Raises:
+          CheckpointError: the directory is open for reading only, or cannot be written to.
         """
         if self._config is None:
             raise CheckpointError(f"{self._directory} is open for reading only")
         due = force or step % self._config.every_steps == 0
         if not due or step in self._manager.all_steps():
             return False
-        return self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{
-                    _STATE: ocp.args.PyTreeSave(_nested(_named_leaves(state))),
-                    _EXTRA: ocp.args.JsonSave(dict(extra or {})),
-                }
-            ),
-            metrics={name: float(value) for name, value in (metrics or {}).items()},
-            force=True,
-        )
+        leaves = named_leaves(state)
+        notes = json.loads(json.dumps(dict(extra or {})))  # As it will be read.
+        scores = {name: float(value) for name, value in (metrics or {}).items()}
+        checksums = {
+            "state": state_checksum(state),
+            "leaves": _leaves_checksum(leaves),
+            "notes": _notes_checksum(notes, scores),
+        }
+        self.wait()
+        self._saving = step
+        with self._writing():
+            return self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{
+                        _STATE: ocp.args.PyTreeSave(_nested(leaves)),
+                        _EXTRA: ocp.args.JsonSave(notes | {_CHECKSUMS: checksums}),
+                    }
+                ),
+                metrics=scores,
+                force=True,
+            )
 
     def latest_step(self) -> int | None:
         """The newest whole checkpoint's step, or None; one being written is waited for."""
@@ -142,10 +169,48 @@ class Checkpoints:
           step: which checkpoint; None takes the newest.
 
         Raises:
+          BrokenCheckpointError: files of it are missing or damaged, or its state is not the one
+            that was saved.
           CheckpointError: there is no such checkpoint, or its leaves differ from `like`'s, or
             it cannot be read.
         """
         return self._restore(like, step, partial=False)
+
+    def restore_newest(self, like: Tree, *, report: Callable[[str], None]) -> tuple[int, Tree]:
+        """Reads the newest state that is whole, and moves newer ones that are broken aside.
+
+        They go to `broken_checkpoints`, beside the directory, unless it is open for reading only.
+        With several processes a checkpoint that one of them cannot read counts as broken.
+
+        Args:
+          like: as for `restore`.
+          report: told of each broken checkpoint, and where it went.
+
+        Returns:
+          The step and its state.
+
+        Raises:
+          CheckpointError: there is no checkpoint, or none is whole, and none was moved; or one
+            does not fit, or cannot be read or moved.
+        """
+        self._existing(None)
+        broken: dict[int, str] = {}
+        for step in reversed(self._manager.all_steps()):
+            fault = ""
+            try:
+                state = self.restore(like, step)
+            except BrokenCheckpointError as error:
+                fault = str(error)
+            if _all_processes(not fault):
+                for newer, message in broken.items():
+                    report(message + self._set_aside(newer))
+                return step, state
+            path = self._directory / str(step)
+            broken[step] = fault or f"checkpoint {path} is broken for another process"
+        raise CheckpointError(
+            f"none of the checkpoints in {self._directory} is whole; they are left as they are. "
+            "Bring one back, or begin anew in another --workdir:\n  " + "\n  ".join(broken.values())
+        )
 
     def restore_parts(self, like: Tree, step: int | None = None) -> Tree:
         """Reads a part of a state, such as its parameters without the optimizer's.
@@ -156,6 +221,8 @@ class Checkpoints:
           step: which checkpoint; None takes the newest.
 
         Raises:
+          BrokenCheckpointError: files of it are missing or damaged, or a part of its state that
+            `like` wants with all its leaves is not the one that was saved.
           CheckpointError: there is no such checkpoint, or it lacks some of `like`'s leaves, or
             it cannot be read.
         """
@@ -167,38 +234,58 @@ class Checkpoints:
         Raises:
           CheckpointError: there is no such checkpoint, or it cannot be read.
         """
-        step = self._existing(step)
-        args = ocp.args.Composite(**{_EXTRA: ocp.args.JsonRestore()})
-        with self._reading(step):
-            return dict(self._manager.restore(step, args=args)[_EXTRA])
+        return self._notes(self._existing(step))[0]
 
     def metrics(self, step: int | None = None) -> dict[str, float]:
         """The evaluation saved with a checkpoint, the newest by default; empty without one.
 
         Raises:
-          CheckpointError: there is no such checkpoint.
+          CheckpointError: there is no such checkpoint, or it cannot be read.
         """
-        return dict(self._manager.metrics(self._existing(step)) or {})
+        step = self._existing(step)
+        metrics = self._manager.metrics(step)
+        if metrics is None:
+            raise self._broken(step, "its metrics are missing or not JSON")
+        return dict(metrics)
 
     def cut_back(self, step: int) -> None:
         """Deletes all checkpoints after `step`, for a run that goes back to it."""
         self.wait()
-        for later in [saved for saved in self._manager.all_steps() if saved > step]:
-            self._manager.delete(later)
+        with self._writing():
+            for later in [saved for saved in self._manager.all_steps() if saved > step]:
+                self._manager.delete(later)
 
     def wait(self) -> None:
-        """Blocks until everything is saved."""
-        self._manager.wait_until_finished()
+        """Blocks until everything is saved.
+
+        Raises:
+          CheckpointError: it could not be saved.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def close(self) -> None:
-        """Waits for what is being saved and ends the background threads."""
-        self._manager.close()
+        """Waits for what is being saved and ends the background threads.
+
+        Raises:
+          CheckpointError: it could not be saved.
+        """
+        try:
+            self.wait()
+        finally:
+            with self._writing():
+                self._manager.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        try:
+            self.close()
+        except CheckpointError as another:
+            if error is None:
+                raise
+            error.add_note(str(another))
 
     def _existing(self, step: int | None) -> int:
         self.wait()
@@ -215,9 +302,12 @@ class Checkpoints:
 
     def _restore(self, like: Tree, step: int | None, *, partial: bool) -> Tree:
         step = self._existing(step)
-        wanted = {path: _abstract(leaf) for path, leaf in _named_leaves(like).items()}
+        wanted = {path: _abstract(leaf) for path, leaf in named_leaves(like).items()}
+        _, checksums = self._notes(step)
         with self._reading(step):
-            saved = _named_leaves(self._manager.item_metadata(step)[_STATE].tree)
+            saved = named_leaves(self._manager.item_metadata(step)[_STATE].tree)
+            if checksums and checksums.get("leaves") != _leaves_checksum(saved):
+                raise self._broken(step, "its leaves are not those that were saved")
         differing = _differing(saved, wanted, partial=partial)
         if differing:
             more = f"\n  and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
@@ -234,26 +324,143 @@ class Checkpoints:
         )
         with self._reading(step):
             restored = self._manager.restore(step, args=ocp.args.Composite(**{_STATE: args}))
-        by_path = _named_leaves(restored[_STATE])
+        by_path = named_leaves(restored[_STATE])
+        if checksums:
+            cut = {path[0] for path in saved if path not in wanted}
+            whole = {path: leaf for path, leaf in by_path.items() if path[0] not in cut}
+            stored = checksums.get("state", {})
+            for name, checksum in state_checksum(_nested(whole)).items():
+                if checksum != stored.get(name):
+                    raise self._broken(step, f"its {name} is not what was saved")
         leaves = [by_path[path] for path in wanted]
         return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+    def _notes(self, step: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The extras saved with a checkpoint, and its checksums if it has them."""
+        args = ocp.args.Composite(**{_EXTRA: ocp.args.JsonRestore()})
+        with self._reading(step):
+            notes = dict(self._manager.restore(step, args=args)[_EXTRA])
+        checksums = notes.pop(_CHECKSUMS, None)
+        metrics = self.metrics(step)
+        if checksums and checksums.get("notes") != _notes_checksum(notes, metrics):
+            raise self._broken(step, "its extras or metrics are not what was saved")
+        return notes, checksums
+
+    def _broken(self, step: int, fault: str) -> BrokenCheckpointError:
+        return BrokenCheckpointError(
+            f"checkpoint {self._directory / str(step)} cannot be read: {fault}"
+        )
 
     @contextlib.contextmanager
     def _reading(self, step: int) -> Iterator[None]:
         """Turns what Orbax raises over missing or broken files into a CheckpointError."""
         try:
             yield
-        except (OSError, ValueError, LookupError, AttributeError) as error:
+        except CheckpointError:
+            raise
+        except Exception as error:
+            cause = _cause(error)
+            if _is_out_of_reach(error):
+                raise CheckpointError(
+                    f"checkpoint {self._directory / str(step)} cannot be reached: {cause}"
+                ) from error
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # Such as a lack of memory.
+            raise self._broken(step, cause) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what Orbax raises when it cannot save into a CheckpointError."""
+        try:
+            yield
+        except Exception as error:
+            failed = "use it" if self._saving is None else f"save step {self._saving}"
+            try:
+                # Else it raises once more while reading, and has forgotten what was to make room.
+                with contextlib.suppress(Exception):
+                    self._manager.check_for_errors()
+                self._manager.reload()
+                newest = max(_whole_steps(self._directory), default=None)
+                left = "no checkpoint" if newest is None else f"the checkpoint of step {newest}"
+                left = f"It holds {left}"
+            except Exception:
+                left = "It cannot be read either"
             raise CheckpointError(
-                f"checkpoint {self._directory / str(step)} cannot be read; if files of it are "
-                f"missing or broken, delete it to use the others ({type(error).__name__} above)"
+                f"checkpoints in {self._directory}: cannot {failed}: {_cause(error)}. {left}. "
+                "Make room there, or make it writable, and start the run again to go on from there"
             ) from error
+
+    def _set_aside(self, step: int) -> str:
+        """Moves a checkpoint to `broken_checkpoints`; returns what to say of it."""
+        if self._config is None:
+            return ""
+        source = self._directory / str(step)
+        target = _free(self._directory.parent / "broken_checkpoints", str(step))
+        if jax.process_index() == 0:
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                move_directory(source, target)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{source} is broken and cannot be moved to {target}: {_cause(error)}; "
+                    "move it yourself"
+                ) from error
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set checkpoint {step} aside")
+        with self._writing():
+            self._manager.reload()
+        return f"; it is now {target}"
+
+
+class _Manager(ocp.CheckpointManager):
+    """Takes broken metrics for missing ones: else a broken one would hide all checkpoints."""
+
+    def metrics(self, step: int) -> Any:
+        try:
+            return super().metrics(step)
+        except ValueError:
+            return None
 
 
 def has_checkpoint(directory: epath.PathLike) -> bool:
-    """Whether there is a whole checkpoint; unfinished ones have other names."""
-    directory = epath.Path(directory)
-    return directory.is_dir() and any(child.name.isdigit() for child in directory.iterdir())
+    """Whether there is a complete checkpoint; it may turn out to be damaged."""
+    return bool(_whole_steps(epath.Path(directory)))
+
+
+def _whole_steps(directory: epath.Path) -> Sequence[int]:
+    return ocp.utils.checkpoint_steps(directory)
+
+
+def _free(directory: epath.Path, name: str) -> epath.Path:
+    """A path in the directory that is not taken: of this name, or with a number appended."""
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(1)))
+    return next(path for path in map(directory.__truediv__, names) if not path.exists())
+
+
+def _all_processes(value: bool) -> bool:
+    """Whether it is true in all processes."""
+    if jax.process_count() == 1:
+        return value
+    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
+
+
+_FULL = "No space left on device"
+_OUT_OF_REACH = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
+
+
+def _cause(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    text = str(error)
+    return _FULL if _FULL in text else f"{type(error).__name__}: {text.strip().splitlines()[0]}"
+
+
+def _is_out_of_reach(error: Exception) -> bool:
+    """Whether the files may be whole, but cannot be read now."""
+    return isinstance(error, PermissionError | ConnectionError | TimeoutError) or any(
+        status in str(error) for status in _OUT_OF_REACH
+    )
 
 
 @contextlib.contextmanager
@@ -278,15 +485,6 @@ def _score(metrics: Mapping[str, float]) -> float:
     """What a checkpoint is ranked by; without a usable value it ranks below all others."""
     score = metrics.get(_METRIC, -math.inf)
     return -math.inf if math.isnan(score) else score
-
-
-def _named_leaves(tree: Any) -> dict[_Path, Any]:
-    """The leaves in flattening order, each under the names that lead to it."""
-    leaves, _ = jax.tree.flatten_with_path(tree)
-    return {
-        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
-        for path, leaf in leaves
-    }
 
 
 def _nested(leaves: Mapping[_Path, Any]) -> dict[str, Any]:
@@ -322,3 +520,13 @@ def _differing(
         for path in paths
         if describe(saved, path) != describe(wanted, path)
     ]
+
+
+def _leaves_checksum(leaves: Mapping[_Path, Any]) -> int:
+    """Of names, shapes and dtypes."""
+    lines = [f"{'/'.join(path)} {leaf.dtype} {leaf.shape}" for path, leaf in leaves.items()]
+    return zlib.crc32("\n".join(sorted(lines)).encode())
+
+
+def _notes_checksum(extra: Mapping[str, Any], metrics: Mapping[str, float]) -> int:
+    return zlib.crc32(json.dumps([extra, metrics], sort_keys=True).encode())

@@ -1,4 +1,4 @@
-"""What a measurement was made on."""
+"""What a measurement or a run was made on."""
 
 import datetime
 import importlib.metadata
@@ -20,11 +20,32 @@ def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "devices": [device.device_kind for device in jax.devices()],
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": cpu_name(),
+        "cores": cores(),
         "python": platform.python_version(),
-        "versions": {name: version for name in packages if (version := _version(name))},
+        "versions": versions(packages),
     }
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """The versions of distributions by their name; those that are not installed are left out."""
+    return {name: version for name in packages if (version := _version(name))}
+
+
+def cores() -> int:
+    """How many cores this process may use, so far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor()
 
 
 def _version(package: str) -> str | None:
@@ -32,11 +53,3 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()

@@ -1,4 +1,4 @@
-"""A run's working directory: its config and class names, and that later starts agree with them."""
+"""A run's working directory: its config, classes and data, with which later starts agree."""
 
 import dataclasses
 import json
@@ -13,6 +13,7 @@ from effnetv2_jax.preprocessing import Preprocessing
 
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
+_DATA = "data.json"
 _PREPROCESSING = "preprocessing.json"
 
 
@@ -26,33 +27,36 @@ def open_workdir(
     class_names: Sequence[str],
     preprocessing: Preprocessing,
     *,
+    data_fingerprint: str | None = None,
     write: bool = True,
 ) -> epath.Path:
     """Creates a run's working directory, or checks that the run in it is this one.
 
-    The first start writes `config.json`, `classes.json` and `preprocessing.json`. The first two
-    are never rewritten: they say how the run began, also when a later start changes a field that
-    may differ.
+    The first start writes `config.json`, `classes.json`, `data.json` and `preprocessing.json`. The
+    first three are never rewritten: they say how the run began, also when a later start changes a
+    field that may differ.
 
     Args:
       path: the directory, local or `gs://`.
       config: the run's config as nested dicts of JSON values (tuples count as lists).
       class_names: the classes in the order of their labels.
       preprocessing: what the run's weights expect of pictures.
+      data_fingerprint: `Source.fingerprint` of the training data; None does not ask for it.
       write: False only checks, as all processes of a run do except the first.
 
     Raises:
-      WorkdirError: the directory holds a run with another config or other classes, or cannot be
-        written to.
+      WorkdirError: the directory holds a run with another config, other classes or other training
+        data, or cannot be written to.
     """
     workdir = epath.Path(path)
     try:
         if write:
             workdir.mkdir(parents=True, exist_ok=True)
-        check_workdir(workdir, config, class_names)
+        check_workdir(workdir, config, class_names, data_fingerprint=data_fingerprint)
         if write:
+            data = {} if data_fingerprint is None else {_DATA: {"train": data_fingerprint}}
             # The config comes last: with it the directory is taken.
-            for name, content in ((_CLASSES, list(class_names)), (_CONFIG, config)):
+            for name, content in {**data, _CLASSES: list(class_names), _CONFIG: config}.items():
                 if not (workdir / name).exists():
                     write_text(workdir / name, _to_json(content))
             write_text(workdir / _PREPROCESSING, _to_json(dataclasses.asdict(preprocessing)))
@@ -79,6 +83,21 @@ def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
     return tuple(_read(epath.Path(workdir) / _CLASSES))
 
 
+def read_data_fingerprint(workdir: epath.PathLike) -> str | None:
+    """What the training data of the run in `workdir` began with; None where it is not known.
+
+    Raises:
+      WorkdirError: the file makes no sense.
+    """
+    path = epath.Path(workdir) / _DATA
+    if not path.exists():
+        return None
+    content = _read(path)
+    if not isinstance(content, dict) or not isinstance(content.get("train"), str):
+        raise WorkdirError(f"{path} makes no sense: it has to say what 'train' is")
+    return content["train"]
+
+
 def read_preprocessing(workdir: epath.PathLike) -> Preprocessing | None:
     """What the weights of the run in `workdir` expect of pictures; None where no run began.
 
@@ -95,17 +114,22 @@ def read_preprocessing(workdir: epath.PathLike) -> Preprocessing | None:
 
 
 def check_workdir(
-    path: epath.PathLike, config: Mapping[str, Any], class_names: Sequence[str]
+    path: epath.PathLike,
+    config: Mapping[str, Any],
+    class_names: Sequence[str],
+    *,
+    data_fingerprint: str | None = None,
 ) -> None:
-    """Raises a WorkdirError if `path` holds another run, of another config or with other classes.
+    """Raises a WorkdirError if `path` holds another run: another config, other classes or data.
 
     Args:
-      path, config, class_names: as for `open_workdir`.
+      path, config, class_names, data_fingerprint: as for `open_workdir`.
     """
     workdir = epath.Path(path)
     try:
         _check_config(workdir, config)
         _check_class_names(workdir, class_names)
+        _check_data(workdir, data_fingerprint)
     except OSError as error:
         raise _unusable(workdir, error) from error
 
@@ -141,6 +165,16 @@ def _check_class_names(workdir: epath.Path, class_names: Sequence[str]) -> None:
             f"{workdir} holds a run with other classes; choose another --workdir or the data it "
             f"was trained on:\n  {difference}"
         )
+
+
+def _check_data(workdir: epath.Path, fingerprint: str | None) -> None:
+    if fingerprint is None or read_data_fingerprint(workdir) in (None, fingerprint):
+        return
+    raise WorkdirError(
+        f"the training data changed since the run in {workdir} began: examples were added, removed "
+        "or renamed. Restore them, or begin a new run from its weights in another --workdir, with "
+        f"--config.init=workdir:{workdir}"
+    )
 
 
 def _to_json(content: Any) -> str:

@@ -1,29 +1,39 @@
-"""Where the numbers of a run go: `metrics.jsonl` and TensorBoard's event files."""
+"""Where the numbers and the story of a run go: `metrics.jsonl`, `events.jsonl` and TensorBoard."""
 
+import contextlib
+import datetime
 import json
+import logging
 import math
+import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 from etils import epath
-from tensorboardX import SummaryWriter
 
 from effnetv2_jax.experiment import LogConfig
 from effnetv2_jax.outputs.files import is_local, write_text
+from effnetv2_jax.outputs.workdir import WorkdirError
 
-_METRICS = "metrics.jsonl"
+METRICS = "metrics.jsonl"
+EVENTS = "events.jsonl"
 _TENSORBOARD = "tensorboard"
+_FLUSH_SECONDS = 30
+
+_log = logging.getLogger(__name__)
 
 
 class Writers:
-    """Writes metrics to `metrics.jsonl` and, if the config wants it, for TensorBoard.
+    """Writes metrics, to `metrics.jsonl` and if the config wants it for TensorBoard, and events.
+
+    Whatever cannot be written raises a WorkdirError that names the file and the cause.
 
     Args:
       workdir: the run's directory. A remote one cannot be appended to: files are written locally
-        and copied there by `flush` and `close`.
+        and copied there, events at once and metrics by `flush` and `close`.
       config: of it, `tensorboard`.
       step: the step the run continues after, 0 at its start; see `cut_back`.
       enabled: False writes nothing, as all processes of a run do except the first.
@@ -39,13 +49,16 @@ class Writers:
         self._spool: tempfile.TemporaryDirectory[str] | None = None
         if is_local(self._workdir):
             self._local = pathlib.Path(self._workdir)
+            with _writing(self._local):
+                self._local.mkdir(parents=True, exist_ok=True)
         else:
             self._spool = tempfile.TemporaryDirectory(prefix="effnetv2_jax_")
             self._local = pathlib.Path(self._spool.name)
-            if (self._workdir / _METRICS).exists():
-                (self._local / _METRICS).write_text((self._workdir / _METRICS).read_text())
-        self._local.mkdir(parents=True, exist_ok=True)
-        self._log = MetricsLog(self._local / _METRICS, step=step)
+            for name in (METRICS, EVENTS):
+                with _writing(self._workdir / name):
+                    if (self._workdir / name).exists():
+                        (self._local / name).write_bytes((self._workdir / name).read_bytes())
+        self._metrics = MetricsLog(self._local / METRICS, step=step)
         self._use_tensorboard = config.tensorboard
         self._tensorboard = self._open_tensorboard(step)
 
@@ -67,25 +80,41 @@ class Writers:
         if not self._enabled:
             return
         named = {f"{kind}/{name}": _number(value) for name, value in metrics.items()}
-        self._log.write(step, **named, **notes)
+        self._metrics.write(step, **named, **notes)
         if self._tensorboard is not None:
-            for name, value in named.items():
-                self._tensorboard.add_scalar(name, value, step)
+            self._tensorboard.write(step, named)
 
-    def cut_back(self, step: int) -> None:
-        """Forgets what was written after `step`, for a run that goes back to it.
+    def event(self, name: str, /, *, step: int, **fields: Any) -> None:
+        """Appends a line to `events.jsonl`, which tells what happened to the run.
 
-        TensorBoard's files keep it, but from now on TensorBoard does not show it.
+        Such lines stay, also when the run goes back behind them.
+
+        Args:
+          name: of the event, such as `start`.
+          step: steps done when it happened.
+          fields: what else there is to say, as JSON values; numbers that JSON lacks become null.
         """
         if not self._enabled:
             return
-        self._log.cut_back(step)
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        line = {"time": now, "event": name, "step": int(step)} | _json(fields)
+        _append(self._local / EVENTS, json.dumps(line, allow_nan=False))
+        if self._spool is not None:
+            self._copy(self._local / EVENTS)
+
+    def cut_back(self, step: int) -> None:
+        """Forgets the metrics written after `step`, for a run that goes back to it.
+
+        TensorBoard's files keep them, but from now on TensorBoard does not show them.
+        """
+        if not self._enabled:
+            return
+        self._metrics.cut_back(step)
+        self._close_tensorboard()
         self._tensorboard = self._open_tensorboard(step)
 
     def flush(self) -> None:
-        """Brings all files up to date; in a remote directory it is this that writes them.
+        """Brings all files up to date; in a remote directory it is this that writes the metrics.
 
         After each checkpoint, so that a killed run finds its metrics up to there.
         """
@@ -95,38 +124,46 @@ class Writers:
             self._tensorboard.flush()
         if self._spool is not None:
             for file in filter(pathlib.Path.is_file, self._local.rglob("*")):
-                copy = self._workdir / file.relative_to(self._local).as_posix()
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_bytes(file.read_bytes())
+                self._copy(file)
 
     def close(self) -> None:
         """Flushes and closes all files."""
         if not self._enabled:
             return
-        self._log.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-            self._tensorboard = None
-        self.flush()
-        if self._spool is not None:
-            self._spool.cleanup()
+        try:
+            self._close_tensorboard()
+            self.flush()
+        finally:
+            if self._spool is not None:
+                self._spool.cleanup()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            self.close()
+        except WorkdirError as error:
+            if kind is None:
+                raise
+            # What ended the run comes first.
+            _log.warning("%s", error)
 
-    def _open_tensorboard(self, step: int) -> SummaryWriter | None:
+    def _copy(self, file: pathlib.Path) -> None:
+        copy = self._workdir / file.relative_to(self._local).as_posix()
+        with _writing(copy):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(file.read_bytes())
+
+    def _open_tensorboard(self, step: int) -> "_TensorBoardFile | None":
         if not self._use_tensorboard:
             return None
-        # TensorBoard drops what older files hold from purge_step on. File names count seconds;
-        # with nanoseconds a writer opened right after another does not overwrite its file.
-        return SummaryWriter(
-            str(self._local / _TENSORBOARD),
-            purge_step=step + 1,
-            filename_suffix=f".{time.time_ns()}",
-        )
+        return _TensorBoardFile(self._local / _TENSORBOARD, step=step)
+
+    def _close_tensorboard(self) -> None:
+        tensorboard, self._tensorboard = self._tensorboard, None
+        if tensorboard is not None:
+            tensorboard.close()
 
 
 class MetricsLog:
@@ -135,38 +172,123 @@ class MetricsLog:
     Lines reach the file as they are written: a killed process loses none that was finished.
 
     Args:
-      path: the file; created if missing.
+      path: the file; the first line creates it.
       step: the step to continue after, 0 at the start; see `cut_back`.
     """
 
     def __init__(self, path: pathlib.Path, *, step: int) -> None:
         self._path = path
-        if path.exists():
-            self._cut(step)
-        self._file = path.open("a", encoding="utf-8")
+        self.cut_back(step)
 
     def write(self, step: int, **values: Any) -> None:
         """Appends a line of scalars and text; NaN and infinity, unknown to JSON, become null."""
-        line = {"step": int(step)} | {name: _json(value) for name, value in values.items()}
-        self._file.write(json.dumps(line, allow_nan=False) + "\n")
-        self._file.flush()
+        line = {"step": int(step)} | _json(values)
+        _append(self._path, json.dumps(line, allow_nan=False))
 
     def cut_back(self, step: int) -> None:
-        """Drops the lines after `step`, and a last line that a killed process left torn."""
-        self._file.close()
-        self._cut(step)
-        self._file = self._path.open("a", encoding="utf-8")
+        """Drops the lines after `step`, and those that a kill or a full disk left torn."""
+        if not self._path.exists():
+            return
+        with _writing(self._path):
+            text = self._path.read_text(encoding="utf-8", errors="replace")
+            lines = text.splitlines(keepends=True)
+            kept = [
+                line
+                for line in lines
+                if line.endswith("\n") and any(entry["step"] <= step for entry in _parsed(line))
+            ]
+            if kept != lines:
+                write_text(epath.Path(self._path), "".join(kept))
+
+
+def read_log(path: epath.PathLike) -> list[dict[str, Any]]:
+    """The lines of a `metrics.jsonl` or `events.jsonl`, without torn ones; none without a file."""
+    file = epath.Path(path)
+    if not file.exists():
+        return []
+    text = file.read_bytes().decode(errors="replace")
+    return [entry for line in text.splitlines() for entry in _parsed(line)]
+
+
+class _TensorBoardFile:
+    """One of TensorBoard's files.
+
+    `tensorboardX.SummaryWriter` writes from a thread: where the disk is full that thread ends, and
+    what is written afterwards waits for it for ever.
+    """
+
+    def __init__(self, directory: pathlib.Path, *, step: int) -> None:
+        # Imported late, as with it comes PyTorch, where that is installed.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+        self._event_type = Event
+        self._directory = directory
+        with _writing(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            # File names count seconds; with nanoseconds a file opened right after another does not
+            # overwrite it.
+            self._file = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
+        self._flushed = -math.inf
+        # TensorBoard drops what older files hold from this step on.
+        self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, step: int, values: Mapping[str, int | float]) -> None:
+        """Adds a point to each of the curves."""
+        points = [{"tag": name, "simple_value": value} for name, value in values.items()]
+        self._add(step, summary={"value": points})
+
+    def flush(self) -> None:
+        """Brings the file up to date, on the disk itself."""
+        self._flushed = time.monotonic()
+        with _writing(self._directory):
+            self._file.flush()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Flushes and closes the file."""
+        with _writing(self._directory):
+            self._file.close()
 
-    def _cut(self, step: int) -> None:
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
-        kept = [line for line in whole if json.loads(line)["step"] <= step]
-        if kept != lines:
-            write_text(epath.Path(self._path), "".join(kept))
+    def _add(self, step: int, **content: Any) -> None:
+        with _writing(self._directory):
+            self._file.write_event(self._event_type(wall_time=time.time(), step=step, **content))
+        # A disk may take a while to say that it has everything.
+        if time.monotonic() > self._flushed + _FLUSH_SECONDS:
+            self.flush()
+
+
+@contextlib.contextmanager
+def _writing(path: epath.PathLike) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WorkdirError(
+            f"cannot write {path}: {error.strerror or error}; when that is mended, the same "
+            "command continues the run from its newest checkpoint"
+        ) from error
+
+
+def _append(path: pathlib.Path, line: str) -> None:
+    """Appends a line, on a line of its own also where a kill or a full disk tore the last one.
+
+    Opens the file anew, so that a file that vanished is noticed, and nothing is left to write when
+    writing failed.
+    """
+    with _writing(path), path.open("ab+") as file:
+        torn = b""
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            torn = b"" if file.read(1) == b"\n" else b"\n"
+        file.write(torn + line.encode() + b"\n")
+
+
+def _parsed(line: str) -> list[dict[str, Any]]:
+    """The JSON object that a line is, or nothing."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return []
+    return [entry] if isinstance(entry, dict) else []
 
 
 def _number(value: Any) -> int | float:
@@ -174,8 +296,12 @@ def _number(value: Any) -> int | float:
     return value if isinstance(value, int | float) else value.item()
 
 
-def _json(value: Any) -> int | float | str | None:
-    if isinstance(value, str):
+def _json(value: Any) -> Any:
+    if value is None or isinstance(value, str):
         return value
+    if isinstance(value, Mapping):
+        return {name: _json(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(entry) for entry in value]
     number = _number(value)
     return number if math.isfinite(number) else None

@@ -7,22 +7,29 @@ import os
 import jax
 
 from effnetv2_jax.cache import cache_directory
+from effnetv2_jax.parallel.distributed import Distributed, join
 
 
-def start(*, join: bool = True, cache: bool = True) -> None:
-    """Joins the other processes of a multi-host run, and sets up the CPU and the compilation cache.
+def start(distributed: Distributed = "auto", *, cache: bool = True) -> None:
+    """Meets the other processes of a run, and sets up the CPU and the compilation cache.
+
+    With several processes, JAX's preemption service listens for SIGTERM from then on: the signal
+    ends nothing by itself any more.
 
     Args:
-      join: False leaves this process on its own, whatever the environment says.
+      distributed: as `Experiment.distributed`: `auto` asks the environment whether this process is
+        one of several, `on` makes it an error if that does not say so, `off` leaves it alone.
       cache: False leaves the compilation cache as JAX has it.
+
+    Raises:
+      StartupError: the other processes cannot be met; the message says what to set.
 
     The cache lies in $JAX_COMPILATION_CACHE_DIR, or else in `xla` in the package's cache directory;
     an empty $JAX_COMPILATION_CACHE_DIR switches it off.
     """
     add_threads_for_virtual_devices()
     _keep_freed_memory()
-    if join and _is_multi_process():
-        jax.distributed.initialize()
+    join(distributed)
     if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
 
@@ -60,13 +67,3 @@ def _keep_freed_memory() -> None:
             start = ctypes.c_void_p(-(-block // page) * page)
             libc.madvise(start, ctypes.c_size_t(size - page), madv_hugepage)
             libc.free(ctypes.c_void_p(block))
-
-
-def _is_multi_process() -> bool:
-    """Whether the environment tells JAX of other processes: a TPU pod slice, Slurm or by hand."""
-    environment = os.environ
-    return (
-        "," in environment.get("TPU_WORKER_HOSTNAMES", "")
-        or int(environment.get("SLURM_NTASKS", "1")) > 1
-        or "JAX_COORDINATOR_ADDRESS" in environment
-    )

@@ -41,21 +41,29 @@ class StageSteps:
         shapes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
+
+        def compile_for(planned: PlannedStage) -> TrainStep:
+            return compile_step(train_step, planned, shapes, mesh, max_labels=max_labels)
+
+        self._compile = compile_for
         self._executor = concurrent.futures.ThreadPoolExecutor(WORKERS)
         self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
         for planned in plan.stages:
-            if planned.end_step > start and _shape(planned) not in self._steps:
-                self._steps[_shape(planned)] = self._executor.submit(
-                    compile_step, train_step, planned, shapes, mesh, max_labels=max_labels
-                )
+            if planned.end_step > start:
+                self._begin(planned)
 
     def __getitem__(self, planned: PlannedStage) -> TrainStep:
         """The step of a stage; waits until it is compiled."""
+        self._begin(planned)  # A run may have gone back to a stage that had ended.
         return self._steps[_shape(planned)].result()
 
     def close(self) -> None:
         """Gives up what has not begun to compile."""
         self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _begin(self, planned: PlannedStage) -> None:
+        if _shape(planned) not in self._steps:
+            self._steps[_shape(planned)] = self._executor.submit(self._compile, planned)
 
 
 def _shape(planned: PlannedStage) -> tuple[int, int]:

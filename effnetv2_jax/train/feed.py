@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -17,6 +17,10 @@ from effnetv2_jax.progressive import Plan, PlannedStage
 
 AHEAD = 2
 """Batches on their way to the devices while a step runs."""
+
+
+Salts = Sequence[tuple[int, int]]
+"""Pairs of a step and a salt, rising: from that step on, examples come in the order of the salt."""
 
 
 class Feed(NamedTuple):
@@ -37,10 +41,17 @@ def feed(
     preprocessing: Preprocessing,
     start: int,
     unreadable: Unreadable,
+    salts: Salts = (),
 ) -> Generator[Feed, None, None]:
     """Yields every step from `start` to the end of the run, decoded and transferred ahead."""
     coming = host_batches(
-        experiment, plan, source, preprocessing=preprocessing, start=start, unreadable=unreadable
+        experiment,
+        plan,
+        source,
+        preprocessing=preprocessing,
+        start=start,
+        unreadable=unreadable,
+        salts=salts,
     )
     ready: collections.deque[Feed] = collections.deque()
     try:
@@ -62,6 +73,7 @@ def host_batches(
     preprocessing: Preprocessing,
     start: int,
     unreadable: Unreadable,
+    salts: Salts = (),
 ) -> Generator[Feed, None, None]:
     """Yields this process's rows of every batch, as NumPy arrays, from step `start` on.
 
@@ -81,6 +93,7 @@ def host_batches(
             process_index=jax.process_index(),
             process_count=jax.process_count(),
             unreadable=unreadable,
+            salts=by_position(salts, plan),
         )
         return _Begun(batches)
 
@@ -101,6 +114,11 @@ def host_batches(
     finally:
         for batches in begun:
             batches.close()
+
+
+def by_position(salts: Salts, plan: Plan) -> list[tuple[int, int]]:
+    """The salts by place in the run's order of examples, as `train_batches` takes them."""
+    return [(plan.examples_before(step), salt) for step, salt in salts]
 
 
 class _Begun:

@@ -1,29 +1,28 @@
 """A training run from beginning to end."""
 
 import contextlib
-import dataclasses
 import math
+from collections.abc import Iterable
 
-import jax
 from etils import epath
 
-from effnetv2_jax.data import Unreadable, open_source
-from effnetv2_jax.evaluate import evaluate, make_eval_step, summary, weights_of
-from effnetv2_jax.experiment import Experiment, check_batches
-from effnetv2_jax.outputs.checkpoints import Checkpoints
-from effnetv2_jax.outputs.parameters import parameter_table, params_sha256
+from effnetv2_jax.evaluate import evaluate, summary, weights_of
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
-from effnetv2_jax.outputs.workdir import check_workdir, open_workdir
-from effnetv2_jax.outputs.writers import Writers
-from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
-from effnetv2_jax.train.compilation import StageSteps
-from effnetv2_jax.train.feed import feed
-from effnetv2_jax.train.initial import initial_model
-from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
-from effnetv2_jax.train.report import Report
-from effnetv2_jax.train.state import abstract_state, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.divergence import Divergence, DivergenceError, Spike
+from effnetv2_jax.train.optimizer import learning_rate
+from effnetv2_jax.train.run import Run, open_run
+from effnetv2_jax.train.step import step_settings
+
+SPIKES = 10
+"""Leaps of the loss that one start of a run tells of."""
+
+
+class _GoBack(Exception):
+    """Leaves the steps of a run, to return to its newest checkpoint."""
 
 
 def train(
@@ -43,90 +42,132 @@ def train(
     Raises:
       ConfigError: the experiment does not fit the devices or the data.
       WeightsError: the weights in `experiment.init` cannot be had or do not fit.
-      WorkdirError: the workdir belongs to another experiment.
+      WorkdirError: the workdir belongs to another experiment, is in use or cannot be written to.
       DataError: the data is missing, or too much of it is unreadable.
+      CheckpointError: none can be saved, or there are some and none can be continued from.
+      DivergenceError: training diverged, and `experiment.faults` says to halt.
+      Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
-    mesh = make_mesh()
-    first = jax.process_index() == 0
-    progress = Progress(enabled=first) if progress is None else progress
+    with open_run(experiment, workdir, progress) as run:
+        while not (run.done == run.plan.total_steps and run.result):
+            try:
+                _train_on(run)
+            except _GoBack:
+                _go_back(run)
+            except Preempted as preempted:
+                _save_at_last(run)
+                run.tell("preempted", f"{preempted} after step {run.done}")
+                raise
+        return run.result
 
-    train_source = open_source(experiment.data, "train")
-    eval_source = open_source(experiment.data, "eval")
-    num_examples = len(train_source)
-    plan = experiment.plan(num_examples)
-    check_batches(experiment, devices=mesh.size)
 
-    classes = train_source.class_names
-    config = dataclasses.asdict(experiment)
-    check_workdir(workdir, config, classes)  # Before weights are fetched.
-    model, variables = initial_model(experiment, classes, workdir)
-    workdir = open_workdir(workdir, config, classes, model.preprocessing, write=first)
-    optimizer = make_optimizer(experiment.optimizer)
-    train_step = make_train_step(experiment, model, optimizer, mesh)
-    eval_step = make_eval_step(model, mesh, loss=experiment.loss)
+def _train_on(run: Run) -> None:
+    """Trains from where the run stands to its end, unless something comes between."""
+    experiment, plan, num_examples = run.experiment, run.plan, len(run.train_source)
+    with contextlib.closing(run.batches()) as batches:
+        while True:
+            _evaluate_and_save(run)
+            if run.done == plan.total_steps:
+                return
 
-    with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
-        if checkpoints.latest_step() is None:
-            state = create_state(experiment, model, optimizer, mesh, variables)
-            progress.message(parameter_table(state.params))
-        else:
-            state = checkpoints.restore(abstract_state(experiment, model, optimizer, mesh))
-            progress.message(f"continuing {workdir} at step {state.step} of {plan.total_steps}")
-        start = int(state.step)
-        if start == plan.total_steps:
-            return checkpoints.metrics()
-
-        unreadable = Unreadable(experiment.data.max_unreadable)
-        steps = feed(
-            experiment,
-            plan,
-            train_source,
-            mesh,
-            preprocessing=model.preprocessing,
-            start=start,
-            unreadable=unreadable,
-        )
-        stage_steps = StageSteps(
-            train_step, plan, state, mesh, start=start, max_labels=experiment.data.max_labels
-        )
-        with (
-            Writers(workdir, experiment.log, step=start, enabled=first) as writers,
-            contextlib.closing(progress),
-            contextlib.closing(stage_steps),
-        ):
-            report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
-            for step, planned, batch in steps:
+            run.watchdog.now(f"the input of step {run.done + 1}")
+            with run.preemption.waiting():
+                step, planned, batch = next(batches)
                 if step == planned.first_step:
-                    report.flush()  # Before a wait for the compilation.
-                rate = learning_rate(experiment, plan, step, num_examples=num_examples)
-                settings = step_settings(planned.stage, rate)
-                state, metrics = stage_steps[planned](state, batch, settings)
-                done = step + 1
-                report.step(done, planned, rate, metrics)
+                    run.report.flush()  # Before a wait for the compilation.
+                train_step = run.stage_steps[planned]
 
-                final = done == plan.total_steps
-                result: dict[str, float] = {}
-                if final or evaluation_is_due(experiment, plan, done, num_examples):
-                    report.flush()
-                    weights = weights_of(state)
-                    result = evaluate(
-                        eval_step, weights, eval_source, experiment, model.preprocessing, mesh
-                    )
-                    notes = {"params_sha256": params_sha256(state.params)} if final else {}
-                    writers.write(done, "eval", result, **notes)
-                    progress.message(f"step {done} | {summary(result)}")
-                    result["top1"] = result.get("ema_top1", result["raw_top1"])
-                if result or done % experiment.checkpoint.every_steps == 0:
-                    # A checkpoint that exists has all its metrics in the log.
-                    report.flush()
-                    writers.flush()
-                    checkpoints.save(done, state, metrics=result, force=True)
-                    report.restart_clock()
-    return result
+            run.watchdog.now(f"step {step + 1}")
+            rate = learning_rate(experiment, plan, step, num_examples=num_examples)
+            run.state, metrics = train_step(run.state, batch, step_settings(planned.stage, rate))
+            run.done, run.result = step + 1, {}
+            run.report.step(run.done, planned, rate, metrics)
+            _heed(run, run.losses.step(run.done, metrics))
+            if run.done < plan.total_steps:
+                run.preemption.check(run.done)
+
+
+def _evaluate_and_save(run: Run) -> None:
+    """Does what is due after the steps done, and is not done already."""
+    experiment = run.experiment
+    evaluates = evaluation_is_due(experiment, run.plan, run.done, len(run.train_source))
+    if not (evaluates or (run.done and run.done % experiment.checkpoint.every_steps == 0)):
+        return
+    _heed(run, run.losses.flush())
+    if evaluates and not run.result:
+        run.watchdog.now(f"the evaluation after step {run.done}")
+        run.report.flush()
+        final = run.done == run.plan.total_steps
+        with run.preemption.waiting():
+            weights, preprocessing = weights_of(run.state), run.model.preprocessing
+            result = evaluate(
+                run.eval_step, weights, run.eval_source, experiment, preprocessing, run.mesh
+            )
+        notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
+        run.writers.write(run.done, "eval", result, **notes)
+        run.progress.message(f"step {run.done} | {summary(result)}")
+        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
+    run.watchdog.now(f"the checkpoint after step {run.done}")
+    run.save()
+
+
+def _save_at_last(run: Run) -> None:
+    """Saves what a run that has to end has done, unless it diverged: the next start meets that."""
+    for found in run.losses.flush():
+        if isinstance(found, Divergence):
+            return
+    run.save()
+    run.checkpoints.wait()
+
+
+def _heed(run: Run, found: Iterable[Divergence | Spike]) -> None:
+    """Tells of divergences and leaps of the loss, and does about the former what the config says.
+
+    Raises:
+      DivergenceError: the run has to end.
+      _GoBack: the run has to go back.
+    """
+    for event in found:
+        if isinstance(event, Spike):
+            run.spikes += 1
+            if run.spikes <= SPIKES:
+                run.tell("loss_spike", str(event), examples=run.examples_of(event.done))
+            continue
+        run.divergences += 1
+        run.tell("diverged", str(event), examples=run.examples_of(event.done))
+        policy, limit = run.experiment.faults.on_divergence, run.experiment.faults.max_divergences
+        if policy == "halt":
+            raise DivergenceError(
+                f"{event}. The newest checkpoint is sound: start again with "
+                "--config.faults.on_divergence=roll_back or =skip, or begin a new run with a "
+                "lower config.optimizer.learning_rate or with config.optimizer.gradient_clip"
+            )
+        if run.divergences > limit:
+            raise DivergenceError(
+                f"{event}, after {limit} others (config.faults.max_divergences). Begin a new run "
+                "with a lower config.optimizer.learning_rate or config.optimizer.gradient_clip"
+            )
+        if policy == "roll_back":
+            raise _GoBack
+
+
+def _go_back(run: Run) -> None:
+    """Returns to the newest checkpoint, from where on the examples come in another order."""
+    diverged = run.done
+    run.losses.forget()
+    run.restore()
+    salt = 1 + max((salt for _, salt in run.salts), default=0)
+    run.salts = (*(pair for pair in run.salts if pair[0] < run.done), (run.done, salt))
+    run.writers.cut_back(run.done)
+    run.report.restart()
+    message = f"back from step {diverged} to step {run.done}, with another order of the examples"
+    run.tell("rolled_back", message, diverged=diverged, salt=salt)
 
 
 def evaluation_is_due(experiment: Experiment, plan: Plan, done: int, num_examples: int) -> bool:
-    """Whether step `done - 1` completes another `evaluation.every_epochs`."""
+    """Whether step `done - 1` completes another `evaluation.every_epochs`, or the run."""
+    if done in (0, plan.total_steps):
+        return done > 0
     interval = experiment.evaluation.every_epochs * num_examples
     before, after = plan.examples_before(done - 1), plan.examples_before(done)
     return math.floor(after / interval) > math.floor(before / interval)

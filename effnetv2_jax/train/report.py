@@ -92,6 +92,11 @@ class Report:
             )
         )
 
+    def restart(self) -> None:
+        """Forgets the step that was not reported yet, for a run that went back."""
+        self._pending = None
+        self.restart_clock()
+
     def restart_clock(self) -> None:
         """Leaves out of images per second what happened since the last report."""
         self._since = time.perf_counter()

@@ -1,5 +1,6 @@
 """One training step, from uint8 images to the next state, as one compiled program."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -70,7 +71,8 @@ def make_train_step(
     """Compiles, on first use per batch shape, a step over all devices of the mesh.
 
     The state that goes in is donated: it must not be used again. Every random number follows
-    from the experiment's seed and the step.
+    from the experiment's seed and the step. A step whose loss or gradient is not finite counts, and
+    changes nothing else of the state.
     """
     augment, preprocessing = experiment.augment, model.preprocessing
     mixes = any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
@@ -148,6 +150,14 @@ def make_train_step(
             "top1": top1,
             "gradient_norm": optax.tree.norm(grads),
         }
-        return TrainState(state.step + 1, params, batch_stats, opt_state, ema), metrics
+        new = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+        return unless_diverged(new, state, metrics), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def unless_diverged(new: TrainState, old: TrainState, metrics: Metrics) -> TrainState:
+    """The new state, or the old one with the new step if the loss or gradient is not finite."""
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
+    return dataclasses.replace(kept, step=new.step)

@@ -1,0 +1,96 @@
+"""Notices when training diverges: a loss or gradient that is not finite, or a loss that leaps."""
+
+import collections
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import jax
+
+LAG = 2
+"""Steps after which a step's metrics are read, so that the devices always have one to do. Fixed,
+and not when they are ready, so that all processes of a run notice at the same step."""
+_RECENT = 0.95
+"""Share of the old value in the recent mean of the loss."""
+_FIRST = 20
+"""Losses that make a mean."""
+
+
+class DivergenceError(RuntimeError):
+    """Training diverged, and the config does not say to go on; the message says what to do."""
+
+
+class Divergence(NamedTuple):
+    """A step whose loss or gradient is not finite; it left the state as it was."""
+
+    done: int
+    loss: float
+    gradient_norm: float
+
+    def __str__(self) -> str:
+        return f"step {self.done} diverged: loss {self.loss}, gradient norm {self.gradient_norm}"
+
+
+class Spike(NamedTuple):
+    """A step whose loss leapt."""
+
+    done: int
+    loss: float
+    mean: float
+    """Of the losses shortly before."""
+
+    def __str__(self) -> str:
+        return f"step {self.done} has loss {self.loss:.4g}, after a mean of {self.mean:.4g}"
+
+
+class _Taken(NamedTuple):
+    done: int
+    loss: jax.Array
+    gradient_norm: jax.Array
+
+
+class LossWatch:
+    """Reads every step's loss and gradient norm, `LAG` steps late.
+
+    Args:
+      spike: a loss this many times the recent mean is a `Spike`.
+    """
+
+    def __init__(self, spike: float) -> None:
+        self._factor = spike
+        self._pending: collections.deque[_Taken] = collections.deque()
+        self._losses = 0
+        self._mean = 0.0
+
+    def step(self, done: int, metrics: Mapping[str, jax.Array]) -> Iterator[Divergence | Spike]:
+        """Takes a step's metrics, which may still be computing, and looks at those of an older one.
+
+        What is found is yielded, so that the caller has to iterate.
+        """
+        taken = _Taken(done, metrics["loss"], metrics["gradient_norm"])
+        for value in (taken.loss, taken.gradient_norm):
+            value.copy_to_host_async()
+        self._pending.append(taken)
+        if len(self._pending) > LAG:
+            yield from self._look()
+
+    def flush(self) -> Iterator[Divergence | Spike]:
+        """Likewise looks at all that is left, and waits for it."""
+        while self._pending:
+            yield from self._look()
+
+    def forget(self) -> None:
+        """Leaves out what has not been looked at, for a run that went back."""
+        self._pending.clear()
+
+    def _look(self) -> Iterator[Divergence | Spike]:
+        done, *values = self._pending.popleft()
+        loss, gradient_norm = map(float, values)
+        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
+            yield Divergence(done, loss, gradient_norm)
+            return
+        if self._losses >= _FIRST and loss > self._factor * self._mean:
+            yield Spike(done, loss, self._mean)
+        self._losses += 1
+        # A mean of all losses at first, and later of the recent ones.
+        self._mean += max(1 / self._losses, 1 - _RECENT) * (loss - self._mean)

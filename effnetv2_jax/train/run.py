@@ -1,0 +1,213 @@
+"""A run in its working directory, opened and ready to train: what `train.loop` works with."""
+
+import contextlib
+import dataclasses
+from collections.abc import Generator, Iterator, Mapping
+from typing import Any
+
+import jax
+import optax
+from etils import epath
+from jax.sharding import Mesh
+
+from effnetv2_jax.data import Source, Unreadable, example_keys, open_source
+from effnetv2_jax.evaluate import EvalStep, make_eval_step
+from effnetv2_jax.experiment import Experiment, check_batches
+from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.lock import lock_workdir
+from effnetv2_jax.outputs.parameters import parameter_table
+from effnetv2_jax.outputs.progress import Progress
+from effnetv2_jax.outputs.run_record import run_record
+from effnetv2_jax.outputs.workdir import check_workdir, open_workdir
+from effnetv2_jax.outputs.writers import Writers
+from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.parallel.preemption import Preemption
+from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.compilation import StageSteps
+from effnetv2_jax.train.divergence import LossWatch
+from effnetv2_jax.train.feed import Feed, Salts, by_position, feed
+from effnetv2_jax.train.initial import initial_model
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.report import Report
+from effnetv2_jax.train.state import TrainState, abstract_state, create_state
+from effnetv2_jax.train.step import make_train_step
+from effnetv2_jax.train.watchdog import Watchdog
+
+_SALTS = "salts"
+_NAMED = 64
+"""Examples of a batch that an event names."""
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """What a run is made of, and where it stands."""
+
+    experiment: Experiment
+    plan: Plan
+    mesh: Mesh
+    model: EfficientNet
+    optimizer: optax.GradientTransformationExtraArgs
+    variables: Mapping[str, Any] | None
+    """To start from; None draws them."""
+    train_source: Source
+    eval_source: Source
+    unreadable: Unreadable
+    eval_step: EvalStep
+    checkpoints: Checkpoints
+    progress: Progress
+    losses: LossWatch
+    watchdog: Watchdog
+    preemption: Preemption
+
+    state: TrainState = dataclasses.field(init=False)
+    done: int = dataclasses.field(init=False)
+    """Steps done; known without waiting for the devices."""
+    salts: Salts = dataclasses.field(init=False)
+    """Which order the examples come in; kept in the checkpoints."""
+    result: dict[str, float] = dataclasses.field(init=False)
+    """The evaluation of the state; empty where there is none."""
+    broken: list[str] = dataclasses.field(default_factory=list)
+    """What is wrong with checkpoints that were passed over."""
+    divergences: int = 0
+    spikes: int = 0
+    """Of both, how many since this start."""
+
+    writers: Writers = dataclasses.field(init=False)
+    report: Report = dataclasses.field(init=False)
+    stage_steps: StageSteps = dataclasses.field(init=False)
+
+    def restore(self) -> None:
+        """Takes the state of the newest whole checkpoint, or that of the beginning.
+
+        Raises:
+          CheckpointError: there are checkpoints, and none of them is whole or fits.
+        """
+        parts = self.experiment, self.model, self.optimizer, self.mesh
+        if self.checkpoints.latest_step() is None:
+            self.state = create_state(*parts, self.variables)
+            self.done, self.salts, self.result = 0, (), {}
+            return
+        self.done, self.state = self.checkpoints.restore_newest(
+            abstract_state(*parts), report=self.broken.append
+        )
+        saved = self.checkpoints.extra(self.done).get(_SALTS, ())
+        self.salts = tuple((start, salt) for start, salt in saved)
+        self.result = self.checkpoints.metrics(self.done)
+
+    def save(self) -> None:
+        """Saves the state, its evaluation and the order of the examples, in the background."""
+        # A checkpoint that exists has all its metrics in the log.
+        self.report.flush()
+        self.writers.flush()
+        self.checkpoints.save(
+            self.done,
+            self.state,
+            metrics=self.result,
+            extra={_SALTS: [list(pair) for pair in self.salts]},
+            force=True,
+        )
+        self.report.restart_clock()
+
+    def batches(self) -> Generator[Feed, None, None]:
+        """Yields the steps from here to the end."""
+        return feed(
+            self.experiment,
+            self.plan,
+            self.train_source,
+            self.mesh,
+            preprocessing=self.model.preprocessing,
+            start=self.done,
+            unreadable=self.unreadable,
+            salts=self.salts,
+        )
+
+    def examples_of(self, done: int) -> list[str]:
+        """Names the examples that step `done` trained on, or 64 of them."""
+        planned = self.plan.stage_at(done - 1)
+        return example_keys(
+            self.train_source,
+            first_example=self.plan.examples_before(done - 1),
+            count=min(planned.batch_size, _NAMED),
+            seed=self.experiment.seed,
+            salts=by_position(self.salts, self.plan),
+        )
+
+    def tell(self, event: str, message: str, **fields: Any) -> None:
+        """Writes an event down and shows it."""
+        self.writers.event(event, step=self.done, message=message, **fields)
+        self.progress.message(message)
+
+
+@contextlib.contextmanager
+def open_run(
+    experiment: Experiment, path: epath.PathLike, progress: Progress | None
+) -> Iterator[Run]:
+    """Opens the run in a directory, or begins one there; see `train.loop.train`."""
+    mesh = make_mesh()
+    first = jax.process_index() == 0
+    train_source = open_source(experiment.data, "train")
+    eval_source = open_source(experiment.data, "eval")
+    plan = experiment.plan(len(train_source))
+    check_batches(experiment, devices=mesh.size)
+    classes, fingerprint = train_source.class_names, train_source.fingerprint
+
+    with contextlib.ExitStack() as stack:
+        config = dataclasses.asdict(experiment)
+        check_workdir(path, config, classes, data_fingerprint=fingerprint)
+        if first:
+            stack.enter_context(lock_workdir(epath.Path(path)))
+        model, variables = initial_model(experiment, classes, path)
+        workdir = open_workdir(
+            path, config, classes, model.preprocessing, data_fingerprint=fingerprint, write=first
+        )
+        optimizer = make_optimizer(experiment.optimizer)
+        run = Run(
+            experiment=experiment,
+            plan=plan,
+            mesh=mesh,
+            model=model,
+            optimizer=optimizer,
+            variables=variables,
+            train_source=train_source,
+            eval_source=eval_source,
+            unreadable=Unreadable(experiment.data.max_unreadable),
+            eval_step=make_eval_step(model, mesh, loss=experiment.loss),
+            checkpoints=stack.enter_context(
+                Checkpoints(workdir / "checkpoints", experiment.checkpoint)
+            ),
+            progress=Progress(enabled=first) if progress is None else progress,
+            losses=LossWatch(experiment.faults.loss_spike),
+            watchdog=Watchdog(experiment.faults.hang_seconds),
+            preemption=Preemption(),
+        )
+        run.restore()
+        if run.done:
+            run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
+        else:
+            run.progress.message(parameter_table(run.state.params))
+        run.writers = stack.enter_context(
+            Writers(workdir, experiment.log, step=run.done, enabled=first)
+        )
+        stack.enter_context(contextlib.closing(run.progress))
+        if run.done < plan.total_steps:
+            record = run_record(mesh, train_data=fingerprint, eval_data=eval_source.fingerprint)
+            run.writers.event("start", step=run.done, **record)
+        for message in run.broken:
+            run.tell("fallback", message)
+        run.report = Report(plan, run.writers, run.progress, every_steps=experiment.log.every_steps)
+        run.stage_steps = stack.enter_context(
+            contextlib.closing(
+                StageSteps(
+                    make_train_step(experiment, model, optimizer, mesh),
+                    plan,
+                    run.state,
+                    mesh,
+                    start=run.done,
+                    max_labels=experiment.data.max_labels,
+                )
+            )
+        )
+        stack.enter_context(run.watchdog)
+        stack.enter_context(run.preemption)
+        yield run

@@ -1,0 +1,225 @@
+"""A run is the same run with any number of devices and processes, and may change it under way."""
+
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from processes import TESTS, Processes
+
+from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.preprocessing import squashed
+from effnetv2_jax.train.feed import host_batches
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.state import abstract_state, build_model
+
+STEPS = 30
+"""Of two stages; a checkpoint every 5."""
+CONFIG = """
+import dataclasses, sys
+sys.path.insert(0, {tests!r})
+import tiny
+from effnetv2_jax.experiment import CheckpointConfig, LogConfig, to_config_dict
+def get_config():
+    # At RandAugment's 5 no grey level is rounded. At others, compiled as quickly as here, some are
+    # rounded differently for another number of examples per device.
+    stages = [dataclasses.replace(stage, randaugment_magnitude=5.0) for stage in tiny.STAGES]
+    return to_config_dict(tiny.experiment(
+        steps={steps},
+        stages=tuple(stages),
+        model=dataclasses.replace(tiny.MODEL, dtype={dtype!r}, bn_group={bn_group}),
+        checkpoint=CheckpointConfig(every_steps=5),
+        log=LogConfig(every_steps=1),
+    ))
+"""
+TOLERANCE = {"float64": 1e-9, "float32": 1e-3}
+"""Of parameters, relative to the largest of the same leaf."""
+SMALL = 1e-4
+"""Leaves without larger values, such as biases before another BatchNorm, hold but rounding."""
+
+
+def launch(workdir: Path, *, processes: int = 1, devices: int = 1, dtype: str) -> Processes:
+    config = workdir.with_suffix(".py")
+    # In float32 each device has whole groups, or rounding would soon make another run of it.
+    bn_group = None if dtype == "float64" else 2
+    config.write_text(CONFIG.format(tests=str(TESTS), steps=STEPS, dtype=dtype, bn_group=bn_group))
+    return Processes(
+        "-m",
+        "effnetv2_jax.main",
+        f"--config={config}",
+        f"--workdir={workdir}",
+        folder=workdir.parent,
+        count=processes,
+        devices=devices,
+        variables={"JAX_ENABLE_X64": str(int(dtype == "float64"))},
+    )
+
+
+def kill_at(step: int, started: Processes, workdir: Path) -> None:
+    while started.run() and not any(line["step"] >= step for line in metrics(workdir)):
+        time.sleep(0.01)
+    assert started.run(), started.outputs()
+    started.kill()
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    path = workdir / "metrics.jsonl"
+    whole = path.read_text().splitlines(keepends=True) if path.exists() else []
+    lines = [json.loads(line) for line in whole if line.endswith("\n")]
+    return [
+        {name: value for name, value in line.items() if name != "train/images_per_second"}
+        for line in lines
+        if {"train/loss", "eval/raw_top1"} & line.keys()
+    ]
+
+
+def parameters(workdir: Path, dtype: str) -> dict[str, np.ndarray]:
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    try:
+        experiment = tiny.experiment(model=dataclasses.replace(tiny.MODEL, dtype=dtype))
+        model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+        state = abstract_state(experiment, model, optimizer, make_mesh(jax.devices()[:1]))
+        with Checkpoints(workdir / "checkpoints", None) as checkpoints:
+            assert checkpoints.latest_step() == STEPS
+            found = checkpoints.restore_parts({"params": state.params, "ema": state.ema})
+        return tiny.leaves_by_name(found)
+    finally:
+        jax.config.update("jax_enable_x64", False)
+
+
+def assert_same_run(workdir: Path, expected: Path, dtype: str) -> None:
+    found, wanted = parameters(workdir, dtype), parameters(expected, dtype)
+    off = {
+        name: np.abs(value - wanted[name]).max() / max(np.abs(wanted[name]).max(), SMALL)
+        for name, value in found.items()
+    }
+    worst = max(off, key=off.__getitem__)
+    print(f"WORST {worst} {off[worst]:.1e}")
+    assert off[worst] <= TOLERANCE[dtype], f"{worst} is off by {off[worst]:.1e}"
+
+    lines, wanted_lines = metrics(workdir), metrics(expected)
+    assert [line["step"] for line in lines] == [*range(1, STEPS + 1), STEPS]
+    for line, wanted_line in zip(lines, wanted_lines, strict=True):
+        assert line.keys() == wanted_line.keys()
+        for name in ("train/loss", "eval/raw_loss", "eval/ema_loss"):
+            if name in line:
+                assert line[name] == pytest.approx(wanted_line[name], rel=1e-3)
+    counts = [f"eval/{weights}_{which}" for weights in ("raw", "ema") for which in ("top1", "top5")]
+    for name in (*counts, "eval/examples", "eval/unreadable"):
+        assert lines[-1][name] == wanted_lines[-1][name]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes the run of one process with one device, by its dtype."""
+    made: dict[str, Path] = {}
+
+    def make(dtype: str) -> Path:
+        if dtype not in made:
+            made[dtype] = tmp_path_factory.mktemp("undisturbed") / "run"
+            launch(made[dtype], dtype=dtype).finish()
+        return made[dtype]
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("processes", "devices", "dtype"),
+    [
+        (2, 2, "float64"),
+        *(
+            pytest.param(*case, dtype, marks=pytest.mark.slow)
+            for dtype in ("float64", "float32")
+            for case in ((1, 2), (1, 8), (2, 2), (2, 8), (4, 4), (4, 8))
+            if (*case, dtype) != (2, 2, "float64")
+        ),
+    ],
+)
+def test_processes_and_devices_do_not_change_a_run(
+    processes: int,
+    devices: int,
+    dtype: str,
+    undisturbed: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    workdir = tmp_path / "run"
+    outputs = launch(workdir, processes=processes, devices=devices, dtype=dtype).finish()
+    assert_same_run(workdir, undisturbed(dtype), dtype)
+
+    # Only the first process tells of it.
+    assert f"step {STEPS}/{STEPS}" in outputs[0]
+    for output in outputs[1:]:
+        assert "step" not in output
+    assert len(list((workdir / "tensorboard").iterdir())) == 1
+    only_here = {path.name for path in workdir.iterdir()}
+    assert only_here == {path.name for path in undisturbed(dtype).iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("begun", "ended"),
+    [
+        ((2, 2), (1, 1)),
+        pytest.param((1, 8), (1, 2), marks=pytest.mark.slow),
+        pytest.param((1, 2), (4, 4), marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_may_end_with_other_processes_and_devices_than_it_began_with(
+    begun: tuple[int, int],
+    ended: tuple[int, int],
+    undisturbed: Callable[[str], Path],
+    tmp_path: Path,
+) -> None:
+    workdir, dtype = tmp_path / "run", "float64"
+    (processes, devices), step = begun, STEPS // 2 - 2
+    kill_at(step, launch(workdir, processes=processes, devices=devices, dtype=dtype), workdir)
+    (processes, devices) = ended
+    (output, *_) = launch(workdir, processes=processes, devices=devices, dtype=dtype).finish()
+    assert "continuing" in output
+    assert_same_run(workdir, undisturbed(dtype), dtype)
+
+
+ROWS = """
+import sys
+import jax
+import numpy as np
+from effnetv2_jax.parallel import startup
+startup.start("on")
+from test_multi_process_training import batches
+arrays = {f"{step}_{name}": array for step, rows in batches() for name, array in rows.items()}
+np.savez(f"{sys.argv[1]}/{jax.process_index()}.npz", **arrays)
+"""
+
+
+def batches() -> list[tuple[int, dict[str, np.ndarray]]]:
+    """This process's rows of the batches of two stages, by step."""
+    experiment = tiny.experiment(steps=6)
+    source = open_source(experiment.data, "train")
+    plan = experiment.plan(len(source))
+    coming = host_batches(
+        experiment, plan, source, preprocessing=squashed(40), start=0, unreadable=Unreadable(0)
+    )
+    with contextlib.closing(coming):
+        return [(step, batch) for step, _, batch in coming]
+
+
+@pytest.mark.parametrize("processes", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_the_processes_rows_are_the_batches_of_one(processes: int, tmp_path: Path) -> None:
+    Processes("-c", ROWS, str(tmp_path), folder=tmp_path, count=processes).finish()
+    rows = [np.load(tmp_path / f"{index}.npz") for index in range(processes)]
+    expected = batches()
+    assert len(expected) == 6
+    for step, batch in expected:
+        for name, array in batch.items():
+            parts = [part[f"{step}_{name}"] for part in rows]
+            assert {len(part) for part in parts} == {tiny.BATCH // processes}
+            np.testing.assert_array_equal(np.concatenate(parts), array)
+            assert parts[0].dtype == array.dtype

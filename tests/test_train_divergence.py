@@ -1,0 +1,86 @@
+"""Steps that diverge are noticed at a fixed distance, and leave the state as it was."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from effnetv2_jax.parallel.mesh import make_mesh, put_batch
+from effnetv2_jax.train.divergence import LAG, Divergence, LossWatch, Spike
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.state import build_model, create_state
+from effnetv2_jax.train.step import make_train_step, step_settings
+
+
+def found_at(
+    losses: list[float], *, norms: dict[int, float] | None = None
+) -> dict[int, list[Divergence | Spike]]:
+    """What a watch finds when it is given step after step, by the step at which it does."""
+    watch = LossWatch(3.0)
+    found = {}
+    for done, loss in enumerate(losses, start=1):
+        norm = (norms or {}).get(done, 1.0)
+        metrics = {"loss": jnp.float32(loss), "gradient_norm": jnp.float32(norm)}
+        found[done] = list(watch.step(done, metrics))
+    found[len(losses) + 1] = list(watch.flush())
+    return {step: events for step, events in found.items() if events}
+
+
+@given(st.integers(1, 30), st.sampled_from([math.nan, math.inf, -math.inf]), st.booleans())
+def test_what_is_not_finite_is_found_two_steps_later(step: int, value: float, loss: bool) -> None:
+    losses = [1.0] * 30
+    if loss:
+        losses[step - 1] = value
+    found = found_at(losses, norms={} if loss else {step: value})
+    ((when, (event,)),) = found.items()
+    assert when == min(step + LAG, 31)
+    assert isinstance(event, Divergence) and event.done == step
+
+
+def test_a_loss_that_leaps_is_found_and_a_slow_rise_is_not() -> None:
+    falling = [7.0 * 0.9**step for step in range(40)]
+    leap = [*falling, 5.0, *falling[-1:] * 5]
+    ((when, (event,)),) = found_at(leap).items()
+    assert isinstance(event, Spike) and (event.done, when) == (41, 41 + LAG)
+    assert event.mean < 5.0 / 3
+    assert not found_at([1.02**step for step in range(200)])
+    assert not found_at([1.0] * 10 + [100.0]), "too early to say what is usual"
+
+
+def test_forgotten_steps_are_not_found() -> None:
+    watch = LossWatch(3.0)
+    nan = {"loss": jnp.float32(math.nan), "gradient_norm": jnp.float32(1)}
+    assert not list(watch.step(1, nan))
+    watch.forget()
+    assert not list(watch.flush())
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number() -> None:
+    experiment = tiny.experiment()
+    model, mesh = build_model(experiment, 6), make_mesh(jax.devices()[:1])
+    optimizer = make_optimizer(experiment.optimizer)
+    step = make_train_step(experiment, model, optimizer, mesh)
+    state = create_state(experiment, model, optimizer, mesh)
+    batch = put_batch(tiny.random_batch(32), mesh)
+    settings = step_settings(experiment.stages[0], 0.01)
+
+    sound, metrics = step(jax.tree.map(jnp.copy, state), batch, settings)
+    assert np.isfinite(metrics["loss"])
+    assert not np.array_equal(*(jax.tree.leaves(s.params)[0] for s in (state, sound)))
+
+    # Statistics that overflow are a way to a loss that is not a number.
+    kernel = sound.params["stem"]["conv"]["kernel"]
+    huge = sound.params | {"stem": sound.params["stem"] | {"conv": {"kernel": kernel * 1e30}}}
+    before = jax.tree.map(jnp.copy, sound.replace(params=huge))
+    after, metrics = step(sound.replace(params=huge), batch, settings)
+    assert not (np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"]))
+    assert int(after.step) == int(before.step) + 1
+    kept = tiny.leaves_by_name(before.replace(step=after.step))
+    for name, leaf in tiny.leaves_by_name(after).items():
+        np.testing.assert_array_equal(leaf, kept[name], err_msg=name)
