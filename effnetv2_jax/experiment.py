@@ -102,7 +102,8 @@ class DataConfig:
     std: Triple | None = None
     """Divides per channel, after the mean is subtracted; None likewise."""
     threads: int | None = None
-    """Decoding threads of each process; None takes one per CPU core."""
+    """Decoding threads of each process; None takes one per CPU core. A picture of the largest size,
+    67 megapixels, may take each 1.3 GB."""
     prefetch_batches: int = 4
     """Batches decoded ahead of the device."""
     max_unreadable: int = 100

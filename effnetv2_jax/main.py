@@ -12,8 +12,10 @@ again, it goes on from there.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from effnetv2_jax.command_line import Command, CommandError, parse
 from effnetv2_jax.experiment import ConfigError
@@ -51,7 +53,7 @@ def run(command: Command) -> int:
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
-        startup.start(command.experiment.distributed)
+        startup.start("off" if command.mode == "plan" else command.experiment.distributed)
         match command.mode:
             case "plan":
                 print(describe(command.experiment))
@@ -90,5 +92,21 @@ def run(command: Command) -> int:
     return 0
 
 
+def entry() -> NoReturn:
+    """`main` as a program."""
+    status = main()
+    if status > 128:
+        # Stopped by a signal: the time left is short, and at its usual end Python would wait for
+        # programs that are still compiling.
+        import jax
+
+        if jax.distributed.is_initialized():
+            jax.distributed.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

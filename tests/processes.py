@@ -59,7 +59,10 @@ class Processes:
 
     def finish(self, status: int = 0) -> list[str]:
         """What each has written, once all have ended with this exit status."""
-        statuses = [process.wait(timeout=300) for process in self.processes]
+        try:
+            statuses = [process.wait(timeout=300) for process in self.processes]
+        finally:
+            self.kill()
         outputs = self.outputs()
         assert statuses == [status] * len(statuses), "\n".join(outputs)
         return outputs

@@ -13,12 +13,19 @@ import pytest
 from effnetv2_jax import experiment as experiment_module
 from effnetv2_jax.data import DataError, open_source
 from effnetv2_jax.evaluate_weights import evaluate_run
-from effnetv2_jax.experiment import DataConfig, Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.experiment import (
+    DataConfig,
+    Experiment,
+    FaultsConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
 from effnetv2_jax.models.variants import get_variant
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.plan import describe
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.smoke import smoke
+from effnetv2_jax.train.divergence import DivergenceError
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
 from effnetv2_jax.train.state import build_model
@@ -174,6 +181,15 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
     train(run, tmp_path / "run")
     evaluate_run(run, tmp_path / "run")
     describe(run)
+    # A run that diverges in its second step.
+    wild = dataclasses.replace(
+        run,
+        optimizer=dataclasses.replace(run.optimizer, learning_rate=1e30),
+        schedule=ScheduleConfig(name="constant", warmup_epochs=0.0),
+        faults=FaultsConfig(on_divergence="skip", max_divergences=1),
+    )
+    with pytest.raises(DivergenceError, match="faults.max_divergences"):
+        train(wild, tmp_path / "wild")
     # What only other sources, optimizers and schedules read.
     for fields in (
         {"source": "tfds", "name": "none"},
@@ -189,6 +205,8 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
         other = dataclasses.replace(run, schedule=ScheduleConfig(name=name, warmup_epochs=0.0))
         learning_rate(other, plan, 1, num_examples=2016)
     assert make_mesh().size
-    # Experiment.plan, in the same file as the checks, reads these three and the stage's share.
-    left = reads.fields - reads.seen - {"Experiment.epochs", "Experiment.batch_size"}
+    # Experiment.plan, in the same file as the checks, reads the first two; the command line reads
+    # the last before JAX starts.
+    elsewhere = {"Experiment.epochs", "Experiment.batch_size", "Experiment.distributed"}
+    left = reads.fields - reads.seen - elsewhere
     assert not left, sorted(left)

@@ -206,9 +206,7 @@ def test_a_salt_changes_the_crops_of_a_single_picture():
     assert (plain == salted).all(axis=(1, 2, 3)).tolist() == [True] * 4 + [False] * 12
 
 
-@given(
-    seed=st.integers(0, 2**70), salt=st.integers(0, 2**40), start=st.integers(0, 3), epoch=...
-)
+@given(seed=st.integers(0, 2**70), salt=st.integers(0, 2**40), start=st.integers(0, 3), epoch=...)
 @settings(max_examples=25, deadline=None)
 def test_every_epoch_of_a_salt_has_every_example_once(
     seed: int, salt: int, start: int, epoch: bool

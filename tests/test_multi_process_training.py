@@ -103,7 +103,6 @@ def assert_same_run(workdir: Path, expected: Path, dtype: str) -> None:
         for name, value in found.items()
     }
     worst = max(off, key=off.__getitem__)
-    print(f"WORST {worst} {off[worst]:.1e}")
     assert off[worst] <= TOLERANCE[dtype], f"{worst} is off by {off[worst]:.1e}"
 
     lines, wanted_lines = metrics(workdir), metrics(expected)
@@ -137,10 +136,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     [
         (2, 2, "float64"),
         *(
-            pytest.param(*case, dtype, marks=pytest.mark.slow)
-            for dtype in ("float64", "float32")
-            for case in ((1, 2), (1, 8), (2, 2), (2, 8), (4, 4), (4, 8))
-            if (*case, dtype) != (2, 2, "float64")
+            pytest.param(*case, "float64", marks=pytest.mark.slow)
+            for case in ((1, 2), (1, 8), (2, 8), (4, 4), (4, 8))
         ),
     ],
 )

@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from effnetv2_jax.experiment import CheckpointConfig
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
+from effnetv2_jax.outputs.state_checksum import state_checksum
 
 EVERY_STEP = CheckpointConfig(every_steps=1)
 
@@ -328,3 +329,45 @@ def test_reading_leaves_unfinished_checkpoints_of_a_running_process_alone(
         checkpoints.save(2, make_state(2))
         assert_same(checkpoints.restore(make_state()), make_state(2))
     assert kept(tmp_path) == [1, 2]
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_checksum_is_of_every_bit_and_of_nothing_else(mesh: jax.sharding.Mesh) -> None:
+    values = {
+        "bool": np.arange(16) % 3 == 0,
+        "uint8": np.arange(16, dtype=np.uint8),
+        "int32": np.arange(-8, 8, dtype=np.int32),
+        "int64": np.arange(16, dtype=np.int64) << 40,
+        "bfloat16": np.linspace(-1, 1, 16).astype(jnp.bfloat16),
+        "float32": np.linspace(-1, 1, 48, dtype=np.float32).reshape(16, 3),
+        "float64": np.linspace(-1, 1, 16),
+        "scalar": np.float32(3.0),
+        "empty": np.zeros((0, 3), np.float32),
+    }
+    state = {"a": jax.device_put(values), "b": [jnp.ones(3), None], "c": None}
+    checksum = state_checksum(state)
+    assert checksum.keys() == {"a", "b"}
+    assert state_checksum(dict(reversed(state.items()))) == checksum
+
+    sharded = NamedSharding(mesh, PartitionSpec("data"))
+    replicated = NamedSharding(mesh, PartitionSpec())
+    spread = {
+        name: jax.device_put(value, sharded if value.size > 1 else replicated)
+        for name, value in values.items()
+    }
+    assert state_checksum({"a": spread})["a"] == checksum["a"]
+
+    for name, value in values.items():
+        for bit in range(0, 8 * value.nbytes, 7):
+            changed = np.array(value)
+            if changed.dtype == np.bool_:
+                changed[bit // 8] ^= True
+            else:
+                changed.reshape(-1).view(np.uint8)[bit // 8] ^= 1 << bit % 8
+            other = state_checksum({"a": jax.device_put(values | {name: changed})})
+            assert other["a"] != checksum["a"], (name, bit)
+    swapped = values["float32"][[1, 0, *range(2, 16)]]
+    for changes in ({"float32": swapped}, {"scalar": np.float64(3.0)}):
+        assert state_checksum({"a": jax.device_put(values | changes)})["a"] != checksum["a"]
+    renamed = {"d" if name == "bool" else name: value for name, value in values.items()}
+    assert state_checksum({"a": jax.device_put(renamed)})["a"] != checksum["a"]

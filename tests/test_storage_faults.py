@@ -1,6 +1,7 @@
 """Full disks, damaged files, directories that vanish: no state is lost that was whole."""
 
 import contextlib
+import gc
 import json
 import os
 import pathlib
@@ -26,6 +27,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Else another test, or the end of all, is blamed for what Orbax leaves behind."""
+    yield
+    gc.collect()
+
 
 EVERY_STEP = CheckpointConfig(every_steps=1, keep_last=5)
 ONE = CheckpointConfig(every_steps=1, keep_last=1)
@@ -119,7 +128,7 @@ def test_a_full_disk_at_every_moment_of_saving(
                 break
             assert re.fullmatch(
                 rf"checkpoints in {directory}: cannot save step {good + 1}: No space left on device"
-                rf"(: \S+)?\. It holds the checkpoint of step {good}\. Make room .*",
+                rf"(: \S+)?\. The checkpoint of step {good} is there\. Make room .*",
                 message,
             )
             failures += 1
@@ -150,8 +159,8 @@ def test_a_read_only_file_system(small_disk: pathlib.Path) -> None:
         assert same(checkpoints.restore(LIKE), make_state(1))
         message = fails(checkpoints, 2) or ""
         assert f"{directory}: cannot save step 2: Read-only file system: " in message
-        assert "the checkpoint of step 1" in message
-    with pytest.raises(CheckpointError, match="cannot use it: Read-only file system"):
+        assert "The checkpoint of step 1" in message
+    with pytest.raises(CheckpointError, match=r"cannot use .*/other for .*: Read-only file system"):
         Checkpoints(small_disk / "other", EVERY_STEP)
 
 
@@ -226,7 +235,6 @@ def test_no_damage_to_any_file_goes_unnoticed(tmp_path: pathlib.Path) -> None:
                     assert (extra, metrics) == ({"salt": 1}, {"top1": 0.5}), file
             shutil.copy(whole / file, directory / file)
         shutil.rmtree(directory)
-    print(noticed)
     assert sum(noticed.values()) > 30
 
 
@@ -323,14 +331,14 @@ TWO_PROCESSES = """
     from effnetv2_jax.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import Checkpoints
     from effnetv2_jax.outputs.state_checksum import state_checksum
-    from effnetv2_jax.parallel.mesh import by_example, make_mesh, replicated
+    from effnetv2_jax.parallel.mesh import make_mesh, replicated
 
     jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
     mesh, directory = make_mesh(), pathlib.Path(sys.argv[3])
 
     def make(step):
         tree = {"params": jnp.arange(8.0) + step, "rows": jnp.arange(4) * step}
-        shardings = {"params": replicated(mesh), "rows": by_example(mesh)}
+        shardings = {"params": replicated(mesh), "rows": replicated(mesh)}
         return {
             name: jax.make_array_from_callback(
                 leaf.shape, shardings[name], lambda index, leaf=leaf: np.asarray(leaf)[index]

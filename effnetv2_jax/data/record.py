@@ -48,5 +48,5 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Record:
-        """Example `index`, from 0; raises OSError where it cannot be read."""
+        """Example `index`, from 0; raises OSError or DecodeError where it cannot be read."""
         ...

@@ -60,36 +60,14 @@ class Checkpoints:
             # Orbax takes no relative path.
             self._directory = epath.Path(os.path.abspath(self._directory))
         self._config = config
-        if config is None:
-            options = ocp.CheckpointManagerOptions(
-                read_only=True, create=False, save_interval_steps=0, best_fn=_score
-            )
-        else:
-            options = ocp.CheckpointManagerOptions(
-                best_fn=_score,
-                preservation_policy=preservation_policy.AnyPreservationPolicy(
-                    [
-                        preservation_policy.LatestN(config.keep_last),
-                        preservation_policy.BestN(
-                            get_metric_fn=_score,
-                            n=config.keep_best,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
-                # A killed process leaves an unfinished checkpoint behind; nobody else removes it.
-                cleanup_tmp_directories=True,
-            )
         self._saving: int | None = None
-        with self._writing(), _without_read_only_warning():
-            self._manager = _Manager(
-                self._directory,
-                options=options,
-                item_handlers={
-                    _STATE: ocp.PyTreeCheckpointHandler(),
-                    _EXTRA: ocp.JsonCheckpointHandler(),
-                },
-            )
+        try:
+            self._manager = self._open()
+        except OSError as error:
+            raise CheckpointError(
+                f"cannot use {self._directory} for checkpoints: {_cause(error)}; make it writable "
+                "or choose another --workdir"
+            ) from error
 
     def save(
         self,
@@ -287,6 +265,40 @@ class Checkpoints:
                 raise
             error.add_note(str(another))
 
+    def _open(self) -> ocp.CheckpointManager:
+        config = self._config
+        if config is None:
+            options = ocp.CheckpointManagerOptions(
+                read_only=True, create=False, save_interval_steps=0, best_fn=_score
+            )
+        else:
+            options = ocp.CheckpointManagerOptions(
+                best_fn=_score,
+                preservation_policy=preservation_policy.AnyPreservationPolicy(
+                    [
+                        preservation_policy.LatestN(config.keep_last),
+                        preservation_policy.BestN(
+                            get_metric_fn=_score,
+                            n=config.keep_best,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                # A killed process leaves an unfinished checkpoint behind; nobody else removes it.
+                cleanup_tmp_directories=True,
+                # Else threads wait for a directory that cannot be made, and the process for them.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            )
+        with _without_read_only_warning():
+            return _Manager(
+                self._directory,
+                options=options,
+                item_handlers={
+                    _STATE: ocp.PyTreeCheckpointHandler(),
+                    _EXTRA: ocp.JsonCheckpointHandler(),
+                },
+            )
+
     def _existing(self, step: int | None) -> int:
         self.wait()
         steps = self._manager.all_steps()
@@ -374,21 +386,33 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            failed = "use it" if self._saving is None else f"save step {self._saving}"
+            failed = "change them" if self._saving is None else f"save step {self._saving}"
             try:
-                # Else it raises once more while reading, and has forgotten what was to make room.
-                with contextlib.suppress(Exception):
-                    self._manager.check_for_errors()
-                self._manager.reload()
                 newest = max(_whole_steps(self._directory), default=None)
-                left = "no checkpoint" if newest is None else f"the checkpoint of step {newest}"
-                left = f"It holds {left}"
+                left = (
+                    "No checkpoint is" if newest is None else f"The checkpoint of step {newest} is"
+                )
+                left += " there"
+                self._reopen()
             except Exception:
-                left = "It cannot be read either"
+                left = "They cannot be read either"
             raise CheckpointError(
                 f"checkpoints in {self._directory}: cannot {failed}: {_cause(error)}. {left}. "
                 "Make room there, or make it writable, and start the run again to go on from there"
             ) from error
+
+    def _reopen(self) -> None:
+        """Gets rid of a manager that failed: it would raise its error again, at any later call.
+
+        It has forgotten, too, those checkpoints that would have been deleted. With several
+        processes such a run is at its end, as the others cannot know of the error.
+        """
+        if jax.process_count() > 1:
+            return
+        for _ in range(2):  # The first time it only raises the error.
+            with contextlib.suppress(Exception):
+                self._manager.close()
+        self._manager = self._open()
 
     def _set_aside(self, step: int) -> str:
         """Moves a checkpoint to `broken_checkpoints`; returns what to say of it."""

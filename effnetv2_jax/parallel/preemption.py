@@ -69,6 +69,7 @@ class Preemption:
           step: steps done; every process calls this after every step.
         """
         if self._several and multihost_utils.reached_preemption_sync_point(step):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # The service would swallow a second one.
             raise Preempted(signal.SIGTERM)
         self._raise_if_received()
 

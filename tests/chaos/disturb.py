@@ -23,6 +23,9 @@ PATIENCE = 5.0
 """Seconds after which a scheduler ends the processes that one that died has left behind."""
 TIMEOUT = 300.0
 _POLL = 0.002
+_STARTUP = 5.0
+"""Seconds to the first step, as long as none is known."""
+_DELAY = 0.02
 _SHARE = 0.9
 """Of the run, in which it is disturbed."""
 
@@ -35,8 +38,8 @@ class Disturbance:
     aim: Place
     step: int
     """Steps that have to be done before; except in `startup`."""
-    delay: float
-    """Seconds from the occasion, or in `startup` from the launch."""
+    moment: float
+    """In [0, 1): of 20 ms from the occasion; in `startup` of the time to the first step."""
     victims: tuple[int, ...] = (0,)
     """Which processes."""
 
@@ -70,12 +73,11 @@ class Disturbed:
 
 
 def planned(
-    experiment: Experiment, *, kills: int, terms: int, startup: float, seed: int, processes: int = 1
+    experiment: Experiment, *, kills: int, terms: int, seed: int, processes: int = 1
 ) -> list[Disturbance]:
     """Draws disturbances of every kind, in the order in which the run comes to them.
 
     Args:
-      startup: seconds from a launch to the first step.
       processes: of the run; of several, one by one and all together are the victims in turn.
     """
     course, rng = _course(experiment), random.Random(seed)
@@ -90,9 +92,8 @@ def planned(
         step = rng.randrange(1, int(_SHARE * course.total_steps))
         if aim == "boundary":
             step = rng.choice(course.boundaries) + rng.randint(-1, 1)
-        delay = rng.uniform(0, startup) if aim == "startup" else rng.uniform(0, 0.02)
-        victims = groups[count % len(groups)]
-        drawn.append(Disturbance(signal=number, aim=aim, step=step, delay=delay, victims=victims))
+        victims, moment = groups[count % len(groups)], rng.random()
+        drawn.append(Disturbance(signal=number, aim=aim, step=step, moment=moment, victims=victims))
     return sorted(drawn, key=lambda disturbance: disturbance.step)
 
 
@@ -116,7 +117,8 @@ def disturb(
     for disturbance in (*disturbances, None):
         run = _Launched(experiment, course, workdir, processes, variables)
         try:
-            hit = run.finish() if disturbance is None else run.disturb(disturbance)
+            startup = restarts[-1] if restarts else _STARTUP
+            hit = run.disturb(disturbance, startup) if disturbance else run.finish()
         finally:
             run.started.kill()
         if run.restart is not None:
@@ -149,19 +151,20 @@ class _Launched:
             experiment, workdir, processes=processes, variables=variables
         )
 
-    def disturb(self, disturbance: Disturbance) -> Hit | None:
+    def disturb(self, disturbance: Disturbance, startup: float) -> Hit | None:
         """Waits for the occasion and takes it; None if the run is complete before that."""
         if disturbance.aim == "startup":
-            self._sleep(disturbance.delay)
+            self._sleep(disturbance.moment * startup)
         else:
             self._wait_until(lambda: self._is_at(disturbance))
-            self._sleep(disturbance.delay)
+            self._sleep(disturbance.moment * _DELAY)
         return self._signal(disturbance) if self.started.run() else self.finish()
 
     def finish(self) -> None:
         """Waits for the end of the run."""
         self._wait_until(lambda: False)
-        self.started.finish()
+        statuses = [process.wait(TIMEOUT) for process in self.started.processes]
+        assert set(statuses) == {0}, (statuses, *self.started.outputs())
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Waits for a condition, or the end of a process."""
@@ -207,11 +210,10 @@ class _Launched:
             return "startup"
         if self._evaluates():
             return "evaluation"
-        if is_saving(self._workdir):
-            return "checkpoint"
         step = last_metrics(self._workdir)["step"]
-        near = any(abs(step - boundary) <= 1 for boundary in self._course.boundaries)
-        return "boundary" if near else "step"
+        if any(abs(step - boundary) <= 1 for boundary in self._course.boundaries):
+            return "boundary"
+        return "checkpoint" if is_saving(self._workdir) else "step"
 
     def _signal(self, disturbance: Disturbance) -> Hit:
         kill = disturbance.signal == signal.SIGKILL

@@ -9,7 +9,7 @@ BATCH = 4
 
 
 def four_stages(*, steps: int, every_steps: int) -> Experiment:
-    """So many steps on the embedded pictures, evaluated eight times.
+    """So many steps on the embedded pictures, evaluated seven times.
 
     Args:
       every_steps: between two checkpoints.
@@ -24,6 +24,6 @@ def four_stages(*, steps: int, every_steps: int) -> Experiment:
         batch_size=BATCH,
         epochs=epochs,
         augment=AugmentConfig(policy="none"),
-        evaluation=EvaluationConfig(image_size=40, batch_size=40, every_epochs=epochs / 8),
+        evaluation=EvaluationConfig(image_size=40, batch_size=40, every_epochs=epochs / 7),
         checkpoint=CheckpointConfig(every_steps=every_steps),
     )

@@ -504,10 +504,9 @@ def main() -> None:
 
     packages = ["pillow", "simplejpeg", "numpy", "grain", "opencv-python-headless"]
     result = {
-        "what": "damaged pictures through the input pipeline",
+        **describe_machine(packages),
         "command": "python tests/chaos/mutated_pictures.py "
         f"--count={options.count} --seed={options.seed} --out={options.out}",
-        "machine": describe_machine(packages),
         **run(options.count, options.seed),
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n")

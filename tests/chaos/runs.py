@@ -25,7 +25,7 @@ def launch(
     workdir: Path,
     *,
     processes: int = 1,
-    devices: int = 1,
+    devices: int | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Processes:
     """Starts the training program.
@@ -33,7 +33,8 @@ def launch(
     Args:
       experiment: what to train.
       workdir: beside it lie the config and what the processes write to their standard streams.
-      processes, devices, variables: as for `Processes`.
+      processes: how many.
+      devices, variables: as for `Processes`.
     """
     config = workdir.with_suffix(".py")
     config.write_text(CONFIG.format(experiment=json.dumps(dataclasses.asdict(experiment))))

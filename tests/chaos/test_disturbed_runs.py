@@ -18,17 +18,15 @@ def assert_same_run(workdir: Path, undisturbed: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "every_steps", "kills", "terms", "processes"),
-    [(1000, 10, 5, 5, 1), (200, 10, 2, 1, 2)],
+    [(1000, 12, 5, 5, 1), (200, 12, 2, 1, 2)],
 )
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
     steps: int, every_steps: int, kills: int, terms: int, processes: int, tmp_path: Path
 ) -> None:
     experiment = four_stages(steps=steps, every_steps=every_steps)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
-    launch(experiment, undisturbed, processes=processes, devices=processes).finish()
-    disturbances = planned(
-        experiment, kills=kills, terms=terms, startup=4.0, seed=0, processes=processes
-    )
+    launch(experiment, undisturbed, processes=processes).finish()
+    disturbances = planned(experiment, kills=kills, terms=terms, seed=0, processes=processes)
     found = disturb(experiment, disturbed, disturbances, processes=processes)
     assert len(found.hits) == kills + terms
     assert_same_run(disturbed, undisturbed)
