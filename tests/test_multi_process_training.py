@@ -34,7 +34,8 @@ def get_config():
     # rounded differently for another number of examples per device.
     stages = [dataclasses.replace(stage, randaugment_magnitude=5.0) for stage in tiny.STAGES]
     return to_config_dict(tiny.experiment(
-        steps={steps},
+        epochs={steps} * {batch} / 2016,
+        batch_size={batch},
         stages=tuple(stages),
         model=dataclasses.replace(tiny.MODEL, dtype={dtype!r}, bn_group={bn_group}),
         checkpoint=CheckpointConfig(every_steps=5),
@@ -49,9 +50,11 @@ SMALL = 1e-4
 
 def launch(workdir: Path, *, processes: int = 1, devices: int = 1, dtype: str) -> Processes:
     config = workdir.with_suffix(".py")
-    # In float32 each device has whole groups, or rounding would soon make another run of it.
-    bn_group = None if dtype == "float64" else 2
-    config.write_text(CONFIG.format(tests=str(TESTS), steps=STEPS, dtype=dtype, bn_group=bn_group))
+    # In float32 each device has whole and large groups, or rounding soon makes another run of it.
+    batch, bn_group = (tiny.BATCH, None) if dtype == "float64" else (64, 8)
+    config.write_text(
+        CONFIG.format(tests=str(TESTS), steps=STEPS, dtype=dtype, batch=batch, bn_group=bn_group)
+    )
     return Processes(
         "-m",
         "effnetv2_jax.main",
@@ -139,6 +142,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
             pytest.param(*case, "float64", marks=pytest.mark.slow)
             for case in ((1, 2), (1, 8), (2, 8), (4, 4), (4, 8))
         ),
+        pytest.param(1, 8, "float32", marks=pytest.mark.slow),
+        pytest.param(2, 8, "float32", marks=pytest.mark.slow),
     ],
 )
 def test_processes_and_devices_do_not_change_a_run(
