@@ -25,7 +25,7 @@ from tensorboardX.proto import event_pb2
 from effnetv2_jax.experiment import LogConfig
 from effnetv2_jax.outputs.progress import Progress, Status, clock
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
-from effnetv2_jax.outputs.writers import MetricsLog, Writers, read_log
+from effnetv2_jax.outputs.writers import METRICS, MetricsLog, Writers, read_log
 from effnetv2_jax.preprocessing import squashed
 
 JSONL = LogConfig(tensorboard=False)
@@ -71,6 +71,18 @@ def test_continuing_drops_later_lines_and_a_torn_one(tmp_path: pathlib.Path) -> 
         (30, 7),
     ]
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_evaluation_that_will_be_repeated_is_dropped(tmp_path: pathlib.Path) -> None:
+    with Writers(tmp_path, JSONL, step=0) as writers:
+        for step in (1, 2):
+            writers.write(step, "train", {"loss": 1.0})
+            writers.write(step, "eval", {"top1": 0.5})
+    for evaluated in (True, False):
+        with Writers(tmp_path, JSONL, step=2, evaluated=evaluated):
+            lines = read_log(tmp_path / METRICS)
+        assert [line["step"] for line in lines] == [1, 1, 2, 2][: 3 + evaluated]
+        assert "train/loss" in lines[2]
 
 
 def test_starting_over_forgets_a_run_killed_before_its_first_checkpoint(

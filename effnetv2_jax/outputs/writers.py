@@ -35,12 +35,18 @@ class Writers:
       workdir: the run's directory. A remote one cannot be appended to: files are written locally
         and copied there, events at once and metrics by `flush` and `close`.
       config: of it, `tensorboard`.
-      step: the step the run continues after, 0 at its start; see `cut_back`.
+      step, evaluated: the step the run continues after, 0 at its start; see `cut_back`.
       enabled: False writes nothing, as all processes of a run do except the first.
     """
 
     def __init__(
-        self, workdir: epath.PathLike, config: LogConfig, *, step: int, enabled: bool = True
+        self,
+        workdir: epath.PathLike,
+        config: LogConfig,
+        *,
+        step: int,
+        evaluated: bool = True,
+        enabled: bool = True,
     ) -> None:
         self._enabled = enabled
         if not enabled:
@@ -58,7 +64,7 @@ class Writers:
                 with _writing(self._workdir / name):
                     if (self._workdir / name).exists():
                         (self._local / name).write_bytes((self._workdir / name).read_bytes())
-        self._metrics = MetricsLog(self._local / METRICS, step=step)
+        self._metrics = MetricsLog(self._local / METRICS, step=step, evaluated=evaluated)
         self._use_tensorboard = config.tensorboard
         self._tensorboard = self._open_tensorboard(step)
 
@@ -102,14 +108,18 @@ class Writers:
         if self._spool is not None:
             self._copy(self._local / EVENTS)
 
-    def cut_back(self, step: int) -> None:
+    def cut_back(self, step: int, *, evaluated: bool = True) -> None:
         """Forgets the metrics written after `step`, for a run that goes back to it.
 
         TensorBoard's files keep them, but from now on TensorBoard does not show them.
+
+        Args:
+          step: the step.
+          evaluated: False forgets an evaluation after that step itself, too: it will be repeated.
         """
         if not self._enabled:
             return
-        self._metrics.cut_back(step)
+        self._metrics.cut_back(step, evaluated=evaluated)
         self._close_tensorboard()
         self._tensorboard = self._open_tensorboard(step)
 
@@ -173,29 +183,36 @@ class MetricsLog:
 
     Args:
       path: the file; the first line creates it.
-      step: the step to continue after, 0 at the start; see `cut_back`.
+      step, evaluated: the step to continue after, 0 at the start; see `cut_back`.
     """
 
-    def __init__(self, path: pathlib.Path, *, step: int) -> None:
+    def __init__(self, path: pathlib.Path, *, step: int, evaluated: bool = True) -> None:
         self._path = path
-        self.cut_back(step)
+        self.cut_back(step, evaluated=evaluated)
 
     def write(self, step: int, **values: Any) -> None:
         """Appends a line of scalars and text; NaN and infinity, unknown to JSON, become null."""
         line = {"step": int(step)} | _json(values)
         _append(self._path, json.dumps(line, allow_nan=False))
 
-    def cut_back(self, step: int) -> None:
-        """Drops the lines after `step`, and those that a kill or a full disk left torn."""
+    def cut_back(self, step: int, *, evaluated: bool = True) -> None:
+        """Drops the lines after `step`, and those that a kill or a full disk left torn.
+
+        Unless `evaluated`, also an evaluation after `step` itself.
+        """
         if not self._path.exists():
             return
+
+        def stays(entry: dict[str, Any]) -> bool:
+            if entry["step"] == step and not evaluated:
+                return not any(name.startswith("eval/") for name in entry)
+            return bool(entry["step"] <= step)
+
         with _writing(self._path):
             text = self._path.read_text(encoding="utf-8", errors="replace")
             lines = text.splitlines(keepends=True)
             kept = [
-                line
-                for line in lines
-                if line.endswith("\n") and any(entry["step"] <= step for entry in _parsed(line))
+                line for line in lines if line.endswith("\n") and any(map(stays, _parsed(line)))
             ]
             if kept != lines:
                 write_text(epath.Path(self._path), "".join(kept))

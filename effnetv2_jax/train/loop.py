@@ -158,7 +158,7 @@ def _go_back(run: Run) -> None:
     run.restore()
     salt = 1 + max((salt for _, salt in run.salts), default=0)
     run.salts = (*(pair for pair in run.salts if pair[0] < run.done), (run.done, salt))
-    run.writers.cut_back(run.done)
+    run.writers.cut_back(run.done, evaluated=bool(run.result))
     run.report.restart()
     message = f"back from step {diverged} to step {run.done}, with another order of the examples"
     run.tell("rolled_back", message, diverged=diverged, salt=salt)

@@ -187,7 +187,13 @@ def open_run(
         else:
             run.progress.message(parameter_table(run.state.params))
         run.writers = stack.enter_context(
-            Writers(workdir, experiment.log, step=run.done, enabled=first)
+            Writers(
+                workdir,
+                experiment.log,
+                step=run.done,
+                evaluated=bool(run.result),
+                enabled=first,
+            )
         )
         stack.enter_context(contextlib.closing(run.progress))
         if run.done < plan.total_steps:
