@@ -15,9 +15,13 @@ from effnetv2_jax.parallel.preemption import Preempted, Preemption
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_breaks_off_a_wait(number: int) -> None:
     begun = time.monotonic()
-    with pytest.raises(Preempted) as raised, Preemption() as preemption, preemption.waiting():
+
+    def wait() -> None:
         os.kill(os.getpid(), number)
         time.sleep(30)
+
+    with pytest.raises(Preempted) as raised, Preemption() as preemption, preemption.waiting():
+        wait()
     assert time.monotonic() - begun < 5
     assert raised.value.exit_status == 128 + number
 
@@ -56,7 +60,8 @@ def test_a_second_signal_ends_the_process() -> None:
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
     ) as process:
-        assert process.stdout is not None and process.stdout.readline()
+        assert process.stdout is not None
+        assert process.stdout.readline()
         process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         assert process.poll() is None

@@ -39,14 +39,16 @@ def test_what_is_not_finite_is_found_two_steps_later(step: int, value: float, lo
     found = found_at(losses, norms={} if loss else {step: value})
     ((when, (event,)),) = found.items()
     assert when == min(step + LAG, 31)
-    assert isinstance(event, Divergence) and event.done == step
+    assert isinstance(event, Divergence)
+    assert event.done == step
 
 
 def test_a_loss_that_leaps_is_found_and_a_slow_rise_is_not() -> None:
     falling = [7.0 * 0.9**step for step in range(40)]
     leap = [*falling, 5.0, *falling[-1:] * 5]
     ((when, (event,)),) = found_at(leap).items()
-    assert isinstance(event, Spike) and (event.done, when) == (41, 41 + LAG)
+    assert isinstance(event, Spike)
+    assert (event.done, when) == (41, 41 + LAG)
     assert event.mean < 5.0 / 3
     assert not found_at([1.02**step for step in range(200)])
     assert not found_at([1.0] * 10 + [100.0]), "too early to say what is usual"
