@@ -66,6 +66,31 @@ TITLES = {
         "What the TPU compiler counts of a training step that is compiled ahead of time.",
         "Ratios are of sizes: below 1, the former is smaller.",
     ),
+    "scan_blocks": (
+        "Repeated blocks as a scan",
+        "Equal blocks compiled once and scanned over, beside one after the other.",
+        "Below 1, the scan takes less.",
+    ),
+    "checks": (
+        "What the checks cost",
+        "Training steps with what notices divergence, hangs and signals, and without.",
+        TIMES,
+    ),
+    "chaos": (
+        "Killed and preempted",
+        "Runs that are disturbed at random and aimed moments, and started again.",
+        "They end with the parameters and metrics of the undisturbed run.",
+    ),
+    "soak": (
+        "A long run",
+        "Memory, file handles and speed over ten thousand steps.",
+        "They should stay level.",
+    ),
+    "mutated_pictures": (
+        "Damaged pictures",
+        "Real pictures, mutated, through the whole pipeline.",
+        "None may crash it, hang it or exceed its memory.",
+    ),
 }
 """By the beginning of the file's name: a heading, what is compared, and which way is better."""
 ELSEWHERE = ("transfer_to_cifar10",)
