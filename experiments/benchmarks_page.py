@@ -76,25 +76,10 @@ TITLES = {
         "Training steps with what notices divergence, hangs and signals, and without.",
         TIMES,
     ),
-    "chaos": (
-        "Killed and preempted",
-        "Runs that are disturbed at random and aimed moments, and started again.",
-        "They end with the parameters and metrics of the undisturbed run.",
-    ),
-    "soak": (
-        "A long run",
-        "Memory, file handles and speed over ten thousand steps.",
-        "They should stay level.",
-    ),
-    "mutated_pictures": (
-        "Damaged pictures",
-        "Real pictures, mutated, through the whole pipeline.",
-        "None may crash it, hang it or exceed its memory.",
-    ),
 }
 """By the beginning of the file's name: a heading, what is compared, and which way is better."""
-ELSEWHERE = ("transfer_to_cifar10",)
-"""Results of studies, which have plots of their own."""
+ELSEWHERE = ("transfer_to_cifar10", "chaos_cpu", "soak_cpu", "mutated_pictures_cpu")
+"""Results of studies, which have plots of their own, and of trials, which compare nothing."""
 ABOUT = ("date", "devices", "cpu", "cores", "python", "versions", "command")
 MOST_COLUMNS = 6
 """A table of more columns than this is turned on its side, if that makes it narrower."""

@@ -64,7 +64,7 @@ class Processes:
         finally:
             self.kill()
         outputs = self.outputs()
-        assert statuses == [status] * len(statuses), "\n".join(outputs)
+        assert statuses == [status] * len(statuses), "\n".join([str(statuses), *outputs])
         return outputs
 
     def outputs(self) -> list[str]:

@@ -18,7 +18,7 @@ def assert_same_run(workdir: Path, undisturbed: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "every_steps", "kills", "terms", "processes"),
-    [(1000, 12, 5, 5, 1), (200, 12, 2, 1, 2)],
+    [(1000, 12, 5, 5, 1), (60, 12, 1, 1, 2)],
 )
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
     steps: int, every_steps: int, kills: int, terms: int, processes: int, tmp_path: Path
