@@ -155,9 +155,9 @@ def open_run(
     with contextlib.ExitStack() as stack:
         config = dataclasses.asdict(experiment)
         check_workdir(path, config, classes, data_fingerprint=fingerprint)
-        if first:
-            stack.enter_context(lock_workdir(epath.Path(path)))
         model, variables = initial_model(experiment, classes, path)
+        if first:  # Weights that are not there leave no directory behind.
+            stack.enter_context(lock_workdir(epath.Path(path)))
         workdir = open_workdir(
             path, config, classes, model.preprocessing, data_fingerprint=fingerprint, write=first
         )
