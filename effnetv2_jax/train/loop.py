@@ -112,12 +112,11 @@ def _evaluate_and_save(run: Run) -> None:
 
 
 def _save_at_last(run: Run) -> None:
-    """Saves what a run that has to end has done, unless it diverged: the next start meets that."""
-    for found in run.losses.flush():
-        if isinstance(found, Divergence):
-            return
-    run.save()
-    run.checkpoints.wait()
+    """Saves a run that has to end, unless it has to halt or go back: the next start meets that."""
+    with contextlib.suppress(DivergenceError, _GoBack):
+        _heed(run, run.losses.flush())
+        run.save()
+        run.checkpoints.wait()
 
 
 def _heed(run: Run, found: Iterable[Divergence | Spike]) -> None:
