@@ -66,11 +66,6 @@ TITLES = {
         "What the TPU compiler counts of a training step that is compiled ahead of time.",
         "Ratios are of sizes: below 1, the former is smaller.",
     ),
-    "scan_blocks": (
-        "Repeated blocks as a scan",
-        "Equal blocks compiled once and scanned over, beside one after the other.",
-        "Below 1, the scan takes less.",
-    ),
     "checks": (
         "What the checks cost",
         "Training steps with what notices divergence, hangs and signals, and without.",
