@@ -160,6 +160,7 @@ def _go_back(run: Run) -> None:
     run.writers.cut_back(run.done, evaluated=bool(run.result))
     run.report.restart()
     message = f"back from step {diverged} to step {run.done}, with another order of the examples"
+    run.tell_of_broken()
     run.tell("rolled_back", message, diverged=diverged, salt=salt)
 
 

@@ -133,6 +133,11 @@ class Run:
             salts=by_position(self.salts, self.plan),
         )
 
+    def tell_of_broken(self) -> None:
+        """Tells of the checkpoints that the last `restore` passed over."""
+        while self.broken:
+            self.tell("fallback", self.broken.pop(0))
+
     def tell(self, event: str, message: str, **fields: Any) -> None:
         """Writes an event down and shows it."""
         self.writers.event(event, step=self.done, message=message, **fields)
@@ -199,8 +204,7 @@ def open_run(
         if run.done < plan.total_steps:
             record = run_record(mesh, train_data=fingerprint, eval_data=eval_source.fingerprint)
             run.writers.event("start", step=run.done, **record)
-        for message in run.broken:
-            run.tell("fallback", message)
+        run.tell_of_broken()
         run.report = Report(plan, run.writers, run.progress, every_steps=experiment.log.every_steps)
         run.stage_steps = stack.enter_context(
             contextlib.closing(
