@@ -1,14 +1,19 @@
 """What all tests share: backends, eight virtual devices, a compilation cache and `--slow`."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 # Before anything imports Keras, which reads it once.
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
+import fsspec
 import jax
 import pytest
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
 
 from effnetv2_jax.parallel.startup import add_threads_for_virtual_devices
 
@@ -61,3 +66,20 @@ def x64() -> Iterator[None]:
 def mesh() -> jax.sharding.Mesh:
     """Eight devices along one axis, `data`."""
     return jax.make_mesh((DEVICES,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+class ObjectStore(MemoryFileSystem):
+    """A remote file system within the process."""
+
+    protocol = "s3"
+    store: ClassVar[dict[str, Any]] = {}
+
+
+@pytest.fixture
+def remote() -> Iterator[epath.Path]:
+    """A run's directory in an object store, which starts empty."""
+    if importlib.util.find_spec("tensorflow"):
+        pytest.skip("where TensorFlow is installed, etils opens remote paths with it")
+    fsspec.register_implementation("s3", ObjectStore, clobber=True)
+    yield epath.Path("s3://bucket/run")
+    ObjectStore.store.clear()

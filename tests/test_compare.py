@@ -1,21 +1,18 @@
 """Two runs, told apart by what they leave in their working directories."""
 
 import dataclasses
-import importlib.util
 import os
 import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
-import fsspec
 import jax
 import pytest
 import tiny
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
 
 from effnetv2_jax.compare import Difference, compare_runs, main
 from effnetv2_jax.experiment import DataConfig, LogConfig
@@ -237,22 +234,6 @@ def test_no_device_is_touched(runs: tuple[pathlib.Path, pathlib.Path]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-
-
-class ObjectStore(MemoryFileSystem):
-    """A remote file system within the process."""
-
-    protocol = "s3"
-    store: ClassVar[dict[str, Any]] = {}
-
-
-@pytest.fixture
-def remote() -> Iterator[epath.Path]:
-    if importlib.util.find_spec("tensorflow"):
-        pytest.skip("where TensorFlow is installed, etils opens remote paths with it")
-    fsspec.register_implementation("s3", ObjectStore, clobber=True)
-    yield epath.Path("s3://bucket/run")
-    ObjectStore.store.clear()
 
 
 def test_a_remote_run(remote: epath.Path, tmp_path: pathlib.Path) -> None:

@@ -1,7 +1,6 @@
 """Metrics files: every finished line survives, and a run that goes back leaves no doubles."""
 
 import datetime
-import importlib.util
 import io
 import json
 import math
@@ -11,15 +10,12 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
-import fsspec
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
-from fsspec.implementations.memory import MemoryFileSystem
 from tensorboardX.proto import event_pb2
 
 from effnetv2_jax.experiment import LogConfig
@@ -354,22 +350,6 @@ def test_a_workdir_that_vanished(tmp_path: pathlib.Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(WorkdirError, match="cannot write"):
         Writers(tmp_path / "file", JSONL, step=0)
-
-
-class ObjectStore(MemoryFileSystem):
-    """A remote file system within the process."""
-
-    protocol = "s3"
-    store: ClassVar[dict[str, Any]] = {}
-
-
-@pytest.fixture
-def remote() -> Iterator[epath.Path]:
-    if importlib.util.find_spec("tensorflow"):
-        pytest.skip("where TensorFlow is installed, etils opens remote paths with it")
-    fsspec.register_implementation("s3", ObjectStore, clobber=True)
-    yield epath.Path("s3://bucket/run")
-    ObjectStore.store.clear()
 
 
 def test_a_remote_directory_gets_whole_files(remote: epath.Path) -> None:

@@ -10,7 +10,6 @@ another from a position on, by a salt.
 import bisect
 import itertools
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -21,6 +20,7 @@ import numpy as np
 from grain.experimental import index_shuffle
 from numpy.typing import NDArray
 
+from effnetv2_jax.cores import cores
 from effnetv2_jax.data.crops import eval_image, random_box, resize_box
 from effnetv2_jax.data.decode import Box, Pixels, decode
 from effnetv2_jax.data.record import DataError, DecodeError, Source
@@ -338,7 +338,7 @@ def _batches(
     example: Callable[[int, int], Batch], rows: range, batches: int, data: DataConfig
 ) -> Generator[Batch, None, None]:
     """Makes the examples of `batches` batches in threads and stacks them in order."""
-    threads = data.threads or _cores()
+    threads = data.threads or cores()
     # A thread's task is a chunk of several examples, since Grain spends as long on every task as
     # there are tasks ready; yet every thread should have two of them ahead.
     chunk = min(8, max(1, len(rows) * data.prefetch_batches // (2 * threads)))
@@ -362,10 +362,3 @@ def _batches(
             yield {key: np.stack([each[key] for each in examples]) for key in examples[0]}
     finally:
         made.close()
-
-
-def _cores() -> int:
-    """CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

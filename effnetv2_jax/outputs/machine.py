@@ -2,13 +2,14 @@
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from effnetv2_jax.cores import cores
 
 
 def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
@@ -30,13 +31,6 @@ def describe_machine(packages: Sequence[str]) -> dict[str, Any]:
 def versions(packages: Sequence[str]) -> dict[str, str]:
     """The versions of distributions by their name; those that are not installed are left out."""
     return {name: version for name in packages if (version := _version(name))}
-
-
-def cores() -> int:
-    """How many cores this process may use, so far as the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def cpu_name() -> str:

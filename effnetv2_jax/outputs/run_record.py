@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from effnetv2_jax.outputs.machine import cores, cpu_name, versions
+from effnetv2_jax.cores import cores
+from effnetv2_jax.outputs.machine import cpu_name, versions
 
 PACKAGES = (
     "effnetv2_jax",

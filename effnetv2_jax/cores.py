@@ -1,0 +1,10 @@
+"""How many processor cores there are."""
+
+import os
+
+
+def cores() -> int:
+    """How many cores this process may use, so far as the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
