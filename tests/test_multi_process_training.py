@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +11,11 @@ import jax
 import numpy as np
 import pytest
 import tiny
-from processes import TESTS, Processes
+from chaos import runs
+from processes import Processes
 
 from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.experiment import CheckpointConfig, LogConfig
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed
@@ -24,24 +25,6 @@ from effnetv2_jax.train.state import abstract_state, build_model
 
 STEPS = 30
 """Of two stages; a checkpoint every 5."""
-CONFIG = """
-import dataclasses, sys
-sys.path.insert(0, {tests!r})
-import tiny
-from effnetv2_jax.experiment import CheckpointConfig, LogConfig, to_config_dict
-def get_config():
-    # At RandAugment's 5 no grey level is rounded. At others, compiled as quickly as here, some are
-    # rounded differently for another number of examples per device.
-    stages = [dataclasses.replace(stage, randaugment_magnitude=5.0) for stage in tiny.STAGES]
-    return to_config_dict(tiny.experiment(
-        epochs={steps} * {batch} / 2016,
-        batch_size={batch},
-        stages=tuple(stages),
-        model=dataclasses.replace(tiny.MODEL, dtype={dtype!r}, bn_group={bn_group}),
-        checkpoint=CheckpointConfig(every_steps=5),
-        log=LogConfig(every_steps=1),
-    ))
-"""
 TOLERANCE = 1e-9
 """Of parameters in float64, relative to the largest of the same leaf."""
 FLOAT32_TOLERANCE = 0.03
@@ -51,21 +34,22 @@ SMALL = 1e-4
 
 
 def launch(workdir: Path, *, processes: int = 1, devices: int = 1, dtype: str) -> Processes:
-    config = workdir.with_suffix(".py")
+    # At RandAugment's 5 no grey level is rounded. At others, compiled as quickly as here, some are
+    # rounded differently for another number of examples per device.
+    stages = [dataclasses.replace(stage, randaugment_magnitude=5.0) for stage in tiny.STAGES]
     # In float32 each device has whole and large groups, or rounding soon makes another run of it.
     batch, bn_group = (tiny.BATCH, None) if dtype == "float64" else (64, 8)
-    config.write_text(
-        CONFIG.format(tests=str(TESTS), steps=STEPS, dtype=dtype, batch=batch, bn_group=bn_group)
+    experiment = tiny.experiment(
+        epochs=STEPS * batch / 2016,
+        batch_size=batch,
+        stages=tuple(stages),
+        model=dataclasses.replace(tiny.MODEL, dtype=dtype, bn_group=bn_group),
+        checkpoint=CheckpointConfig(every_steps=5),
+        log=LogConfig(every_steps=1),
     )
-    return Processes(
-        "-m",
-        "effnetv2_jax.main",
-        f"--config={config}",
-        f"--workdir={workdir}",
-        folder=workdir.parent,
-        count=processes,
-        devices=devices,
-        variables={"JAX_ENABLE_X64": str(int(dtype == "float64"))},
+    variables = {"JAX_ENABLE_X64": str(int(dtype == "float64"))}
+    return runs.launch(
+        experiment, workdir, processes=processes, devices=devices, variables=variables
     )
 
 
@@ -77,14 +61,7 @@ def kill_at(step: int, started: Processes, workdir: Path) -> None:
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    path = workdir / "metrics.jsonl"
-    whole = path.read_text().splitlines(keepends=True) if path.exists() else []
-    lines = [json.loads(line) for line in whole if line.endswith("\n")]
-    return [
-        {name: value for name, value in line.items() if name != "train/images_per_second"}
-        for line in lines
-        if {"train/loss", "eval/raw_top1"} & line.keys()
-    ]
+    return runs.deterministic(runs.metrics(workdir))
 
 
 def parameters(workdir: Path, dtype: str) -> dict[str, np.ndarray]:
