@@ -4,10 +4,12 @@
 
 At every size of `--sizes`, on one random batch on the device: forward, backward, BatchNorm's
 statistics and SGD with momentum. Ours has bfloat16 activations and float32 parameters and is
-compiled ahead of time; timm's network of the same name runs channels_last under autocast to
+compiled ahead of time, as XLA does by default and with convolutions in its CUDA graphs too, which
+spares the host their launches; timm's network of the same name runs channels_last under autocast to
 bfloat16, eager and through torch.compile (`--compile-mode`). The sides take turns, each in a
-process of its own, a new one for every size; compilation is not counted. Before, all are given the
-same weights, and their logits in float32 have to agree.
+process of its own, a new one for every size; compilation is not counted. It takes one to three
+minutes a side: `--sides` and `--sizes` pick. Before, all are given the same weights, and their
+logits in float32 have to agree.
 
 Of memory it says the allocator's peak from the start of the process (ours) or from before the first
 step (timm), and of ours what its program takes by XLA's account.
@@ -37,6 +39,8 @@ from step_vs_timm import (
 )
 from taking_turns import Side, Sides, described, medians, ratio, rounded, write
 
+OURS, GRAPHS, EAGER, COMPILED = "ours", "ours, CUDA graphs", "timm eager", "timm compiled"
+SIDES = [GRAPHS, EAGER, COMPILED]
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "timm", "torch", "triton", "safetensors")
 SHOWN = 25
 """HLO instructions of a profile."""
@@ -47,6 +51,13 @@ def main() -> None:
     parser.add_argument("--model", default="efficientnetv2-s")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--sizes", "--size", default="128,214,300")
+    parser.add_argument(
+        "--sides",
+        nargs="+",
+        choices=SIDES,
+        default=SIDES,
+        help="beside ours",
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
@@ -54,6 +65,8 @@ def main() -> None:
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
+    if options.sides == [GRAPHS]:
+        parser.error(f"--sides needs {EAGER!r} or {COMPILED!r}")
     # Workers inherit these. JAX and PyTorch have to share the GPU.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if options.device == "cpu":
@@ -77,11 +90,15 @@ def measure(options: argparse.Namespace, shared: Mapping[str, Any]) -> dict[str,
     """All about one size."""
     theirs = {**shared, "device": options.device, "autocast": True}
     compiled = theirs | {"compiled": True, "mode": options.compile_mode}
+    graphs = flags(options.device, "--xla_gpu_enable_command_buffer=+CONVOLUTION")
     sides = [
-        Side(name="ours", make=OurGpuStep, arguments=shared),
-        Side(name="timm eager", make=TimmStep, arguments=theirs),
-        Side(name="timm compiled", make=TimmStep, arguments=compiled, may_fail=True),
+        Side(name=OURS, make=OurGpuStep, arguments=shared),
+        # Not every version of XLA knows the flag.
+        Side(name=GRAPHS, make=OurGpuStep, arguments=shared, environment=graphs, may_fail=True),
+        Side(name=EAGER, make=TimmStep, arguments=theirs),
+        Side(name=COMPILED, make=TimmStep, arguments=compiled, may_fail=True),
     ]
+    sides = [side for side in sides if side.name in {OURS, *options.sides}]
     with Sides(sides) as workers:
         apart = check_parity({name: workers.call(name, "logits") for name in workers.names})
         found = workers.turns(options.rounds, "run", options.steps)
@@ -89,12 +106,12 @@ def measure(options: argparse.Namespace, shared: Mapping[str, Any]) -> dict[str,
         losses = {name: workers.call(name, "last_loss") for name in workers.names}
     batch = options.batch
     rates = {name: [batch / seconds for seconds in times] for name, times in found.items()}
-    faster = faster_of(found, [name for name in found if name != "ours"])
+    faster = faster_of(found, (EAGER, COMPILED))
     return {
         # Of rates, unlike that of `step_vs_timm.py`: above 1 is faster.
-        "ours_over_faster_timm": ratio(rates["ours"], rates[faster]),
+        "ours_over_faster_timm": ratio(rates[OURS], rates[faster]),
         "faster_timm": faster,
-        "ours_over": {s: ratio(rates["ours"], each) for s, each in rates.items() if s != "ours"},
+        "ours_over": {s: ratio(rates[OURS], each) for s, each in rates.items() if s != OURS},
         "images_per_second": medians(rates),
         "milliseconds": medians(found, 1e3),
         "peak_mib": {
@@ -109,12 +126,8 @@ def measure(options: argparse.Namespace, shared: Mapping[str, Any]) -> dict[str,
 
 def profile(options: argparse.Namespace, shared: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The instructions that take most of the time, with milliseconds per step."""
-    flags = os.environ.get("XLA_FLAGS", "")
-    if options.device == "cuda":
-        flags += " --xla_gpu_enable_command_buffer="
-    alone = Side(
-        name="ours, traced", make=OurGpuStep, arguments=shared, environment={"XLA_FLAGS": flags}
-    )
+    without = flags(options.device, "--xla_gpu_enable_command_buffer=")
+    alone = Side(name="ours, traced", make=OurGpuStep, arguments=shared, environment=without)
     with Sides([alone]) as workers:
         slowest: list[dict[str, Any]] = workers.call(
             alone.name, "slowest", options.steps, options.profile
@@ -126,6 +139,12 @@ def profile(options: argparse.Namespace, shared: Mapping[str, Any]) -> list[dict
             file=sys.stderr,
         )
     return slowest
+
+
+def flags(device: str, flag: str) -> dict[str, str]:
+    """The environment with one more of XLA's flags, on a GPU."""
+    present = os.environ.get("XLA_FLAGS", "")
+    return {"XLA_FLAGS": f"{present} {flag}".strip() if device == "cuda" else present}
 
 
 class OurGpuStep(OurStep):

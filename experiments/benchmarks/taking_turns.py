@@ -11,6 +11,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import shlex
 import statistics
 import sys
 import time
@@ -177,7 +178,7 @@ def described(packages: Sequence[str]) -> dict[str, Any]:
     """
     from effnetv2_jax.outputs.machine import describe_machine
 
-    return describe_machine(packages) | {"command": " ".join(["python", *sys.argv])}
+    return describe_machine(packages) | {"command": shlex.join(["python", *sys.argv])}
 
 
 def write(result: Mapping[str, Any], output: Path | None) -> None:
