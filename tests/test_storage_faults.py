@@ -320,7 +320,7 @@ def test_never_falls_back_on_what_does_not_fit(tmp_path: pathlib.Path) -> None:
     assert steps(directory) == ["1", "2"]
 
 
-TWO_PROCESSES = """
+SAVED_BY_PROCESSES = """
     import pathlib, shutil, sys
     import jax
     import jax.numpy as jnp
@@ -350,11 +350,15 @@ TWO_PROCESSES = """
                 for k, v in state.items()}
 
     reported = []
-    with Checkpoints(directory, CheckpointConfig(every_steps=1, keep_last=5)) as checkpoints:
+    config = CheckpointConfig(every_steps=1, keep_last=5)
+    with Checkpoints(directory, config) as checkpoints:
         for step in (1, 2, 3):
             checkpoints.save(step, make(step))
         checkpoints.wait()
         multihost_utils.sync_global_devices("saved")
+"""
+
+BROKEN_FOR_ALL = """
         if jax.process_index() == 0:
             shutil.rmtree(directory / "3" / "state")
             shutil.rmtree(directory / "2" / "state")
@@ -371,13 +375,39 @@ TWO_PROCESSES = """
     print("checksums", state_checksum(make(7)), flush=True)
 """
 
+BROKEN_FOR_ONE = """
+    # As where a network file system shows one machine something else.
+    mine = directory
+    if jax.process_index() == 1:
+        mine = directory.with_name("seen_by_1")
+        shutil.copytree(directory, mine)
+        shutil.rmtree(mine / "3" / "state" / "d")
+        (mine / "2" / "extra" / "metadata").write_text("{")
+    with Checkpoints(mine, None) as checkpoints:
+        step, state = checkpoints.restore_newest(make(0), report=reported.append)
+    assert step == 1, step
+    assert values(state) == values(make(1))
+    print(*reported, sep="\\n", flush=True)
+"""
+
 
 def test_several_processes_fall_back_together(tmp_path: pathlib.Path) -> None:
     directory = tmp_path / "checkpoints"
-    script = textwrap.dedent(TWO_PROCESSES)
+    script = textwrap.dedent(SAVED_BY_PROCESSES + BROKEN_FOR_ALL)
     outputs = Processes("-c", script, str(directory), folder=tmp_path, count=2).finish()
     assert steps(directory) == ["1", "2"]
     assert steps(tmp_path / "broken_checkpoints") == ["2", "3"]
     printed = [re.findall(r"checksums (.*)", output) for output in outputs]
     assert printed[0] == printed[1]
     assert len(printed[0]) == 1
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_one_process_cannot_read_counts_as_broken(tmp_path: pathlib.Path) -> None:
+    directory = tmp_path / "checkpoints"
+    script = textwrap.dedent(SAVED_BY_PROCESSES + BROKEN_FOR_ONE)
+    first, second = Processes("-c", script, str(directory), folder=tmp_path, count=2).finish()
+    for step in (2, 3):
+        assert f"checkpoint {directory / str(step)} is broken for another process" in first
+        assert f"checkpoint {tmp_path / 'seen_by_1' / str(step)} cannot be read" in second
+    assert steps(directory) == ["1", "2", "3"]

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
@@ -61,6 +61,13 @@ class Checkpoints:
             self._directory = epath.Path(os.path.abspath(self._directory))
         self._config = config
         self._saving: int | None = None
+        # A process that cannot read a checkpoint would leave the others in the manager's barrier.
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        self._reader = ocp.Checkpointer(
+            ocp.CompositeCheckpointHandler(**_handlers()), multiprocessing_options=alone
+        )
         try:
             self._manager = self._open()
         except OSError as error:
@@ -180,8 +187,9 @@ class Checkpoints:
             except BrokenCheckpointError as error:
                 fault = str(error)
             if _all_processes(not fault):
+                places = self._set_aside(broken)
                 for newer, message in broken.items():
-                    report(message + self._set_aside(newer))
+                    report(message + places.get(newer, ""))
                 return step, state
             path = self._directory / str(step)
             broken[step] = fault or f"checkpoint {path} is broken for another process"
@@ -253,6 +261,7 @@ class Checkpoints:
         finally:
             with self._writing():
                 self._manager.close()
+            self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -293,10 +302,7 @@ class Checkpoints:
             return _Manager(
                 self._directory,
                 options=options,
-                item_handlers={
-                    _STATE: ocp.PyTreeCheckpointHandler(),
-                    _EXTRA: ocp.JsonCheckpointHandler(),
-                },
+                item_handlers=_handlers(),
             )
 
     def _existing(self, step: int | None) -> int:
@@ -335,8 +341,8 @@ class Checkpoints:
             partial_restore=partial,
         )
         with self._reading(step):
-            restored = self._manager.restore(step, args=ocp.args.Composite(**{_STATE: args}))
-        by_path = named_leaves(restored[_STATE])
+            restored = self._read(step, _STATE, args)
+        by_path = named_leaves(restored)
         if checksums:
             cut = {path[0] for path in saved if path not in wanted}
             whole = {path: leaf for path, leaf in by_path.items() if path[0] not in cut}
@@ -349,14 +355,17 @@ class Checkpoints:
 
     def _notes(self, step: int) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """The extras saved with a checkpoint, and its checksums if it has them."""
-        args = ocp.args.Composite(**{_EXTRA: ocp.args.JsonRestore()})
         with self._reading(step):
-            notes = dict(self._manager.restore(step, args=args)[_EXTRA])
+            notes = dict(self._read(step, _EXTRA, ocp.args.JsonRestore()))
         checksums = notes.pop(_CHECKSUMS, None)
         metrics = self.metrics(step)
         if checksums and checksums.get("notes") != _notes_checksum(notes, metrics):
             raise self._broken(step, "its extras or metrics are not what was saved")
         return notes, checksums
+
+    def _read(self, step: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
+        path = self._directory / str(step)
+        return self._reader.restore(path, ocp.args.Composite(**{item: args}))[item]
 
     def _broken(self, step: int, fault: str) -> BrokenCheckpointError:
         return BrokenCheckpointError(
@@ -414,26 +423,35 @@ class Checkpoints:
                 self._manager.close()
         self._manager = self._open()
 
-    def _set_aside(self, step: int) -> str:
-        """Moves a checkpoint to `broken_checkpoints`; returns what to say of it."""
+    def _set_aside(self, steps: Iterable[int]) -> dict[int, str]:
+        """Moves checkpoints to `broken_checkpoints`; returns what to say of each that was moved."""
         if self._config is None:
-            return ""
-        source = self._directory / str(step)
-        target = _free(self._directory.parent / "broken_checkpoints", str(step))
-        if jax.process_index() == 0:
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                move_directory(source, target)
-            except OSError as error:
-                raise CheckpointError(
-                    f"{source} is broken and cannot be moved to {target}: {_cause(error)}; "
-                    "move it yourself"
-                ) from error
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"set checkpoint {step} aside")
-        with self._writing():
-            self._manager.reload()
-        return f"; it is now {target}"
+            return {}
+        places = {}
+        for step in steps:
+            source = self._directory / str(step)
+            target = _free(self._directory.parent / "broken_checkpoints", str(step))
+            places[step] = f"; it is now {target}"
+            if jax.process_index() == 0:
+                try:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    move_directory(source, target)
+                except OSError as error:
+                    raise CheckpointError(
+                        f"{source} is broken and cannot be moved to {target}: {_cause(error)}; "
+                        "move it yourself"
+                    ) from error
+        if places:
+            if jax.process_count() > 1:
+                # The others must not list the directory while it changes.
+                multihost_utils.sync_global_devices("set broken checkpoints aside")
+            with self._writing():
+                self._manager.reload()
+        return places
+
+
+def _handlers() -> dict[str, ocp.CheckpointHandler]:
+    return {_STATE: ocp.PyTreeCheckpointHandler(), _EXTRA: ocp.JsonCheckpointHandler()}
 
 
 class _Manager(ocp.CheckpointManager):
