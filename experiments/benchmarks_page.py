@@ -66,6 +66,11 @@ TITLES = {
         "What the TPU compiler counts of a training step that is compiled ahead of time.",
         "Ratios are of sizes: below 1, the former is smaller.",
     ),
+    "scan_over_blocks": (
+        "A scan over equal blocks",
+        "The 14 equal blocks of EfficientNetV2-S's last stage, one after the other and as a scan.",
+        "The scan compiles faster and needs more memory, which is why the package has none.",
+    ),
     "checks": (
         "What the checks cost",
         "Training steps with what notices divergence, hangs and signals, and without.",
