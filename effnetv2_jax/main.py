@@ -14,11 +14,16 @@ again, it goes on from there.
 import logging
 import os
 import sys
+import threading
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 from effnetv2_jax.command_line import Command, CommandError, parse
 from effnetv2_jax.experiment import ConfigError
+
+LEAVING_SECONDS = 10
+"""For the processes of a run to end together; one that failed alone goes without the others."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,18 +99,27 @@ def run(command: Command) -> int:
 
 def entry() -> NoReturn:
     """`main` as a program."""
-    status = main()
-    if status > 128:
-        # Stopped by a signal: the time left is short, and at its usual end Python would wait for
-        # programs that are still compiling.
-        import jax
+    try:
+        status = main()
+    except Exception:
+        traceback.print_exc()
+        status = 1
+    if status == 0:
+        sys.exit(0)
+    # At its usual end Python would wait for programs that are still compiling, though after a
+    # signal the time left is short, and JAX for other processes, which wait for this one.
+    leaving = threading.Thread(target=_leave_the_others, daemon=True)
+    leaving.start()
+    leaving.join(LEAVING_SECONDS)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
-        if jax.distributed.is_initialized():
-            jax.distributed.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+
+def _leave_the_others() -> None:
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
+        jax.distributed.shutdown()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 import jax
 
@@ -15,6 +16,8 @@ TESTS = Path(__file__).parent
 
 class Processes:
     """Python processes of one start, each with its share of the virtual devices.
+
+    As a context it ends them in any case.
 
     Args:
       arguments: of Python, the same for all.
@@ -56,6 +59,12 @@ class Processes:
                 )
             self._outputs.append(path)
             self.processes.append(process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     def finish(self, status: int = 0) -> list[str]:
         """What each has written, once all have ended with this exit status."""

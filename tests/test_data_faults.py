@@ -194,6 +194,47 @@ def test_broken_files_are_named_counted_and_replaced_everywhere_alike(
         taken(source, dataclasses.replace(data, max_unreadable=len(broken) - 1), size=count)
 
 
+CROWDED = """
+import os, resource, sys, threading
+from effnetv2_jax.data import Unreadable, eval_batches, open_source
+from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.preprocessing import squashed
+
+data = DataConfig(source="folder", path=sys.argv[1], validation_share=0.5, threads=2)
+source, unreadable = open_source(data, "eval"), Unreadable(0)
+
+def readable():
+    found = eval_batches(source, data, squashed(8), batch_size=4, unreadable=unreadable)
+    return sum(int(batch["mask"].sum()) for batch in found)
+
+before = readable()
+FILES = resource.RLIMIT_NOFILE
+soft, hard = resource.getrlimit(FILES)
+room = threading.Timer(float(sys.argv[2]), resource.setrlimit, (FILES, (soft, hard)))
+resource.setrlimit(FILES, (len(os.listdir("/proc/self/fd")) - 1, hard))
+try:
+    open("/dev/null")
+except OSError as error:
+    print(error.strerror)
+room.start()
+try:
+    print(before == readable() > 0, len(unreadable))
+finally:
+    room.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(0.5, "True 0"), (9, "DataError: no room on this machine to read ")]
+)
+def test_what_may_pass_is_read_again(tmp_path: pathlib.Path, seconds: float, expected: str) -> None:
+    write(tmp_path)
+    command = [sys.executable, "-c", CROWDED, str(tmp_path), str(seconds)]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout.startswith("Too many open files")
+    assert expected in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize("name", ["jpeg.png", "png.jpg", "webp.jpg", "gif.jpeg", "bmp.webp"])
 def test_the_name_of_a_file_does_not_matter(tmp_path: pathlib.Path, name: str) -> None:
     data = write(tmp_path)

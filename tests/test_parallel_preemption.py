@@ -28,11 +28,11 @@ def test_a_signal_breaks_off_a_wait(number: int) -> None:
 
 def test_a_signal_between_waits_for_the_next_occasion() -> None:
     with Preemption() as preemption:
-        preemption.check(1)
+        preemption.check()
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)  # A step, which is not broken off.
         with pytest.raises(Preempted):
-            preemption.check(2)
+            preemption.check()
         with pytest.raises(Preempted), preemption.waiting():
             raise AssertionError("nothing is begun any more")
 

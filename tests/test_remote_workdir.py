@@ -167,9 +167,12 @@ HOLD = """
     list(workdir.iterdir()) if workdir.exists() else []
     started = time.monotonic()
     try:
-        with lock.lock_workdir(workdir, interval=0.4, settle=0.3):
+        with lock.lock_workdir(workdir, interval=0.4, settle=0.3) as held:
             print(f"locked {time.monotonic() - started:.2f}", flush=True)
-            time.sleep(seconds)
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                held.check()
+                time.sleep(0.05)
     except WorkdirError as error:
         print(f"refused {error}", flush=True)
 """
@@ -196,6 +199,22 @@ def test_a_lease(environment: dict[str, str]) -> None:
     assert waited > 0.8, "it could still be renewed"
     waited = float(run(HOLD, environment, workdir, "there", "0").split()[1])
     assert waited < 0.8, "the run before gave it back"
+
+
+def test_a_run_that_slept_finds_another_one_in_its_place(environment: dict[str, str]) -> None:
+    workdir = "gs://bucket/taken"
+    with start(HOLD, environment, workdir, "here", "60") as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("locked")
+        first.send_signal(signal.SIGSTOP)
+        with start(HOLD, environment, workdir, "there", "60") as second:
+            assert second.stdout is not None
+            assert second.stdout.readline().startswith("locked")
+            first.send_signal(signal.SIGCONT)
+            told = f"refused {workdir} is in use by process {second.pid} on "
+            assert told in first.communicate(timeout=30)[0]
+            assert second.poll() is None
+            second.kill()
 
 
 def test_of_two_that_take_a_lease_at_once_one_gets_it(environment: dict[str, str]) -> None:

@@ -12,6 +12,7 @@ import itertools
 import logging
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -23,14 +24,18 @@ from numpy.typing import NDArray
 from effnetv2_jax.cores import cores
 from effnetv2_jax.data.crops import eval_image, random_box, resize_box
 from effnetv2_jax.data.decode import Box, Pixels, decode
-from effnetv2_jax.data.record import DataError, DecodeError, Source
+from effnetv2_jax.data.record import DataError, DecodeError, Record, Source
 from effnetv2_jax.experiment import DataConfig
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.read_errors import is_passing, is_shortage
 
 Batch = dict[str, NDArray[Any]]
 Labels = NDArray[np.int32]
 Part = Callable[[int, int], Box]
 """The part of a picture that is wanted, by the picture's height and width."""
+
+_WAITS = (0.1, 1.0, 5.0)
+"""Seconds before another try to read what may be there the next time."""
 
 _log = logging.getLogger(__name__)
 
@@ -236,7 +241,7 @@ class _Reader:
     def read(self, index: int, part: Part | None = None) -> tuple[Pixels, Labels] | None:
         """Pixels, or part of them, and labels of an example; None, and noted, if unreadable."""
         try:
-            key, encoded, labels = self._source[index]
+            key, encoded, labels = self._record(index)
         except (DecodeError, OSError) as error:
             self._unreadable.add(_key_of_failure(self._source, index, error), str(error))
             return None
@@ -246,6 +251,22 @@ class _Reader:
             self._unreadable.add(key, str(error))
             return None
         return pixels, self._row(key, labels)
+
+    def _record(self, index: int) -> Record:
+        """Reads again what may be read the next time: a replacement would change the run."""
+        waits = iter(_WAITS)
+        while True:
+            try:
+                return self._source[index]
+            except (DecodeError, OSError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                wait = next(waits, None) if is_passing(cause) else None
+                if wait is None and is_shortage(cause):
+                    key = _key_of_failure(self._source, index, error)
+                    raise DataError(f"no room on this machine to read {key}: {error}") from error
+                if wait is None:
+                    raise
+            time.sleep(wait)
 
     def _row(self, key: str, labels: Sequence[int]) -> Labels:
         """Checks an example's labels, and fills them up with -1."""

@@ -16,15 +16,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from effnetv2_jax.experiment import CheckpointConfig
 from effnetv2_jax.outputs.files import is_local, move_directory
 from effnetv2_jax.outputs.state_checksum import named_leaves, state_checksum
+from effnetv2_jax.parallel.agreement import all_or_none, all_true, of_first_process
+from effnetv2_jax.read_errors import is_passing
 
 Tree = TypeVar("Tree")
 
@@ -33,6 +33,8 @@ _METRIC = "top1"
 _CHECKSUMS = "_checksums"
 """Where among the extras the checksums are; checkpoints of old lack them."""
 _LISTED = 5
+_MOST = 1000
+"""Checkpoints that are looked at, the newest."""
 
 
 class CheckpointError(RuntimeError):
@@ -135,8 +137,7 @@ class Checkpoints:
 
     def latest_step(self) -> int | None:
         """The newest whole checkpoint's step, or None; one being written is waited for."""
-        self.wait()
-        return self._manager.latest_step()
+        return next(iter(self._steps()), None)
 
     def best_step(self) -> int | None:
         """The step with the highest `top1` (of equals the newest), or None without evaluations."""
@@ -165,7 +166,8 @@ class Checkpoints:
         """Reads the newest state that is whole, and moves newer ones that are broken aside.
 
         They go to `broken_checkpoints`, beside the directory, unless it is open for reading only.
-        With several processes a checkpoint that one of them cannot read counts as broken.
+        With several processes a checkpoint that one of them cannot read counts as broken; which
+        there are, the first process says.
 
         Args:
           like: as for `restore`.
@@ -178,20 +180,21 @@ class Checkpoints:
           CheckpointError: there is no checkpoint, or none is whole, and none was moved; or one
             does not fit, or cannot be read or moved.
         """
-        self._existing(None)
+        if not (steps := self._steps()):
+            raise CheckpointError(f"no checkpoint in {self._directory}")
         broken: dict[int, str] = {}
-        for step in reversed(self._manager.all_steps()):
-            fault = ""
-            try:
-                state = self.restore(like, step)
-            except BrokenCheckpointError as error:
-                fault = str(error)
-            if _all_processes(not fault):
+        for step in steps:
+            path, fault = self._directory / str(step), ""
+            with all_or_none(CheckpointError, f"{path} cannot be restored by another process"):
+                try:
+                    state = self.restore(like, step)
+                except BrokenCheckpointError as error:
+                    fault = str(error)
+            if all_true(not fault):
                 places = self._set_aside(broken)
                 for newer, message in broken.items():
                     report(message + places.get(newer, ""))
                 return step, state
-            path = self._directory / str(step)
             broken[step] = fault or f"checkpoint {path} is broken for another process"
         raise CheckpointError(
             f"none of the checkpoints in {self._directory} is whole; they are left as they are. "
@@ -305,6 +308,11 @@ class Checkpoints:
                 item_handlers=_handlers(),
             )
 
+    def _steps(self) -> list[int]:
+        """Whole checkpoints as the first process sees them, the newest first."""
+        self.wait()
+        return of_first_process(self._manager.all_steps()[::-1], most=_MOST)
+
     def _existing(self, step: int | None) -> int:
         self.wait()
         steps = self._manager.all_steps()
@@ -358,7 +366,8 @@ class Checkpoints:
         with self._reading(step):
             notes = dict(self._read(step, _EXTRA, ocp.args.JsonRestore()))
         checksums = notes.pop(_CHECKSUMS, None)
-        metrics = self.metrics(step)
+        with self._reading(step):
+            metrics = self.metrics(step)
         if checksums and checksums.get("notes") != _notes_checksum(notes, metrics):
             raise self._broken(step, "its extras or metrics are not what was saved")
         return notes, checksums
@@ -428,11 +437,13 @@ class Checkpoints:
         if self._config is None:
             return {}
         places = {}
-        for step in steps:
-            source = self._directory / str(step)
-            target = _free(self._directory.parent / "broken_checkpoints", str(step))
-            places[step] = f"; it is now {target}"
-            if jax.process_index() == 0:
+        with all_or_none(CheckpointError, "the first process cannot move broken checkpoints aside"):
+            for step in steps:
+                source = self._directory / str(step)
+                target = _free(self._directory.parent / "broken_checkpoints", str(step))
+                places[step] = f"; it is now {target}"
+                if jax.process_index() > 0:
+                    continue
                 try:
                     target.parent.mkdir(parents=True, exist_ok=True)
                     move_directory(source, target)
@@ -441,10 +452,8 @@ class Checkpoints:
                         f"{source} is broken and cannot be moved to {target}: {_cause(error)}; "
                         "move it yourself"
                     ) from error
+        # Only now that the first process has changed the directory do the others list it.
         if places:
-            if jax.process_count() > 1:
-                # The others must not list the directory while it changes.
-                multihost_utils.sync_global_devices("set broken checkpoints aside")
             with self._writing():
                 self._manager.reload()
         return places
@@ -455,13 +464,24 @@ def _handlers() -> dict[str, ocp.CheckpointHandler]:
 
 
 class _Manager(ocp.CheckpointManager):
-    """Takes broken metrics for missing ones: else a broken one would hide all checkpoints."""
+    """Orbax's, for a run that has ways of its own to end."""
 
     def metrics(self, step: int) -> Any:
+        """Takes broken metrics for missing ones: else a broken one would hide all checkpoints."""
         try:
             return super().metrics(step)
         except ValueError:
             return None
+
+    def reached_preemption(self, step: int) -> bool:
+        """Leaves it to the loop: whoever asks the service sets its count of steps, too."""
+        return False
+
+    def _finalize(self, step: int, steps_to_remove: list[int]) -> None:
+        # An error of one process: else it would wait, before it tells of it, for the others, which
+        # wait for its part of the checkpoint.
+        self._wait_for_checkpointers()
+        super()._finalize(step, steps_to_remove)
 
 
 def has_checkpoint(directory: epath.PathLike) -> bool:
@@ -479,29 +499,31 @@ def _free(directory: epath.Path, name: str) -> epath.Path:
     return next(path for path in map(directory.__truediv__, names) if not path.exists())
 
 
-def _all_processes(value: bool) -> bool:
-    """Whether it is true in all processes."""
-    if jax.process_count() == 1:
-        return value
-    return bool(np.all(multihost_utils.process_allgather(np.array(value))))
-
-
 _FULL = "No space left on device"
-_OUT_OF_REACH = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "PERMISSION_DENIED", "UNAUTHENTICATED")
+_OUT_OF_REACH = (
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "RESOURCE_EXHAUSTED",
+    "ABORTED",
+)
 
 
 def _cause(error: BaseException) -> str:
     """What an error says, in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    text = str(error)
-    return _FULL if _FULL in text else f"{type(error).__name__}: {text.strip().splitlines()[0]}"
+    text = str(error).strip()
+    return _FULL if _FULL in text else ": ".join([type(error).__name__, *text.splitlines()[:1]])
 
 
 def _is_out_of_reach(error: Exception) -> bool:
     """Whether the files may be whole, but cannot be read now."""
-    return isinstance(error, PermissionError | ConnectionError | TimeoutError) or any(
-        status in str(error) for status in _OUT_OF_REACH
+    return (
+        is_passing(error)
+        or isinstance(error, PermissionError)
+        or any(status in str(error) for status in _OUT_OF_REACH)
     )
 
 

@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 @contextlib.contextmanager
 def lock_workdir(
     workdir: epath.Path, *, interval: float = 15.0, settle: float = 1.0
-) -> Iterator[None]:
+) -> Iterator["WorkdirLock"]:
     """Holds a working directory for the length of a context; one process of a run calls it.
 
     A local directory is locked by the system, which unlocks it when the process ends, however it
@@ -47,17 +47,28 @@ def lock_workdir(
       WorkdirError: another process holds the directory, or it cannot be written to.
     """
     with contextlib.ExitStack() as stack:
+        lock = WorkdirLock()
         try:
             workdir.mkdir(parents=True, exist_ok=True)
             if is_local(workdir):
                 stack.enter_context(_locked(pathlib.Path(workdir)))
             else:
-                stack.enter_context(_leased(workdir, interval, settle))
+                lock = stack.enter_context(_leased(workdir, interval, settle))
         except OSError as error:
             raise WorkdirError(
                 f"cannot lock {workdir}: {error}; make it writable or choose another --workdir"
             ) from error
-        yield
+        yield lock
+
+
+class WorkdirLock:
+    """A working directory that this process holds."""
+
+    def check(self) -> None:
+        """Raises a WorkdirError if another run has taken the directory meanwhile.
+
+        That happens to a lease only, of a process that was stopped or cut off from the directory.
+        """
 
 
 _held: set[int] = set()
@@ -96,7 +107,7 @@ def _locked(workdir: pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _leased(workdir: epath.Path, interval: float, settle: float) -> Iterator[None]:
+def _leased(workdir: epath.Path, interval: float, settle: float) -> Iterator[WorkdirLock]:
     path = workdir / _LEASE
     _wait_for_end(path, interval)
     lease = _Lease(path, interval)
@@ -106,7 +117,7 @@ def _leased(workdir: epath.Path, interval: float, settle: float) -> Iterator[Non
         raise _in_use(workdir, read_fresh(path) or "")
     lease.start()
     try:
-        yield
+        yield lease
     finally:
         lease.end()
 
@@ -126,7 +137,7 @@ def _wait_for_end(path: epath.Path, interval: float) -> None:
             raise _in_use(path.parent, now)
 
 
-class _Lease:
+class _Lease(WorkdirLock):
     """A file that says who holds a directory, and whose content changes as long as he does."""
 
     def __init__(self, path: epath.Path, interval: float) -> None:
@@ -134,11 +145,19 @@ class _Lease:
         self._interval = interval
         self._holder = _holder() | {"token": secrets.token_hex(8)}
         self._renewed = 0
+        self._lost: str | None = None
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="workdir lease", daemon=True)
 
+    def check(self) -> None:
+        if self._lost is not None:
+            raise _in_use(self._path.parent, self._lost)
+
     def is_mine(self) -> bool:
-        return _parse(read_fresh(self._path) or "").get("token") == self._holder["token"]
+        return self._is_mine(read_fresh(self._path))
+
+    def _is_mine(self, found: str | None) -> bool:
+        return _parse(found or "").get("token") == self._holder["token"]
 
     def renew(self) -> None:
         self._renewed += 1
@@ -159,8 +178,9 @@ class _Lease:
     def _keep(self) -> None:
         while not self._ends.wait(self._interval):
             try:
-                if not self.is_mine():
-                    _log.error("another run has taken %s over: stop one of them", self._path.parent)
+                if not self._is_mine(found := read_fresh(self._path)):
+                    _log.error("another run has taken %s over", self._path.parent)
+                    self._lost = found or ""
                     return
                 self.renew()
             except Exception as error:  # Whatever the network does, the next time may go well.

@@ -33,6 +33,7 @@ class Preemption:
 
     def __init__(self) -> None:
         self._several = jax.process_count() > 1
+        self._checks = 0
         self._received: int | None = None
         self._waits = False
         self._before: dict[signal.Signals, Any] = {}
@@ -62,13 +63,15 @@ class Preemption:
         finally:
             self._waits = False
 
-    def check(self, step: int) -> None:
-        """Raises `Preempted` if the run is to end here.
+    def check(self) -> None:
+        """Raises `Preempted` if the run is to end here; every process calls this after every step.
 
-        Args:
-          step: steps done; every process calls this after every step.
+        The service has the processes stop at the call after the one that the farthest of them has
+        come to. It must be told of calls, not of steps: those of a run that continues do not begin
+        at 1, where it stops a run that the signal met before its first step, and they go back.
         """
-        if self._several and multihost_utils.reached_preemption_sync_point(step):
+        self._checks += 1
+        if self._several and multihost_utils.reached_preemption_sync_point(self._checks):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # The service would swallow a second one.
             raise Preempted(signal.SIGTERM)
         self._raise_if_received()

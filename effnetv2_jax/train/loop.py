@@ -58,6 +58,8 @@ def train(
                 _save_at_last(run)
                 run.tell("preempted", f"{preempted} after step {run.done}")
                 raise
+        run.watchdog.now("the last checkpoint")
+        run.checkpoints.wait()
         return run.result
 
 
@@ -84,7 +86,7 @@ def _train_on(run: Run) -> None:
             run.report.step(run.done, planned, rate, metrics)
             _heed(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
-                run.preemption.check(run.done)
+                run.preemption.check()
 
 
 def _evaluate_and_save(run: Run) -> None:
@@ -152,10 +154,11 @@ def _heed(run: Run, found: Iterable[Divergence | Spike]) -> None:
 
 def _go_back(run: Run) -> None:
     """Returns to the newest checkpoint, from where on the examples come in another order."""
-    diverged = run.done
+    diverged, tried = run.done, run.salts
     run.losses.forget()
     run.restore()
-    salt = 1 + max((salt for _, salt in run.salts), default=0)
+    # An order that diverged before there was a checkpoint to keep it in must not come again.
+    salt = 1 + max((salt for _, salt in (*tried, *run.salts)), default=0)
     run.salts = (*(pair for pair in run.salts if pair[0] < run.done), (run.done, salt))
     run.writers.cut_back(run.done, evaluated=bool(run.result))
     run.report.restart()

@@ -15,12 +15,13 @@ from effnetv2_jax.evaluate import EvalStep, make_eval_step
 from effnetv2_jax.experiment import Experiment, check_batches
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.outputs.checkpoints import Checkpoints
-from effnetv2_jax.outputs.lock import lock_workdir
+from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
-from effnetv2_jax.outputs.workdir import check_workdir, open_workdir
+from effnetv2_jax.outputs.workdir import WorkdirError, check_workdir, open_workdir
 from effnetv2_jax.outputs.writers import Writers
+from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
@@ -59,6 +60,8 @@ class Run:
     losses: LossWatch
     watchdog: Watchdog
     preemption: Preemption
+    lock: WorkdirLock | None
+    """Of the working directory; None in all processes but the first."""
 
     state: TrainState = dataclasses.field(init=False)
     done: int = dataclasses.field(init=False)
@@ -96,7 +99,14 @@ class Run:
         self.result = self.checkpoints.metrics(self.done)
 
     def save(self) -> None:
-        """Saves the state, its evaluation and the order of the examples, in the background."""
+        """Saves the state, its evaluation and the order of the examples, in the background.
+
+        Raises:
+          CheckpointError: it cannot be saved, or what was saved before could not.
+          WorkdirError: another run has taken the working directory.
+        """
+        if self.lock is not None:
+            self.lock.check()
         # A checkpoint that exists has all its metrics in the log.
         self.report.flush()
         self.writers.flush()
@@ -161,11 +171,18 @@ def open_run(
         config = dataclasses.asdict(experiment)
         check_workdir(path, config, classes, data_fingerprint=fingerprint)
         model, variables = initial_model(experiment, classes, path)
-        if first:  # Weights that are not there leave no directory behind.
-            stack.enter_context(lock_workdir(epath.Path(path)))
-        workdir = open_workdir(
-            path, config, classes, model.preprocessing, data_fingerprint=fingerprint, write=first
-        )
+        lock = None
+        with all_or_none(WorkdirError, f"another process cannot use {path}"):
+            if first:  # Weights that are not there leave no directory behind.
+                lock = stack.enter_context(lock_workdir(epath.Path(path)))
+            workdir = open_workdir(
+                path,
+                config,
+                classes,
+                model.preprocessing,
+                data_fingerprint=fingerprint,
+                write=first,
+            )
         optimizer = make_optimizer(experiment.optimizer)
         run = Run(
             experiment=experiment,
@@ -185,6 +202,7 @@ def open_run(
             losses=LossWatch(experiment.faults.loss_spike),
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
+            lock=lock,
         )
         run.restore()
         if run.done:

@@ -102,7 +102,7 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
                 state, metrics = checked(state, batch, settings)
                 for found in losses.step(done, metrics):
                     sys.exit(f"The step to be measured diverges: {found}")
-                preemption.check(done)
+                preemption.check()
             jax.block_until_ready((state, metrics))
 
         def checksum() -> None:

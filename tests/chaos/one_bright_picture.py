@@ -40,7 +40,14 @@ def make_pictures(folder: Path) -> None:
             Image.fromarray(pixels).save(path)
 
 
-def experiment(folder: Path, *, seed: int, faults: FaultsConfig) -> Experiment:
+def experiment(
+    folder: Path,
+    *,
+    seed: int,
+    faults: FaultsConfig,
+    every_steps: int = EVERY_STEPS,
+    max_unreadable: int = 100,
+) -> Experiment:
     """One pass over `make_pictures`'s."""
     return tiny.experiment(
         stages=(Stage(image_size=SIZE, dropout_rate=0.1),),
@@ -55,10 +62,11 @@ def experiment(folder: Path, *, seed: int, faults: FaultsConfig) -> Experiment:
             mean=(0.0, 0.0, 0.0),
             std=(SCALE, SCALE, SCALE),
             threads=2,
+            max_unreadable=max_unreadable,
         ),
         augment=AugmentConfig(policy="none"),
         evaluation=EvaluationConfig(image_size=SIZE, batch_size=BATCH, every_epochs=100.0),
-        checkpoint=CheckpointConfig(every_steps=EVERY_STEPS),
+        checkpoint=CheckpointConfig(every_steps=every_steps),
         faults=faults,
     )
 

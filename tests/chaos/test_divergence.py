@@ -74,6 +74,19 @@ def test_a_run_that_diverges_halts_and_can_be_continued_by_skipping(
 
 
 @pytest.mark.slow
+def test_no_order_that_diverged_comes_again(pictures: Path, tmp_path: Path) -> None:
+    # Without a checkpoint every order has the white picture in it.
+    faults = FaultsConfig(on_divergence="roll_back", max_divergences=2)
+    run = one_bright_picture.experiment(pictures, seed=SEED, faults=faults, every_steps=STEPS)
+    workdir = tmp_path / "run"
+    (output,) = launch(run, workdir).finish(3)
+    assert "max_divergences" in output
+    assert [event["salt"] for event in events(workdir, "rolled_back")] == [1, 2]
+    steps = [event["diverged"] for event in events(workdir, "rolled_back")]
+    assert steps[0] != steps[1]
+
+
+@pytest.mark.slow
 def test_a_run_that_went_back_and_is_killed_ends_as_one_that_is_not(
     pictures: Path, tmp_path: Path
 ) -> None:
