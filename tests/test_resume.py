@@ -28,7 +28,7 @@ def kill_at(step: int, workdir: Path, *, devices: int) -> None:
     started.kill()
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.slow)])
 def test_killed_runs_end_as_undisturbed_ones(devices: int, tmp_path: Path) -> None:
     undisturbed = finish(tmp_path / "undisturbed", devices=devices)
     assert [line["step"] for line in undisturbed] == [*range(1, STEPS + 1), STEPS]
