@@ -29,7 +29,7 @@ _PASSING = (
 
 def is_passing(error: BaseException | None) -> bool:
     """Whether to read again may go well."""
-    if isinstance(error, ConnectionError | TimeoutError) or is_shortage(error):
+    if isinstance(error, ConnectionError | TimeoutError | MemoryError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _PASSING

@@ -94,7 +94,7 @@ def test_an_error_of_one_of_them_ends_it_at_once(tmp_path: Path) -> None:
 
 
 FULL = """
-    import pathlib, resource, signal, sys
+    import resource, signal, sys
     import jax
     import numpy as np
     from effnetv2_jax.experiment import CheckpointConfig

@@ -365,9 +365,8 @@ class Checkpoints:
         """The extras saved with a checkpoint, and its checksums if it has them."""
         with self._reading(step):
             notes = dict(self._read(step, _EXTRA, ocp.args.JsonRestore()))
-        checksums = notes.pop(_CHECKSUMS, None)
-        with self._reading(step):
             metrics = self.metrics(step)
+        checksums = notes.pop(_CHECKSUMS, None)
         if checksums and checksums.get("notes") != _notes_checksum(notes, metrics):
             raise self._broken(step, "its extras or metrics are not what was saved")
         return notes, checksums
@@ -389,13 +388,13 @@ class Checkpoints:
         except CheckpointError:
             raise
         except Exception as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                raise  # Of the devices, such as a lack of memory.
             cause = _cause(error)
             if _is_out_of_reach(error):
                 raise CheckpointError(
                     f"checkpoint {self._directory / str(step)} cannot be reached: {cause}"
                 ) from error
-            if isinstance(error, jax.errors.JaxRuntimeError):
-                raise  # Such as a lack of memory.
             raise self._broken(step, cause) from error
 
     @contextlib.contextmanager

@@ -154,10 +154,7 @@ class _Lease(WorkdirLock):
             raise _in_use(self._path.parent, self._lost)
 
     def is_mine(self) -> bool:
-        return self._is_mine(read_fresh(self._path))
-
-    def _is_mine(self, found: str | None) -> bool:
-        return _parse(found or "").get("token") == self._holder["token"]
+        return _parse(read_fresh(self._path) or "").get("token") == self._holder["token"]
 
     def renew(self) -> None:
         self._renewed += 1
@@ -178,9 +175,9 @@ class _Lease(WorkdirLock):
     def _keep(self) -> None:
         while not self._ends.wait(self._interval):
             try:
-                if not self._is_mine(found := read_fresh(self._path)):
+                if not self.is_mine():
                     _log.error("another run has taken %s over", self._path.parent)
-                    self._lost = found or ""
+                    self._lost = read_fresh(self._path) or ""
                     return
                 self.renew()
             except Exception as error:  # Whatever the network does, the next time may go well.
