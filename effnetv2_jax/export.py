@@ -13,7 +13,7 @@ from jax import export
 
 from effnetv2_jax.augment.batch import normalize
 from effnetv2_jax.models.efficientnet import EfficientNet
-from effnetv2_jax.ops.conv import plain_convolutions
+from effnetv2_jax.ops.per_platform import plain_operations
 
 
 def export_model(
@@ -80,7 +80,7 @@ def export_onnx(
             ) from error
     size = image_size or model.preprocessing.image_size
     images = jax.ShapeDtypeStruct(("B", size, size, 3), jnp.uint8)
-    with plain_convolutions(), _quiet("jax2onnx"), _quiet("onnx_ir"):
+    with plain_operations(), _quiet("jax2onnx"), _quiet("onnx_ir"):
         converted = jax2onnx.to_onnx(
             _classifier(model, variables),
             [images],

@@ -10,6 +10,7 @@ they say which model they are for, --model can be left out.
 import argparse
 import contextlib
 import csv
+import functools
 import io
 import json
 import logging
@@ -117,6 +118,7 @@ def predict(
     from effnetv2_jax.data import Unreadable, eval_batches
     from effnetv2_jax.data.files import FilesSource
     from effnetv2_jax.experiment import DataConfig
+    from effnetv2_jax.parallel.compiler import compiler_options
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 
     preprocessing, mesh = model.preprocessing, make_mesh(jax.local_devices())
@@ -125,7 +127,7 @@ def predict(
     unreadable = Unreadable(len(paths))
     variables = jax.device_put(variables, replicated(mesh))
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(mesh.devices.flat[0]))
     def best(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
         logits: Any = model.apply(variables, images, train=False)

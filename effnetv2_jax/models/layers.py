@@ -10,9 +10,11 @@ import jax.numpy as jnp
 
 from effnetv2_jax.ops.batch_norm import group_moments, split_groups
 from effnetv2_jax.ops.conv import Padding, conv2d
+from effnetv2_jax.ops.scaled_silu import scaled_silu
 
 Dtype = Any
 Rate = float | jax.Array
+Activation = Callable[[jax.Array], jax.Array]
 
 
 def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
@@ -73,7 +75,7 @@ class Conv(nn.Module):
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation whose training statistics span fixed groups of examples.
+    """Batch normalisation whose training statistics span fixed groups of examples, and activation.
 
     Moving statistics are averages over the groups: `momentum * old + (1 - momentum) * new`, with
     the biased variance.
@@ -84,6 +86,7 @@ class BatchNorm(nn.Module):
     group: int | None = None
     frozen: bool = False
     """Normalises with the moving statistics in training too, and leaves them as they are."""
+    activation: Activation | None = None
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -109,7 +112,11 @@ class BatchNorm(nn.Module):
     ) -> jax.Array:
         # As one product and one sum, whose derivatives need x and no copy of it less its mean.
         factor = scale * jax.lax.rsqrt(variance + self.epsilon)
-        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+        shift = bias - mean * factor
+        if self.activation is nn.silu:
+            return scaled_silu(x, factor, shift, dtype=self.dtype)
+        x = (x * factor + shift).astype(self.dtype)
+        return x if self.activation is None else self.activation(x)
 
 
 class ConvNorm(nn.Module):
@@ -120,7 +127,7 @@ class ConvNorm(nn.Module):
     stride: int = 1
     depthwise: bool = False
     padding: Padding = "same"
-    activation: Callable[[jax.Array], jax.Array] | None = nn.silu
+    activation: Activation | None = nn.silu
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
@@ -137,8 +144,8 @@ class ConvNorm(nn.Module):
             param_dtype=self.param_dtype,
             name="conv",
         )(x)
-        x = self.norm(dtype=self.dtype, param_dtype=self.param_dtype, name="bn")(x, train=train)
-        return x if self.activation is None else self.activation(x)
+        numerics = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        return self.norm(activation=self.activation, name="bn", **numerics)(x, train=train)
 
 
 class SqueezeExcite(nn.Module):

@@ -174,7 +174,9 @@ class JaxConvolutions(Convolutions):
         import jax
         import numpy as np
 
-        from effnetv2_jax.ops.conv import conv2d, plain_convolutions
+        from effnetv2_jax.ops.conv import conv2d
+        from effnetv2_jax.ops.per_platform import plain_operations
+        from effnetv2_jax.parallel.compiler import compiler_options
 
         arrays = [jax.numpy.asarray(a, self._dtype) for a in arrays_of(case, self._batch)]
 
@@ -187,8 +189,9 @@ class JaxConvolutions(Convolutions):
             gradients = jax.vjp(forward, x, kernel)[1](dy)
             return gradients[operation == "gradient of kernel"]
 
-        with plain_convolutions() if self._plain else contextlib.nullcontext():
-            compiled = jax.jit(compute).lower(*arrays).compile()
+        with plain_operations() if self._plain else contextlib.nullcontext():
+            options = None if self._plain else compiler_options()
+            compiled = jax.jit(compute).lower(*arrays).compile(options)
         self._warm_up(lambda: compiled(*arrays).block_until_ready())
         return np.asarray(compiled(*arrays), np.float32)
 

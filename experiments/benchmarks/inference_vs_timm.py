@@ -91,11 +91,15 @@ class OurForward:
         import jax
 
         from effnetv2_jax.parallel import startup
+        from effnetv2_jax.parallel.compiler import compiler_options
 
         startup.start(cache=False)
         network, self._variables = load_ours(model, weights)
         self._images = jax.device_put(random_batch(batch, size)[0])
-        jitted = jax.jit(lambda variables, images: network.apply(variables, images))
+        jitted = jax.jit(
+            lambda variables, images: network.apply(variables, images),
+            compiler_options=compiler_options(),
+        )
         self._forward = jitted.lower(self._variables, self._images).compile()
         self._found = self._forward(self._variables, self._images)
         self.run(3)

@@ -65,4 +65,5 @@ class PlainBatchNorm(layers.BatchNorm):
             param_dtype=self.param_dtype,
         )
         nn.share_scope(self, norm)
-        return norm(x)
+        x = norm(x)
+        return x if self.activation is None else self.activation(x)

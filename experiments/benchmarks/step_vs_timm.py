@@ -232,6 +232,7 @@ class OurStep:
         import optax
 
         from effnetv2_jax.parallel import startup
+        from effnetv2_jax.parallel.compiler import compiler_options
 
         startup.start(cache=False)
         self._network, variables = load_ours(model, weights, dtype=jnp.dtype(dtype))
@@ -264,8 +265,9 @@ class OurStep:
 
         params = variables["params"]
         self._state = (params, variables["batch_stats"], optimizer.init(params), jnp.int32(0))
+        options = None if plain else compiler_options()
         with self._layers(), named_convolutions():
-            jitted = jax.jit(step, donate_argnums=0)
+            jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
             self._step = jitted.lower(self._state, *self._batch).compile()
         self._loss = jnp.float32(0)
         self.run(3)
