@@ -179,6 +179,6 @@ def test_the_memory_is_what_a_step_takes() -> None:
         cwd=Path(__file__).parent,
     )
     found = json.loads(run.stdout.splitlines()[-1])
-    assert found["planned"] > 4e8
+    assert found["planned"] > 3e8
     # Above it come the threads' and the matrix products' own.
-    assert found["planned"] < found["taken"] < 1.15 * found["planned"]
+    assert found["planned"] < found["taken"] < 1.2 * found["planned"]
