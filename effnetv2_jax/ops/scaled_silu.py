@@ -44,10 +44,7 @@ def _plain_times_slope(
     x: jax.Array, scale: jax.Array, shift: jax.Array, t: jax.Array, *, dtype: Any
 ) -> jax.Array:
     """`t`, of the result's shape, times SiLU's derivative there."""
-    scaled = _scaled(x, scale, shift, dtype=dtype)
-    scaled = scaled.astype(jnp.promote_types(dtype, jnp.float32))
-    sigmoid = jax.nn.sigmoid(scaled)
-    return (t * (sigmoid * (1 + scaled * (1 - sigmoid)))).astype(dtype)
+    return jax.vjp(jax.nn.silu, _scaled(x, scale, shift, dtype=dtype))[1](t)[0]
 
 
 def _cpu(*arrays: jax.Array, dtype: Any) -> jax.Array:
