@@ -23,6 +23,7 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
 import os
 import re
@@ -590,7 +591,11 @@ def category_of_path(path: str, kernels: Mapping[str, int]) -> str:
 
 
 def times_in(trace: Path, names: set[str]) -> dict[str, float]:
-    """Nanoseconds in a trace by HLO instruction, less those of instructions inside it."""
+    """Nanoseconds in a trace by HLO instruction, less those of instructions inside it.
+
+    On the CPU, Eigen's convolutions go on after their event has ended: a time in which nothing is
+    written down belongs to the instruction that began last.
+    """
     from jax.profiler import ProfileData
 
     planes = list(ProfileData.from_file(str(trace)).planes)
@@ -599,12 +604,14 @@ def times_in(trace: Path, names: set[str]) -> dict[str, float]:
     lines = [line for plane in devices or planes for line in plane.lines]
     operations = [line for line in lines if line.name == "XLA Ops"]
     found: dict[str, float] = collections.defaultdict(float)
+    everywhere: list[tuple[float, float, str]] = []
     for line in operations or lines:
         events = [
             (event.start_ns, -event.duration_ns, name)
             for event in line.events
             if (name := instruction_of(event)) in names
         ]
+        everywhere += events
         open_until: list[tuple[float, str]] = []
         for start, minus_duration, name in sorted(events):
             while open_until and open_until[-1][0] <= start:
@@ -613,6 +620,11 @@ def times_in(trace: Path, names: set[str]) -> dict[str, float]:
                 found[open_until[-1][1]] += minus_duration
             found[name] -= minus_duration
             open_until.append((start - minus_duration, name))
+    if not devices:
+        known_until = 0.0
+        for (start, minus_duration, name), (then, *_) in itertools.pairwise(sorted(everywhere)):
+            known_until = max(known_until, start - minus_duration)
+            found[name] += max(0, then - known_until)
     return dict(found)
 
 
