@@ -182,7 +182,11 @@ def test_examples_of_another_kind(
         opened(tmp_path)[0]
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff", example(image=[b"1", b"2"], label=1), b""])
+@pytest.mark.parametrize(
+    "data",
+    [b"\xff\xff", example(image=[b"1", b"2"], label=1), b""],
+    ids=["no protocol buffer", "two pictures", "nothing"],
+)
 def test_records_that_hold_no_picture(tmp_path: pathlib.Path, data: bytes) -> None:
     write(tmp_path / "train.tfrecord", [data])
     with pytest.raises((DecodeError, DataError), match=r"train\.tfrecord at byte 0"):

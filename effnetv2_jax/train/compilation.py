@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import by_example
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.state import TrainState
@@ -89,4 +90,5 @@ def compile_step(
         "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=sharding),
         "labels": jax.ShapeDtypeStruct((batch_size, max_labels), jnp.int32, sharding=sharding),
     }
-    return train_step.lower(state, batch, step_settings(planned.stage, 0.0)).compile()
+    lowered = train_step.lower(state, batch, step_settings(planned.stage, 0.0))
+    return lowered.compile(compiler_options(mesh.devices.flat[0]))

@@ -15,7 +15,6 @@ from effnetv2_jax.augment import augment_batch, mix, normalize
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import LOSSES, hits
-from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
@@ -154,12 +153,7 @@ def make_train_step(
         new = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
         return unless_diverged(new, state, metrics), metrics
 
-    return jax.jit(
-        train_step,
-        donate_argnums=0,
-        out_shardings=replicated(mesh),
-        compiler_options=compiler_options(mesh.devices.flat[0]),
-    )
+    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
 def unless_diverged(new: TrainState, old: TrainState, metrics: Metrics) -> TrainState:
