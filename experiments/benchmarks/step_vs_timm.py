@@ -581,10 +581,10 @@ def category_of_path(path: str, kernels: Mapping[str, int]) -> str:
             # Two cotangents of a convolution's output, added.
             return ELEMENTWISE
     else:
-        if "/bn/" in inside:
-            return "BatchNorm"
         if "silu" in inside:
             return "SiLU"
+        if "/bn/" in inside:
+            return "BatchNorm"
         return ELEMENTWISE if inside.startswith(("blocks_", "stem", "head")) else REST
     dense = "1x1" if kernels.get(where) == 1 else "dense"
     return f"{'depthwise' if 'depthwise' in where else dense}, {which[0].replace('_', ' ')}"
