@@ -335,7 +335,7 @@ class OurStep:
             with jax.profiler.trace(str(target), profiler_options=options):
                 self.run(steps - 1)
             traces = sorted(target.rglob("*.xplane.pb"), key=lambda path: path.stat().st_mtime)
-            return times_in(traces[-1], set(instructions(self.text())))
+            return times_in(traces[-1], instructions(self.text()))
 
 
 class TimmStep:
@@ -590,11 +590,11 @@ def category_of_path(path: str, kernels: Mapping[str, int]) -> str:
     return f"{'depthwise' if 'depthwise' in where else dense}, {which[0].replace('_', ' ')}"
 
 
-def times_in(trace: Path, names: set[str]) -> dict[str, float]:
+def times_in(trace: Path, names: Mapping[str, Instruction]) -> dict[str, float]:
     """Nanoseconds in a trace by HLO instruction, less those of instructions inside it.
 
-    On the CPU, Eigen's convolutions go on after their event has ended: a time in which nothing is
-    written down belongs to the instruction that began last.
+    On the CPU, Eigen's convolutions and products of matrices go on after their event has ended: a
+    time in which nothing is written down belongs to the one of them that began last.
     """
     from jax.profiler import ProfileData
 
@@ -621,10 +621,12 @@ def times_in(trace: Path, names: set[str]) -> dict[str, float]:
             found[name] -= minus_duration
             open_until.append((start - minus_duration, name))
     if not devices:
-        known_until = 0.0
+        known_until, running = 0.0, ""
         for (start, minus_duration, name), (then, *_) in itertools.pairwise(sorted(everywhere)):
             known_until = max(known_until, start - minus_duration)
-            found[name] += max(0, then - known_until)
+            running = name if names[name].opcode in ("convolution", "dot") else running
+            if running:
+                found[running] += max(0, then - known_until)
     return dict(found)
 
 
