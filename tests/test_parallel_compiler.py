@@ -1,5 +1,6 @@
 """Compiler options: known to this XLA, and none where they are not."""
 
+from collections.abc import Iterator
 from unittest import mock
 
 import jax
@@ -10,7 +11,9 @@ from effnetv2_jax.parallel import compiler
 
 
 @pytest.fixture(autouse=True)
-def asked_anew() -> None:
+def asked_anew() -> Iterator[None]:
+    compiler._known_cpu_options.cache_clear()
+    yield
     compiler._known_cpu_options.cache_clear()
 
 
@@ -39,7 +42,6 @@ def test_this_xla_knows_the_options_and_they_choose_the_library() -> None:
 def test_options_that_xla_does_not_know_are_left_out(unknown: dict[str, str | bool]) -> None:
     with mock.patch.object(compiler, "_CPU", unknown):
         assert compiler.compiler_options(jax.devices()[0]) == {}
-    compiler._known_cpu_options.cache_clear()
 
 
 def test_other_platforms_have_none() -> None:

@@ -4,8 +4,6 @@ Depthwise convolutions are sums of shifted products; dense ones are matrix produ
 whichever `experiments/benchmarks/conv_ops.py` found faster.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -23,7 +21,7 @@ _WIDE = 64
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """See `conv_plain.forward`."""
     if geometry.groups > 1:
-        return computed_once(functools.partial(_depthwise, geometry=geometry), x, kernel)
+        return computed_once(_depthwise, x, kernel, geometry=geometry)
     if geometry.window == (1, 1) or x.shape[-1] <= _NARROW:
         patches = jnp.concatenate(_taps(x, geometry), -1)
         return jnp.einsum("bhwc,cd->bhwd", patches, kernel.reshape(-1, kernel.shape[-1]))
@@ -33,7 +31,7 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 def to_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """See `conv_plain.to_input`."""
     if geometry.groups > 1:
-        return computed_once(functools.partial(_depthwise_to_input, geometry=geometry), y, kernel)
+        return computed_once(_depthwise_to_input, y, kernel, geometry=geometry)
     if geometry.window != (1, 1) and y.shape[-1] < _WIDE:
         return conv_plain.to_input(y, kernel, geometry)
     weights = kernel.reshape(-1, *kernel.shape[2:])

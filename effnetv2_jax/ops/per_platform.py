@@ -71,13 +71,14 @@ def platform_primitive(name: str, plain: Operation, cpu: Operation) -> Primitive
     return primitive
 
 
-def computed_once(compute: Operation, *arrays: jax.Array) -> jax.Array:
-    """`compute(*arrays)`, written to memory, however many operations use it.
+def computed_once(compute: Operation, *arrays: jax.Array, **params: Any) -> jax.Array:
+    """`compute(*arrays, **params)`, written to memory, however many operations use it.
 
     XLA's CPU backend computes what costs little to it, products and sums, anew inside of each use,
     and takes apart any barrier before it decides so. It does not look into the branches of a
     condition that it does not know.
     """
+    compute = functools.partial(compute, **params)
     out = jax.eval_shape(compute, *arrays)
     return lax.cond(
         lax.optimization_barrier(jnp.array(True)),

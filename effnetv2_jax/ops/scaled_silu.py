@@ -47,16 +47,12 @@ def _plain_times_slope(
     return jax.vjp(jax.nn.silu, _scaled(x, scale, shift, dtype=dtype))[1](t)[0]
 
 
-def _cpu(*arrays: jax.Array, dtype: Any) -> jax.Array:
-    return computed_once(functools.partial(_plain, dtype=dtype), *arrays)
-
-
-def _cpu_times_slope(*arrays: jax.Array, dtype: Any) -> jax.Array:
-    return computed_once(functools.partial(_plain_times_slope, dtype=dtype), *arrays)
-
-
-_forward = platform_primitive("scaled_silu", _plain, _cpu)
-_times_slope = platform_primitive("scaled_silu_times_slope", _plain_times_slope, _cpu_times_slope)
+_forward = platform_primitive("scaled_silu", _plain, functools.partial(computed_once, _plain))
+_times_slope = platform_primitive(
+    "scaled_silu_times_slope",
+    _plain_times_slope,
+    functools.partial(computed_once, _plain_times_slope),
+)
 
 
 def _forward_jvp(primals: Any, tangents: Any, *, dtype: Any) -> tuple[jax.Array, jax.Array]:

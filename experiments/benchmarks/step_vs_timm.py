@@ -590,8 +590,8 @@ def category_of_path(path: str, kernels: Mapping[str, int]) -> str:
     return f"{'depthwise' if 'depthwise' in where else dense}, {which[0].replace('_', ' ')}"
 
 
-def times_in(trace: Path, names: Mapping[str, Instruction]) -> dict[str, float]:
-    """Nanoseconds in a trace by HLO instruction, less those of instructions inside it.
+def times_in(trace: Path, program: Mapping[str, Instruction]) -> dict[str, float]:
+    """Nanoseconds in a trace of a program by HLO instruction, less those of instructions inside it.
 
     On the CPU, Eigen's convolutions and products of matrices go on after their event has ended: a
     time in which nothing is written down belongs to the one of them that began last.
@@ -609,7 +609,7 @@ def times_in(trace: Path, names: Mapping[str, Instruction]) -> dict[str, float]:
         events = [
             (event.start_ns, -event.duration_ns, name)
             for event in line.events
-            if (name := instruction_of(event)) in names
+            if (name := instruction_of(event)) in program
         ]
         everywhere += events
         open_until: list[tuple[float, str]] = []
@@ -624,7 +624,8 @@ def times_in(trace: Path, names: Mapping[str, Instruction]) -> dict[str, float]:
         known_until, running = 0.0, ""
         for (start, minus_duration, name), (then, *_) in itertools.pairwise(sorted(everywhere)):
             known_until = max(known_until, start - minus_duration)
-            running = name if names[name].opcode in ("convolution", "dot") else running
+            if program[name].opcode in ("convolution", "dot"):
+                running = name
             if running:
                 found[running] += max(0, then - known_until)
     return dict(found)
