@@ -39,7 +39,7 @@ TITLES = {
     "gpu_step_vs_timm": (
         "A training step on a GPU, beside timm",
         "The same network and batch, forward, backward and optimizer.",
-        TIMES,
+        SPEEDS,
     ),
     "inference_vs_timm": (
         "Inference, beside timm",

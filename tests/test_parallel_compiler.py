@@ -49,3 +49,19 @@ def test_other_platforms_have_none() -> None:
         platform = "tpu"
 
     assert compiler.compiler_options(Tpu()) == {}  # type: ignore[arg-type]
+
+
+def test_a_function_is_compiled_once_for_arrays_of_one_kind() -> None:
+    traced = []
+
+    @jax.jit
+    def total(arrays: dict[str, jax.Array], factor: jax.Array) -> jax.Array:
+        traced.append(arrays["a"].shape)
+        return factor * arrays["a"].sum()
+
+    call = compiler.compiled_when_called(total, jax.devices()[0])
+    for shape in [(2,), (2,), (3,), (2,)]:
+        assert call({"a": jnp.ones(shape)}, jnp.float32(2)) == 2 * shape[0]
+    assert traced == [(2,), (3,)]
+    assert call({"a": jnp.ones((2,), jnp.int32)}, jnp.float32(2)) == 4
+    assert len(traced) == 3

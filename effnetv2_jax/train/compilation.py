@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from effnetv2_jax.parallel.compiler import compiler_options
+from effnetv2_jax.parallel.compiler import compile_lowered
 from effnetv2_jax.parallel.mesh import by_example
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.state import TrainState
@@ -91,4 +91,4 @@ def compile_step(
         "labels": jax.ShapeDtypeStruct((batch_size, max_labels), jnp.int32, sharding=sharding),
     }
     lowered = train_step.lower(state, batch, step_settings(planned.stage, 0.0))
-    return lowered.compile(compiler_options(mesh.devices.flat[0]))
+    return compile_lowered(lowered, mesh.devices.flat[0])

@@ -4,12 +4,16 @@
 
 At every size of `--sizes`, on one random batch on the device: forward, backward, BatchNorm's
 statistics and SGD with momentum. Ours has bfloat16 activations and float32 parameters and is
-compiled ahead of time, as XLA does by default and with convolutions in its CUDA graphs too, which
-spares the host their launches; timm's network of the same name runs channels_last under autocast to
-bfloat16, eager and through torch.compile (`--compile-mode`). The sides take turns, each in a
-process of its own, a new one for every size; compilation is not counted. It takes one to three
-minutes a side: `--sides` and `--sizes` pick. Before, all are given the same weights, and their
-logits in float32 have to agree.
+compiled ahead of time: as XLA does by default; with products of matrices by cuBLAS alone and
+without autotuning, which both take less time to compile; and with convolutions in XLA's CUDA graphs
+too, which spares the host their launches. timm's network of the same name runs channels_last under
+autocast to bfloat16, eager and through torch.compile (`--compile-mode`).
+
+The sides of a size take turns, each in a process of its own; compilation is not counted. It takes
+one to four minutes a side: `--sides` and `--sizes` pick, `--at-once` says how many get ready at a
+time, and what is not ready `--within` some seconds is left out, but for ours and timm's eager one.
+All processes stay to the end: three sizes with 128 images take about 100 GiB of the GPU's memory.
+All are given the same weights, and their logits in float32 have to agree, at the smallest size.
 
 Of memory it says the allocator's peak from the start of the process (ours) or from before the first
 step (timm), and of ours what its program takes by XLA's account.
@@ -22,6 +26,7 @@ Prints JSON; `--output=FILE` keeps it. Needs the packages `PACKAGES`, and no net
 """
 
 import argparse
+import math
 import os
 import sys
 import tempfile
@@ -39,8 +44,17 @@ from step_vs_timm import (
 )
 from taking_turns import Side, Sides, described, medians, ratio, rounded, write
 
-OURS, GRAPHS, EAGER, COMPILED = "ours", "ours, CUDA graphs", "timm eager", "timm compiled"
-SIDES = [GRAPHS, EAGER, COMPILED]
+OURS, EAGER, COMPILED = "ours", "timm eager", "timm compiled"
+VARIANTS = {
+    "ours, no Triton": "--xla_gpu_enable_triton_gemm=false",
+    "ours, not autotuned": "--xla_gpu_autotune_level=0",
+    "ours, CUDA graphs": "--xla_gpu_enable_command_buffer=+CONVOLUTION",
+}
+"""Ours with a flag of XLA's."""
+SIDES = [*VARIANTS, EAGER, COMPILED]
+ORDER = [COMPILED, OURS, EAGER, *VARIANTS]
+"""In which they get ready: what takes longest first."""
+AT = " at "
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "timm", "torch", "triton", "safetensors")
 SHOWN = 25
 """HLO instructions of a profile."""
@@ -62,23 +76,31 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--compile-mode", default="default")
+    parser.add_argument("--at-once", type=int, default=4)
+    parser.add_argument("--within", type=float, default=math.inf)
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    if options.sides == [GRAPHS]:
+    if not {EAGER, COMPILED} & set(options.sides):
         parser.error(f"--sides needs {EAGER!r} or {COMPILED!r}")
     # Workers inherit these. JAX and PyTorch have to share the GPU.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
     if options.device == "cpu":
         os.environ["JAX_PLATFORMS"] = "cpu"
     sizes = [int(size) for size in options.sizes.split(",")]
-    result: dict[str, Any] = {"sizes": {}}
     with tempfile.TemporaryDirectory() as folder:
         weights = save_weights(options.model, Path(folder))
         shared = {"model": options.model, "batch": options.batch, "weights": weights}
-        for size in sizes:
-            print(f"{size} pixels", file=sys.stderr, flush=True)
-            result["sizes"][str(size)] = measure(options, shared | {"size": size})
+        sides = [side for size in sizes for side in sides_at(options, shared | {"size": size})]
+        sides.sort(key=lambda side: ORDER.index(side.name.split(AT)[0]))
+        with Sides(sides, at_once=options.at_once, within=options.within) as workers:
+            compared = [named(kind, min(sizes)) for kind in (OURS, EAGER, COMPILED)]
+            logits = {n: workers.call(n, "logits") for n in compared if n in workers.names}
+            result: dict[str, Any] = {
+                "logits_apart": check_parity(logits, ours=named(OURS, min(sizes))),
+                "failed": workers.failed,
+                "sizes": {str(size): measure(options, workers, size) for size in sizes},
+            }
         if options.profile:
             result["profile"] = profile(options, shared | {"size": sizes[-1]})
     names = ("model", "batch", "rounds", "steps", "device", "compile_mode")
@@ -86,28 +108,47 @@ def main() -> None:
     write(result | described(PACKAGES), options.output)
 
 
-def measure(options: argparse.Namespace, shared: Mapping[str, Any]) -> dict[str, Any]:
-    """All about one size."""
+def named(kind: str, size: int) -> str:
+    return f"{kind}{AT}{size} px"
+
+
+def sides_at(options: argparse.Namespace, shared: Mapping[str, Any]) -> list[Side]:
+    """The sides at one size."""
     theirs = {**shared, "device": options.device, "autocast": True}
     compiled = theirs | {"compiled": True, "mode": options.compile_mode}
-    graphs = flags(options.device, "--xla_gpu_enable_command_buffer=+CONVOLUTION")
-    sides = [
-        Side(name=OURS, make=OurGpuStep, arguments=shared),
-        # Not every version of XLA knows the flag.
-        Side(name=GRAPHS, make=OurGpuStep, arguments=shared, environment=graphs, may_fail=True),
-        Side(name=EAGER, make=TimmStep, arguments=theirs),
-        Side(name=COMPILED, make=TimmStep, arguments=compiled, may_fail=True),
-    ]
-    sides = [side for side in sides if side.name in {OURS, *options.sides}]
-    with Sides(sides) as workers:
-        apart = check_parity({name: workers.call(name, "logits") for name in workers.names})
-        found = workers.turns(options.rounds, "run", options.steps)
-        memory = {name: workers.call(name, "peak_bytes") for name in workers.names}
-        losses = {name: workers.call(name, "last_loss") for name in workers.names}
+
+    def side(kind: str, *, make: type, **fields: Any) -> Side:
+        return Side(name=named(kind, shared["size"]), make=make, **fields)
+
+    sides = {
+        OURS: side(OURS, make=OurGpuStep, arguments=shared),
+        EAGER: side(EAGER, make=TimmStep, arguments=theirs),
+        COMPILED: side(COMPILED, make=TimmStep, arguments=compiled, may_fail=True),
+    }
+    for kind, flag in VARIANTS.items():
+        environment = flags(options.device, flag)
+        # Not every version of XLA knows them.
+        sides[kind] = side(
+            kind, make=OurGpuStep, arguments=shared, environment=environment, may_fail=True
+        )
+    return [side for kind, side in sides.items() if kind in {OURS, *options.sides}]
+
+
+def measure(options: argparse.Namespace, workers: Sides, size: int) -> dict[str, Any]:
+    """All about one size."""
+    kinds = {named(kind, size): kind for kind in ORDER}
+    names = [name for name in workers.names if name in kinds]
+    found = {
+        kinds[name]: times
+        for name, times in workers.turns(options.rounds, "run", options.steps, names=names).items()
+    }
+    memory = {kinds[name]: workers.call(name, "peak_bytes") for name in names}
+    losses = {kinds[name]: workers.call(name, "last_loss") for name in names}
+    first = {kinds[name]: workers.call(name, "seconds_to_first_step") for name in names}
     batch = options.batch
     rates = {name: [batch / seconds for seconds in times] for name, times in found.items()}
     faster = faster_of(found, (EAGER, COMPILED))
-    return {
+    result = {
         # Of rates, unlike that of `step_vs_timm.py`: above 1 is faster.
         "ours_over_faster_timm": ratio(rates[OURS], rates[faster]),
         "faster_timm": faster,
@@ -118,10 +159,11 @@ def measure(options: argparse.Namespace, shared: Mapping[str, Any]) -> dict[str,
             name: {what: round(each / 2**20) for what, each in peaks.items()}
             for name, peaks in memory.items()
         },
-        "failed": workers.failed,
-        "logits_apart": apart,
         "last_loss": losses,
+        "seconds_to_first_step": first,
     }
+    print(f"{size} px: {result['milliseconds']} ms", file=sys.stderr, flush=True)
+    return result
 
 
 def profile(options: argparse.Namespace, shared: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -139,17 +139,18 @@ def save_weights(name: str, folder: Path) -> Path:
     return path
 
 
-def check_parity(logits: Mapping[str, Any]) -> dict[str, float]:
+def check_parity(logits: Mapping[str, Any], ours: str = "ours") -> dict[str, float]:
     """How far each side's logits are from ours, as a share of the largest; ends a run that differs.
 
     Args:
-      logits: NumPy arrays by side, `ours` among them.
+      logits: NumPy arrays by side.
+      ours: the side that the others are compared with.
     """
-    ours = logits["ours"]
+    reference = logits[ours]
     apart = {
-        name: float(abs(theirs - ours).max() / abs(ours).max())
+        name: float(abs(theirs - reference).max() / abs(reference).max())
         for name, theirs in logits.items()
-        if name != "ours"
+        if name != ours
     }
     if not all(each <= AGREEMENT for each in apart.values()):
         sys.exit(f"The sides do not compute the same; their logits are apart by {apart}.")
@@ -230,6 +231,7 @@ class OurStep:
     ) -> None:
         import jax
         import jax.numpy as jnp
+        import numpy as np
         import optax
 
         from effnetv2_jax.parallel import startup
@@ -237,11 +239,12 @@ class OurStep:
 
         startup.start(cache=False)
         self._network, variables = load_ours(model, weights, dtype=jnp.dtype(dtype))
+        # A copy: the step overwrites what it is given.
+        self._first = jax.tree.map(np.array, variables)
         self._plain = plain
         images, labels = random_batch(batch, size)
         self._batch = jax.device_put((images, labels.astype("int32")))
         optimizer = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
-        self._logits = self._evaluate(variables)
 
         def step(state: Any, images: Any, labels: Any) -> Any:
             params, batch_stats, opt_state, number = state
@@ -264,6 +267,7 @@ class OurStep:
                 params = optax.apply_updates(params, updates)
             return (params, batch_stats, opt_state, number + 1), loss
 
+        start = time.perf_counter()
         params = variables["params"]
         self._state = (params, variables["batch_stats"], optimizer.init(params), jnp.int32(0))
         options = None if plain else compiler_options()
@@ -271,7 +275,9 @@ class OurStep:
             jitted = jax.jit(step, donate_argnums=0, compiler_options=options)
             self._step = jitted.lower(self._state, *self._batch).compile()
         self._loss = jnp.float32(0)
-        self.run(3)
+        self.run(0)
+        self._first_step = time.perf_counter() - start
+        self.run(2)
 
     def _layers(self) -> contextlib.AbstractContextManager[None]:
         if not self._plain:
@@ -280,20 +286,22 @@ class OurStep:
 
         return plain_flax()
 
-    def _evaluate(self, variables: Any) -> Any:
+    def logits(self) -> Any:
+        """In float32, with the weights before the first step."""
         import jax
         import numpy as np
 
         exact = self._network.clone(dtype=jax.numpy.float32)
         evaluate = jax.jit(lambda variables, images: exact.apply(variables, images))
         with self._layers(), jax.default_matmul_precision("highest"):
-            return np.asarray(evaluate(variables, self._batch[0][:COMPARED]))
-
-    def logits(self) -> Any:
-        return self._logits
+            return np.asarray(evaluate(self._first, self._batch[0][:COMPARED]))
 
     def last_loss(self) -> float | str:
         return number(float(self._loss))
+
+    def seconds_to_first_step(self) -> float:
+        """What compiling and the first step took."""
+        return rounded(self._first_step)
 
     def text(self) -> str:
         """The compiled program."""
@@ -379,13 +387,20 @@ class TimmStep:
         parameters = network.parameters()
         self._optimizer = torch.optim.SGD(parameters, LEARNING_RATE, MOMENTUM, fused=True)
         self._loss = torch.zeros(())
-        self.run(3)
+        start = time.perf_counter()
+        self.run(0)
+        self._first_step = time.perf_counter() - start
+        self.run(2)
 
     def logits(self) -> Any:
         return self._logits
 
     def last_loss(self) -> float | str:
         return number(float(self._loss))
+
+    def seconds_to_first_step(self) -> float:
+        """What compiling and the first step took."""
+        return rounded(self._first_step)
 
     def run(self, steps: int) -> float:
         """Seconds per step, after one that is not counted."""

@@ -9,7 +9,9 @@ imports the script anew.
 
 import dataclasses
 import json
+import math
 import multiprocessing
+import multiprocessing.connection
 import os
 import shlex
 import statistics
@@ -42,28 +44,61 @@ class Side:
 
 
 class Sides:
-    """Workers, one after the other made ready; a context that ends them."""
+    """Workers, made ready; a context that ends them.
 
-    def __init__(self, sides: Iterable[Side]) -> None:
+    Args:
+      sides: their names differ.
+      at_once: how many get ready at a time, begun in the order of `sides`.
+      within: seconds after which the sides that may fail and are not ready count as failed.
+
+    Raises:
+      SideFailed: a side failed that may not.
+    """
+
+    def __init__(
+        self, sides: Iterable[Side], *, at_once: int = 1, within: float = math.inf
+    ) -> None:
         self.failed: dict[str, str] = {}
         self._workers: dict[str, _Worker] = {}
         try:
-            for side in sides:
-                start = time.perf_counter()
-                worker = _Worker(side)
-                self._workers[side.name] = worker
-                try:
-                    worker.answer()
-                except SideFailed as failure:
-                    if not side.may_fail:
-                        raise
-                    self.failed[side.name] = str(failure)[:REASON]
-                    self._workers.pop(side.name).close()
-                took = f"ready or not after {time.perf_counter() - start:.0f} s"
-                print(f"{side.name}: {took}", file=sys.stderr, flush=True)
+            self._get_ready(list(sides), at_once, within)
         except BaseException:
             self.close()
             raise
+
+    def _get_ready(self, waiting: list[Side], at_once: int, within: float) -> None:
+        started = time.perf_counter()
+        pending: list[Side] = []
+        while waiting or pending:
+            while waiting and len(pending) < at_once:
+                pending.append(side := waiting.pop(0))
+                self._workers[side.name] = _Worker(side)
+            left = None if within == math.inf else max(0, started + within - time.perf_counter())
+            pipes = [self._workers[side.name].pipe for side in pending]
+            ready = multiprocessing.connection.wait(pipes, left)
+            answered = [side for side in pending if self._workers[side.name].pipe in ready]
+            for side in answered:
+                pending.remove(side)
+                try:
+                    self._workers[side.name].answer()
+                except SideFailed as failure:
+                    if not side.may_fail:
+                        raise
+                    self._leave_out(side, str(failure)[:REASON])
+                seconds = time.perf_counter() - started
+                print(f"{side.name}: ready or not at {seconds:.0f} s", file=sys.stderr, flush=True)
+            if not answered:
+                for side in [*pending, *waiting]:
+                    if side.may_fail:
+                        self._leave_out(side, f"not ready after {within:.0f} s")
+                pending = [side for side in pending if not side.may_fail]
+                waiting = [side for side in waiting if not side.may_fail]
+                within = math.inf
+
+    def _leave_out(self, side: Side, reason: str) -> None:
+        self.failed[side.name] = reason
+        if side.name in self._workers:
+            self._workers.pop(side.name).close(patience=0)
 
     @property
     def names(self) -> list[str]:
@@ -74,16 +109,25 @@ class Sides:
         """What a method of a side's object returns."""
         return self._workers[name].call(method, *arguments)
 
-    def turns(self, rounds: int, method: str, *arguments: Any) -> dict[str, list[Any]]:
-        """What every side returns, `rounds` times in turn, every other round from the last on."""
-        found: dict[str, list[Any]] = {name: [] for name in self.names}
+    def turns(
+        self, rounds: int, method: str, *arguments: Any, names: Sequence[str] | None = None
+    ) -> dict[str, list[Any]]:
+        """What every side returns, `rounds` times in turn, every other round from the last on.
+
+        Args:
+          names: of those that take part; None is all that are ready.
+        """
+        names = self.names if names is None else names
+        found: dict[str, list[Any]] = {name: [] for name in names}
         for index in range(rounds):
-            for name in self.names[:: -1 if index % 2 else 1]:
+            for name in names[:: -1 if index % 2 else 1]:
                 found[name].append(self.call(name, method, *arguments))
         return found
 
     def close(self) -> None:
         """Ends the workers."""
+        for worker in self._workers.values():
+            worker.pipe.close()
         while self._workers:
             self._workers.popitem()[1].close()
 
@@ -107,19 +151,19 @@ class _Worker:
     def __init__(self, side: Side) -> None:
         context = multiprocessing.get_context("spawn")
         self._name = side.name
-        self._pipe, theirs = context.Pipe()
+        self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, side), daemon=True)
         with mock.patch.dict(os.environ, side.environment):
             self._process.start()
         theirs.close()
 
     def call(self, method: str, *arguments: Any) -> Any:
-        self._pipe.send((method, arguments))
+        self.pipe.send((method, arguments))
         return self.answer()
 
     def answer(self) -> Any:
         try:
-            succeeded, value = self._pipe.recv()
+            succeeded, value = self.pipe.recv()
         except EOFError:
             self._process.join()
             code = self._process.exitcode
@@ -128,9 +172,10 @@ class _Worker:
             raise SideFailed(f"{self._name}: {value}")
         return value
 
-    def close(self) -> None:
-        self._pipe.close()
-        self._process.join(timeout=10)
+    def close(self, patience: float = 10) -> None:
+        """Ends the process, by force if it has not ended after some seconds."""
+        self.pipe.close()
+        self._process.join(timeout=patience)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()

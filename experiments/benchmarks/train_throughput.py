@@ -5,7 +5,8 @@
 For every stage, in turn and several times over: the compiled step on one batch that is already on
 the devices; the loop as training runs it, with decoding, cropping, transfer and reading of metrics;
 the input alone, without a step. Prints JSON: medians, ratios within each round, memory, machine
-and versions. `--rounds` and `--steps` set how long it takes; `--output=FILE` keeps the JSON.
+and versions. `--rounds`, `--steps` and `--stages` set how long it takes; `--output=FILE` keeps the
+JSON.
 """
 
 import argparse
@@ -46,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--stages", type=int, nargs="+", help="their numbers; all without it")
     parser.add_argument("--output", type=Path)
     options, rest = parser.parse_known_args()
     command = parse([sys.argv[0], *rest, "--mode=plan"])
@@ -53,7 +55,9 @@ def main() -> None:
     startup.start()
     result = describe_machine(PACKAGES) | {
         "command": " ".join(["python", *sys.argv]),
-        "stages": measure(command.experiment, rounds=options.rounds, steps=options.steps),
+        "stages": measure(
+            command.experiment, options.stages, rounds=options.rounds, steps=options.steps
+        ),
         "peak_resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     text = json.dumps(result, indent=2)
@@ -62,7 +66,9 @@ def main() -> None:
         options.output.write_text(text + "\n")
 
 
-def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str, Any]]:
+def measure(
+    experiment: Experiment, stages: list[int] | None, *, rounds: int, steps: int
+) -> list[dict[str, Any]]:
     mesh = make_mesh()
     source = open_source(experiment.data, "train")
     plan = experiment.plan(len(source))
@@ -136,7 +142,11 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
         }
 
     with report_dir:
-        return [rates(planned) for planned in plan.stages]
+        return [
+            rates(planned)
+            for planned in plan.stages
+            if stages is None or planned.index + 1 in stages
+        ]
 
 
 def memory_in_use() -> dict[str, int]:
