@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.sharding import Mesh
 
 from effnetv2_jax.augment import augment_batch, mix, normalize
@@ -137,27 +138,49 @@ def make_train_step(
             parts=experiment.gradient_accumulation,
             group=experiment.model.bn_group or 1,
         )
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, trained, learning_rate=settings.learning_rate
-        )
-        params = with_part(state.params, optax.apply_updates(trained, updates))
-        ema = state.ema
-        if experiment.ema_decay is not None:
-            latest = {"params": params, "batch_stats": batch_stats}
-            ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
         metrics = {
             "loss": loss,
             "top1": top1,
             "gradient_norm": optax.tree.norm(grads),
         }
-        new = TrainState(state.step + 1, params, batch_stats, opt_state, ema)
-        return unless_diverged(new, state, metrics), metrics
+
+        def advance(state: TrainState, grads: optax.Params, batch_stats: Any) -> TrainState:
+            trained = trainable_part(state.params, experiment.trainable)
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, trained, learning_rate=settings.learning_rate
+            )
+            params = with_part(state.params, optax.apply_updates(trained, updates))
+            ema = state.ema
+            if experiment.ema_decay is not None:
+                latest = {"params": params, "batch_stats": batch_stats}
+                ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
+            return TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+
+        return unless_diverged(advance, state, grads, batch_stats, metrics=metrics), metrics
 
     return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
 
 
-def unless_diverged(new: TrainState, old: TrainState, metrics: Metrics) -> TrainState:
-    """The new state, or the old one with the new step if the loss or gradient is not finite."""
+def unless_diverged(
+    advance: Callable[..., TrainState], state: TrainState, *gradients: Any, metrics: Metrics
+) -> TrainState:
+    """The next state, or the present one with the next step if loss or gradient is not finite.
+
+    Args:
+      advance: from the state and `gradients` to the next state.
+    """
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old)
-    return dataclasses.replace(kept, step=new.step)
+
+    def keep(state: TrainState, *_: Any) -> TrainState:
+        return dataclasses.replace(state, step=state.step + 1)
+
+    def branch(*operands: Any) -> TrainState:
+        return lax.cond(finite, advance, keep, *operands)
+
+    def select(*operands: Any) -> TrainState:
+        choose = functools.partial(jnp.where, finite)
+        return jax.tree.map(choose, advance(*operands), keep(*operands))
+
+    # On the CPU a branch spares copies of the state; TPUs gain nothing by it, and a GPU's host would
+    # wait for the decision.
+    return lax.platform_dependent(state, *gradients, cpu=branch, default=select)

@@ -82,7 +82,11 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
         settings = step_settings(planned.stage, 1e-6)
         options: Any = {"max_labels": experiment.data.max_labels}
         checked = compile_step(make(), planned, state, mesh, **options)
-        with mock.patch.object(step_module, "unless_diverged", lambda new, old, metrics: new):
+
+        def always(advance: Any, state: Any, *gradients: Any, metrics: Any) -> Any:
+            return advance(state, *gradients)
+
+        with mock.patch.object(step_module, "unless_diverged", always):
             bare = compile_step(make(), planned, state, mesh, **options)
         losses = LossWatch(experiment.faults.loss_spike)
 
