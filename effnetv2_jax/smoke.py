@@ -15,7 +15,8 @@ def smoke(experiment: Experiment) -> Experiment:
     """Shortens a run without leaving out any of its parts.
 
     The stages, augmentation, optimizer and the shape of every schedule stay. The network becomes
-    thin and shallow, the images small and the batches few; the data is the embedded set. Weights to
+    thin and shallow, the images 32 or 64 pixels large, since every other size takes another
+    compilation, and the batches few; the data is the embedded set. Weights to
     start from would not fit such a network: it starts from random ones.
     """
     largest = max(stage.image_size for stage in experiment.stages)
@@ -28,7 +29,7 @@ def smoke(experiment: Experiment) -> Experiment:
     eval_size = evaluation.image_size or get_variant(model.name).eval_size
 
     def size(pixels: int) -> int:
-        return max(32, pixels * 64 // largest)
+        return 64 if pixels >= largest else 32
 
     def batch(examples: int | None) -> int | None:
         return examples and max(8, BATCH_SIZE * examples // experiment.batch_size // 8 * 8)
