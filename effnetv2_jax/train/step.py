@@ -181,6 +181,6 @@ def unless_diverged(
         choose = functools.partial(jnp.where, finite)
         return jax.tree.map(choose, advance(*operands), keep(*operands))
 
-    # On the CPU a branch spares copies of the state; TPUs gain nothing by it, and a GPU's host would
-    # wait for the decision.
+    # On the CPU a branch spares copies of the state; a TPU gains nothing by it, and a GPU's host
+    # would wait for the decision.
     return lax.platform_dependent(state, *gradients, cpu=branch, default=select)
