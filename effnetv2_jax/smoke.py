@@ -16,8 +16,8 @@ def smoke(experiment: Experiment) -> Experiment:
 
     The stages, augmentation, optimizer and the shape of every schedule stay. The network becomes
     thin and shallow, the images 32 or 64 pixels large, since every other size takes another
-    compilation, and the batches few; the data is the embedded set. Weights to
-    start from would not fit such a network: it starts from random ones.
+    compilation, and the batches few; the data is the embedded set. Weights to start from would not
+    fit such a network: it starts from random ones.
     """
     largest = max(stage.image_size for stage in experiment.stages)
     stages = len(experiment.stages)

@@ -17,17 +17,18 @@ _one_at_a_time = threading.Lock()
 
 
 def compile_lowered(lowered: jax.stages.Lowered, device: jax.Device) -> jax.stages.Compiled:
-    """Compiles a program with `compiler_options`; on a GPU no two at a time.
+    """Compiles a program with `compiler_options`; on the GPU of a single process no two at a time.
 
     There XLA times candidates on the device, and two that do so in one process hold each other up:
     the quickstart's first stage compiles in 40 seconds on an H200, and had not after four minutes
-    with the second one's beside it.
+    with the second one's beside it. Several processes wait for each other's timings; there nothing
+    is held back, lest two of them compile in different orders.
 
     Args:
       device: one of those that the program is for.
     """
-    alone = _one_at_a_time if device.platform == "gpu" else contextlib.nullcontext()
-    with alone:
+    times_candidates = device.platform == "gpu" and jax.process_count() == 1
+    with _one_at_a_time if times_candidates else contextlib.nullcontext():
         return lowered.compile(compiler_options(device))
 
 

@@ -16,7 +16,8 @@ from effnetv2_jax.train.step import TrainStep, step_settings
 
 WORKERS = 2 if (os.cpu_count() or 1) > 2 else 1
 """Programs compiled at a time. Much of a compilation runs on one core; where there are but two, a
-second one delays the first stage's, which is waited for."""
+second one delays the first stage's, which is waited for. On a GPU there is one: see
+`parallel.compiler`."""
 
 
 class StageSteps:
@@ -47,7 +48,8 @@ class StageSteps:
             return compile_step(train_step, planned, shapes, mesh, max_labels=max_labels)
 
         self._compile = compile_for
-        self._executor = concurrent.futures.ThreadPoolExecutor(WORKERS)
+        on_gpu = mesh.devices.flat[0].platform == "gpu"
+        self._executor = concurrent.futures.ThreadPoolExecutor(1 if on_gpu else WORKERS)
         self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
         for planned in plan.stages:
             if planned.end_step > start:
