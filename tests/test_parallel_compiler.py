@@ -1,4 +1,4 @@
-"""Compiler options: known to this XLA, and none where they are not."""
+"""Compiler options where this XLA knows them, and programs that are compiled once."""
 
 from collections.abc import Iterator
 from unittest import mock

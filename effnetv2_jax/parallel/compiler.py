@@ -12,7 +12,6 @@ _CPU: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_
 """Sums by YNNPACK, but convolutions and products of matrices by Eigen, which is up to 4 times as
 fast on this network's dense kernels and on their gradients."""
 
-
 _one_at_a_time = threading.Lock()
 
 

@@ -26,7 +26,6 @@ Prints JSON; `--output=FILE` keeps it. Needs the packages `PACKAGES`, and no net
 """
 
 import argparse
-import math
 import os
 import sys
 import tempfile
@@ -54,7 +53,6 @@ VARIANTS = {
 SIDES = [*VARIANTS, EAGER, COMPILED]
 ORDER = [COMPILED, OURS, EAGER, *VARIANTS]
 """In which they get ready: what takes longest first."""
-AT = " at "
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "timm", "torch", "triton", "safetensors")
 SHOWN = 25
 """HLO instructions of a profile."""
@@ -77,7 +75,7 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     parser.add_argument("--compile-mode", default="default")
     parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--within", type=float, default=math.inf)
+    parser.add_argument("--within", type=float)
     parser.add_argument("--profile", type=Path)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
@@ -91,13 +89,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights = save_weights(options.model, Path(folder))
         shared = {"model": options.model, "batch": options.batch, "weights": weights}
-        sides = [side for size in sizes for side in sides_at(options, shared | {"size": size})]
-        sides.sort(key=lambda side: ORDER.index(side.name.split(AT)[0]))
+        at_size = [sides_at(options, shared | {"size": size}) for size in sizes]
+        sides = [each[kind] for kind in ORDER for each in at_size if kind in each]
         with Sides(sides, at_once=options.at_once, within=options.within) as workers:
-            compared = [named(kind, min(sizes)) for kind in (OURS, EAGER, COMPILED)]
-            logits = {n: workers.call(n, "logits") for n in compared if n in workers.names}
+            smallest = {kind: named(kind, min(sizes)) for kind in (OURS, EAGER, COMPILED)}
+            logits = {
+                kind: workers.call(name, "logits")
+                for kind, name in smallest.items()
+                if name in workers.names
+            }
             result: dict[str, Any] = {
-                "logits_apart": check_parity(logits, ours=named(OURS, min(sizes))),
+                "logits_apart": check_parity(logits),
                 "failed": workers.failed,
                 "sizes": {str(size): measure(options, workers, size) for size in sizes},
             }
@@ -109,11 +111,11 @@ def main() -> None:
 
 
 def named(kind: str, size: int) -> str:
-    return f"{kind}{AT}{size} px"
+    return f"{kind} at {size} px"
 
 
-def sides_at(options: argparse.Namespace, shared: Mapping[str, Any]) -> list[Side]:
-    """The sides at one size."""
+def sides_at(options: argparse.Namespace, shared: Mapping[str, Any]) -> dict[str, Side]:
+    """The sides at one size, by kind."""
     theirs = {**shared, "device": options.device, "autocast": True}
     compiled = theirs | {"compiled": True, "mode": options.compile_mode}
 
@@ -131,7 +133,7 @@ def sides_at(options: argparse.Namespace, shared: Mapping[str, Any]) -> list[Sid
         sides[kind] = side(
             kind, make=OurGpuStep, arguments=shared, environment=environment, may_fail=True
         )
-    return [side for kind, side in sides.items() if kind in {OURS, *options.sides}]
+    return {kind: side for kind, side in sides.items() if kind in {OURS, *options.sides}}
 
 
 def measure(options: argparse.Namespace, workers: Sides, size: int) -> dict[str, Any]:

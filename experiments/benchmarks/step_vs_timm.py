@@ -139,18 +139,17 @@ def save_weights(name: str, folder: Path) -> Path:
     return path
 
 
-def check_parity(logits: Mapping[str, Any], ours: str = "ours") -> dict[str, float]:
+def check_parity(logits: Mapping[str, Any]) -> dict[str, float]:
     """How far each side's logits are from ours, as a share of the largest; ends a run that differs.
 
     Args:
-      logits: NumPy arrays by side.
-      ours: the side that the others are compared with.
+      logits: NumPy arrays by side, `ours` among them.
     """
-    reference = logits[ours]
+    ours = logits["ours"]
     apart = {
-        name: float(abs(theirs - reference).max() / abs(reference).max())
+        name: float(abs(theirs - ours).max() / abs(ours).max())
         for name, theirs in logits.items()
-        if name != ours
+        if name != "ours"
     }
     if not all(each <= AGREEMENT for each in apart.values()):
         sys.exit(f"The sides do not compute the same; their logits are apart by {apart}.")
@@ -240,7 +239,7 @@ class OurStep:
         startup.start(cache=False)
         self._network, variables = load_ours(model, weights, dtype=jnp.dtype(dtype))
         # A copy: the step overwrites what it is given.
-        self._first = jax.tree.map(np.array, variables)
+        self._weights = jax.tree.map(np.array, variables)
         self._plain = plain
         images, labels = random_batch(batch, size)
         self._batch = jax.device_put((images, labels.astype("int32")))
@@ -276,7 +275,7 @@ class OurStep:
             self._step = jitted.lower(self._state, *self._batch).compile()
         self._loss = jnp.float32(0)
         self.run(0)
-        self._first_step = time.perf_counter() - start
+        self._to_first_step = time.perf_counter() - start
         self.run(2)
 
     def _layers(self) -> contextlib.AbstractContextManager[None]:
@@ -294,14 +293,14 @@ class OurStep:
         exact = self._network.clone(dtype=jax.numpy.float32)
         evaluate = jax.jit(lambda variables, images: exact.apply(variables, images))
         with self._layers(), jax.default_matmul_precision("highest"):
-            return np.asarray(evaluate(self._first, self._batch[0][:COMPARED]))
+            return np.asarray(evaluate(self._weights, self._batch[0][:COMPARED]))
 
     def last_loss(self) -> float | str:
         return number(float(self._loss))
 
     def seconds_to_first_step(self) -> float:
         """What compiling and the first step took."""
-        return rounded(self._first_step)
+        return rounded(self._to_first_step)
 
     def text(self) -> str:
         """The compiled program."""
@@ -389,7 +388,7 @@ class TimmStep:
         self._loss = torch.zeros(())
         start = time.perf_counter()
         self.run(0)
-        self._first_step = time.perf_counter() - start
+        self._to_first_step = time.perf_counter() - start
         self.run(2)
 
     def logits(self) -> Any:
@@ -400,7 +399,7 @@ class TimmStep:
 
     def seconds_to_first_step(self) -> float:
         """What compiling and the first step took."""
-        return rounded(self._first_step)
+        return rounded(self._to_first_step)
 
     def run(self, steps: int) -> float:
         """Seconds per step, after one that is not counted."""

@@ -9,7 +9,6 @@ imports the script anew.
 
 import dataclasses
 import json
-import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -56,7 +55,7 @@ class Sides:
     """
 
     def __init__(
-        self, sides: Iterable[Side], *, at_once: int = 1, within: float = math.inf
+        self, sides: Iterable[Side], *, at_once: int = 1, within: float | None = None
     ) -> None:
         self.failed: dict[str, str] = {}
         self._workers: dict[str, _Worker] = {}
@@ -66,14 +65,14 @@ class Sides:
             self.close()
             raise
 
-    def _get_ready(self, waiting: list[Side], at_once: int, within: float) -> None:
+    def _get_ready(self, waiting: list[Side], at_once: int, within: float | None) -> None:
         started = time.perf_counter()
         pending: list[Side] = []
         while waiting or pending:
             while waiting and len(pending) < at_once:
                 pending.append(side := waiting.pop(0))
                 self._workers[side.name] = _Worker(side)
-            left = None if within == math.inf else max(0, started + within - time.perf_counter())
+            left = None if within is None else max(0, started + within - time.perf_counter())
             pipes = [self._workers[side.name].pipe for side in pending]
             ready = multiprocessing.connection.wait(pipes, left)
             answered = [side for side in pending if self._workers[side.name].pipe in ready]
@@ -93,7 +92,7 @@ class Sides:
                         self._leave_out(side, f"not ready after {within:.0f} s")
                 pending = [side for side in pending if not side.may_fail]
                 waiting = [side for side in waiting if not side.may_fail]
-                within = math.inf
+                within = None
 
     def _leave_out(self, side: Side, reason: str) -> None:
         self.failed[side.name] = reason
