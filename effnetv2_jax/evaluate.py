@@ -15,7 +15,7 @@ from effnetv2_jax.data import DataError, Source, Unreadable, eval_batches
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import LOSSES, hits
-from effnetv2_jax.parallel.compiler import compiled_when_called
+from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import put_batch, replicated
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.state import TrainState
@@ -79,8 +79,8 @@ def make_eval_step(
 
         return {name: evaluate(variables) for name, variables in weights.items()}
 
-    jitted = jax.jit(eval_step, out_shardings=replicated(mesh))
-    return compiled_when_called(jitted, mesh.devices.flat[0])
+    options = compiler_options(mesh.devices.flat[0])
+    return jax.jit(eval_step, out_shardings=replicated(mesh), compiler_options=options)
 
 
 def weights_of(state: TrainState) -> dict[str, Any]:

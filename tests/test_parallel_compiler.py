@@ -1,4 +1,4 @@
-"""Compiler options where this XLA knows them, and programs that are compiled once."""
+"""Compiler options where this XLA knows them."""
 
 from collections.abc import Iterator
 from unittest import mock
@@ -12,9 +12,9 @@ from effnetv2_jax.parallel import compiler
 
 @pytest.fixture(autouse=True)
 def asked_anew() -> Iterator[None]:
-    compiler._known_cpu_options.cache_clear()
+    compiler._known.cache_clear()
     yield
-    compiler._known_cpu_options.cache_clear()
+    compiler._known.cache_clear()
 
 
 def convolution_of(options: dict[str, str | bool]) -> str:
@@ -32,15 +32,19 @@ def convolution_of(options: dict[str, str | bool]) -> str:
 
 def test_this_xla_knows_the_options_and_they_choose_the_library() -> None:
     options = compiler.compiler_options()
-    assert options == compiler._CPU
+    assert options == compiler._OPTIONS["cpu"]
     assert "ynn_fusion" not in convolution_of(options)
 
 
 @pytest.mark.parametrize(
-    "unknown", [{"xla_cpu_no_such_option": True}, dict.fromkeys(compiler._CPU, "NO_SUCH_VALUE")]
+    "unknown",
+    [
+        {"xla_cpu_no_such_option": True},
+        dict.fromkeys(compiler._OPTIONS["cpu"], "NO_SUCH_VALUE"),
+    ],
 )
 def test_options_that_xla_does_not_know_are_left_out(unknown: dict[str, str | bool]) -> None:
-    with mock.patch.object(compiler, "_CPU", unknown):
+    with mock.patch.dict(compiler._OPTIONS, cpu=unknown):
         assert compiler.compiler_options(jax.devices()[0]) == {}
 
 
@@ -51,17 +55,7 @@ def test_other_platforms_have_none() -> None:
     assert compiler.compiler_options(Tpu()) == {}  # type: ignore[arg-type]
 
 
-def test_a_function_is_compiled_once_for_arrays_of_one_kind() -> None:
-    traced = []
-
-    @jax.jit
-    def total(arrays: dict[str, jax.Array], factor: jax.Array) -> jax.Array:
-        traced.append(arrays["a"].shape)
-        return factor * arrays["a"].sum()
-
-    call = compiler.compiled_when_called(total, jax.devices()[0])
-    for shape in [(2,), (2,), (3,), (2,)]:
-        assert call({"a": jnp.ones(shape)}, jnp.float32(2)) == 2 * shape[0]
-    assert traced == [(2,), (3,)]
-    assert call({"a": jnp.ones((2,), jnp.int32)}, jnp.float32(2)) == 4
-    assert len(traced) == 3
+def test_what_the_environment_sets_is_not_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+    (name,) = compiler._OPTIONS["cpu"]
+    monkeypatch.setenv("XLA_FLAGS", f"--{name}=")
+    assert compiler.compiler_options() == {}

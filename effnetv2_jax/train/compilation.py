@@ -1,4 +1,4 @@
-"""Compiles every stage's step ahead of time, while the stages before it train."""
+"""Compiles a run's programs ahead of time, while it trains."""
 
 import concurrent.futures
 import os
@@ -6,59 +6,84 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh
 
-from effnetv2_jax.parallel.compiler import compile_lowered
+from effnetv2_jax.evaluate import EvalStep, make_eval_step, weights_of
+from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.parallel.mesh import by_example
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.state import TrainState
-from effnetv2_jax.train.step import TrainStep, step_settings
+from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
 
 WORKERS = 2 if (os.cpu_count() or 1) > 2 else 1
-"""Programs compiled at a time. Much of a compilation runs on one core; where there are but two, a
-second one delays the first stage's, which is waited for. On a GPU there is one: see
-`parallel.compiler`."""
+"""Programs compiled at a time, but on a GPU. Much of a compilation runs on one core; where there
+are but two, a second one delays the first stage's, which is waited for."""
 
 
-class StageSteps:
-    """The compiled training step of each stage that is still to come.
+class Programs:
+    """The compiled training step of each stage that is still to come, and the evaluation.
+
+    They compile in the background, in about the order in which a run comes to need them. On a GPU
+    XLA times candidates on the device while it compiles, and two that do so in one process hold
+    each other up: the quickstart's first stage compiles in 40 seconds on an H200, and had not after
+    four minutes with the second one's beside it. So there they compile one after the other, in one
+    order on all processes, which wait for each other's timings.
 
     Args:
-      train_step: as `make_train_step` returns it.
-      state: what it will be called with, as arrays or shapes.
+      plan: whose stages they are.
+      state: what the steps will be called with.
       start: steps done; stages that end before are not compiled.
-      max_labels: L of the batches' labels, `[B, L]`.
     """
 
     def __init__(
         self,
-        train_step: TrainStep,
+        experiment: Experiment,
+        model: EfficientNet,
+        optimizer: optax.GradientTransformationExtraArgs,
         plan: Plan,
         state: TrainState,
         mesh: Mesh,
         *,
         start: int,
-        max_labels: int,
     ) -> None:
-        shapes = jax.tree.map(
+        shapes: TrainState = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
+        train_step = make_train_step(experiment, model, optimizer, mesh)
+        labels = experiment.data.max_labels
 
-        def compile_for(planned: PlannedStage) -> TrainStep:
-            return compile_step(train_step, planned, shapes, mesh, max_labels=max_labels)
+        def compile_stage(planned: PlannedStage) -> TrainStep:
+            return compile_step(train_step, planned, shapes, mesh, max_labels=labels)
 
-        self._compile = compile_for
+        def compile_evaluation() -> EvalStep:
+            eval_step: Any = make_eval_step(model, mesh, loss=experiment.loss)
+            count, size = experiment.evaluation.batch_size, model.preprocessing.image_size
+            mask = jax.ShapeDtypeStruct((count,), jnp.bool, sharding=by_example(mesh))
+            batch = _batch(count, size, labels, mesh) | {"mask": mask}
+            compiled: EvalStep = eval_step.lower(weights_of(shapes), batch).compile()
+            return compiled
+
+        self._compile_stage = compile_stage
         on_gpu = mesh.devices.flat[0].platform == "gpu"
         self._executor = concurrent.futures.ThreadPoolExecutor(1 if on_gpu else WORKERS)
         self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
-        for planned in plan.stages:
-            if planned.end_step > start:
-                self._begin(planned)
+        to_come = [planned for planned in plan.stages if planned.end_step > start]
+        for planned in to_come[:1]:
+            self._begin(planned)
+        self._evaluation = self._executor.submit(compile_evaluation)
+        for planned in to_come[1:]:
+            self._begin(planned)
 
-    def __getitem__(self, planned: PlannedStage) -> TrainStep:
+    def train_step(self, planned: PlannedStage) -> TrainStep:
         """The step of a stage; waits until it is compiled."""
         self._begin(planned)  # A run may have gone back to a stage that had ended.
         return self._steps[_shape(planned)].result()
+
+    def eval_step(self) -> EvalStep:
+        """An evaluation's, as `make_eval_step` describes it; waits until it is compiled."""
+        return self._evaluation.result()
 
     def close(self) -> None:
         """Gives up what has not begun to compile."""
@@ -66,11 +91,24 @@ class StageSteps:
 
     def _begin(self, planned: PlannedStage) -> None:
         if _shape(planned) not in self._steps:
-            self._steps[_shape(planned)] = self._executor.submit(self._compile, planned)
+            self._steps[_shape(planned)] = self._executor.submit(self._compile_stage, planned)
 
 
 def _shape(planned: PlannedStage) -> tuple[int, int]:
     return planned.stage.image_size, planned.batch_size
+
+
+def _batch(
+    batch_size: int, image_size: int, max_labels: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    shapes = {
+        "image": ((batch_size, image_size, image_size, 3), jnp.uint8),
+        "labels": ((batch_size, max_labels), jnp.int32),
+    }
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=by_example(mesh))
+        for name, (shape, dtype) in shapes.items()
+    }
 
 
 def compile_step(
@@ -87,10 +125,5 @@ def compile_step(
       A `jax.stages.Compiled`.
     """
     size, batch_size = _shape(planned)
-    sharding = by_example(mesh)
-    batch = {
-        "image": jax.ShapeDtypeStruct((batch_size, size, size, 3), jnp.uint8, sharding=sharding),
-        "labels": jax.ShapeDtypeStruct((batch_size, max_labels), jnp.int32, sharding=sharding),
-    }
-    lowered = train_step.lower(state, batch, step_settings(planned.stage, 0.0))
-    return compile_lowered(lowered, mesh.devices.flat[0])
+    batch = _batch(batch_size, size, max_labels, mesh)
+    return train_step.lower(state, batch, step_settings(planned.stage, 0.0)).compile()

@@ -77,7 +77,7 @@ def _train_on(run: Run) -> None:
                 step, planned, batch = next(batches)
                 if step == planned.first_step:
                     run.report.flush()  # Before a wait for the compilation.
-                train_step = run.stage_steps[planned]
+                train_step = run.programs.train_step(planned)
 
             run.watchdog.now(f"step {step + 1}")
             rate = learning_rate(experiment, plan, step, num_examples=num_examples)
@@ -101,9 +101,13 @@ def _evaluate_and_save(run: Run) -> None:
         run.report.flush()
         final = run.done == run.plan.total_steps
         with run.preemption.waiting():
-            weights, preprocessing = weights_of(run.state), run.model.preprocessing
             result = evaluate(
-                run.eval_step, weights, run.eval_source, experiment, preprocessing, run.mesh
+                run.programs.eval_step(),
+                weights_of(run.state),
+                run.eval_source,
+                experiment,
+                run.model.preprocessing,
+                run.mesh,
             )
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
         run.writers.write(run.done, "eval", result, **notes)

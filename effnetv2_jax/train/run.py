@@ -11,7 +11,6 @@ from etils import epath
 from jax.sharding import Mesh
 
 from effnetv2_jax.data import Source, Unreadable, example_keys, open_source
-from effnetv2_jax.evaluate import EvalStep, make_eval_step
 from effnetv2_jax.experiment import Experiment, check_batches
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.outputs.checkpoints import Checkpoints
@@ -25,14 +24,13 @@ from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
-from effnetv2_jax.train.compilation import StageSteps
+from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.feed import Feed, Salts, by_position, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.report import Report
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state
-from effnetv2_jax.train.step import make_train_step
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"
@@ -54,7 +52,6 @@ class Run:
     train_source: Source
     eval_source: Source
     unreadable: Unreadable
-    eval_step: EvalStep
     checkpoints: Checkpoints
     progress: Progress
     losses: LossWatch
@@ -78,7 +75,7 @@ class Run:
 
     writers: Writers = dataclasses.field(init=False)
     report: Report = dataclasses.field(init=False)
-    stage_steps: StageSteps = dataclasses.field(init=False)
+    programs: Programs = dataclasses.field(init=False)
 
     def restore(self) -> None:
         """Takes the state of the newest whole checkpoint, or that of the beginning.
@@ -194,7 +191,6 @@ def open_run(
             train_source=train_source,
             eval_source=eval_source,
             unreadable=Unreadable(experiment.data.max_unreadable),
-            eval_step=make_eval_step(model, mesh, loss=experiment.loss),
             checkpoints=stack.enter_context(
                 Checkpoints(workdir / "checkpoints", experiment.checkpoint)
             ),
@@ -224,16 +220,9 @@ def open_run(
             run.writers.event("start", step=run.done, **record)
         run.tell_of_broken()
         run.report = Report(plan, run.writers, run.progress, every_steps=experiment.log.every_steps)
-        run.stage_steps = stack.enter_context(
+        run.programs = stack.enter_context(
             contextlib.closing(
-                StageSteps(
-                    make_train_step(experiment, model, optimizer, mesh),
-                    plan,
-                    run.state,
-                    mesh,
-                    start=run.done,
-                    max_labels=experiment.data.max_labels,
-                )
+                Programs(experiment, model, optimizer, plan, run.state, mesh, start=run.done)
             )
         )
         stack.enter_context(run.watchdog)

@@ -16,6 +16,7 @@ from effnetv2_jax.augment import augment_batch, mix, normalize
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import LOSSES, hits
+from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
@@ -158,7 +159,12 @@ def make_train_step(
 
         return unless_diverged(advance, state, grads, batch_stats, metrics=metrics), metrics
 
-    return jax.jit(train_step, donate_argnums=0, out_shardings=replicated(mesh))
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        out_shardings=replicated(mesh),
+        compiler_options=compiler_options(mesh.devices.flat[0]),
+    )
 
 
 def unless_diverged(

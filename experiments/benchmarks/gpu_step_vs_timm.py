@@ -4,10 +4,10 @@
 
 At every size of `--sizes`, on one random batch on the device: forward, backward, BatchNorm's
 statistics and SGD with momentum. Ours has bfloat16 activations and float32 parameters and is
-compiled ahead of time: as XLA does by default; with products of matrices by cuBLAS alone and
-without autotuning, which both take less time to compile; and with convolutions in XLA's CUDA graphs
-too, which spares the host their launches. timm's network of the same name runs channels_last under
-autocast to bfloat16, eager and through torch.compile (`--compile-mode`).
+compiled ahead of time: as a run compiles it; with products of matrices by Triton too; and with
+convolutions in XLA's CUDA graphs too, which spares the host their launches. timm's network of the
+same name runs channels_last under autocast to bfloat16, eager and through torch.compile
+(`--compile-mode`).
 
 The sides of a size take turns, each in a process of its own; compilation is not counted. It takes
 one to four minutes a side: `--sides` and `--sizes` pick, `--at-once` says how many get ready at a
@@ -45,8 +45,7 @@ from taking_turns import Side, Sides, described, medians, ratio, rounded, write
 
 OURS, EAGER, COMPILED = "ours", "timm eager", "timm compiled"
 VARIANTS = {
-    "ours, no Triton": "--xla_gpu_enable_triton_gemm=false",
-    "ours, not autotuned": "--xla_gpu_autotune_level=0",
+    "ours, Triton": "--xla_gpu_enable_triton_gemm=true",
     "ours, CUDA graphs": "--xla_gpu_enable_command_buffer=+CONVOLUTION",
 }
 """Ours with a flag of XLA's."""

@@ -4,13 +4,14 @@
 
 Every stage is shortened to `--steps` steps, and the run is made with the program's own parts in two
 ways, in turn and each in a process of its own: in the background, as the program does it, where
-all stages compile from the start and the next stage's pictures are read before the present one
-ends; inline, where a stage's step compiles and its input opens when the stage begins. A switch
-costs the time from the end of a stage's last step to the end of the next one's first, less an
-ordinary step of the latter (the median). Where the stages are too short to compile another
-meanwhile, the switch waits for it. With few cores, compilation slows the steps beside it: that is
-in the whole run's time, and in `lost_seconds`, what the run took beyond its steps when nothing
-compiles beside them; `processor_seconds` are those of all threads together. Nothing is cached here.
+all stages and the evaluation compile from the start and the next stage's pictures are read before
+the present one ends; inline, where a stage's step compiles and its input opens when the stage
+begins. A switch costs the time from the end of a stage's last step to the end of the next one's
+first, less an ordinary step of the latter (the median). Where the stages are too short to compile
+another meanwhile, the switch waits for it. With few cores, compilation slows the steps beside it:
+that is in the whole run's time, and in `lost_seconds`, what the run took beyond its steps when
+nothing compiles beside them; `processor_seconds` are those of all threads together. Nothing is
+cached here.
 
 A restart is timed from the start of the process, in the middle of the config's own run, from a
 checkpoint to the end of the first step: with an empty compilation cache, and with the one that the
@@ -47,7 +48,7 @@ from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel import startup
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan, PlannedStage
-from effnetv2_jax.train.compilation import StageSteps
+from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.feed import Feed, feed
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
 from effnetv2_jax.train.report import Report
@@ -140,8 +141,8 @@ class Parts:
         state = create_state(experiment, self._model, self._optimizer, self._mesh)
         with contextlib.ExitStack() as stack:
             if background:
-                stage_steps = stack.enter_context(contextlib.closing(self._compile(plan, state, 0)))
-                step_of: Callable[[PlannedStage], TrainStep] = stage_steps.__getitem__
+                programs = stack.enter_context(contextlib.closing(self._compile(plan, state, 0)))
+                step_of: Callable[[PlannedStage], TrainStep] = programs.train_step
                 feeds = [self._feed(plan, 0)]
             else:
                 step_of = lambda planned: self._train_step  # noqa: E731
@@ -192,15 +193,16 @@ class Parts:
         start = int(state.step)
         with (
             contextlib.closing(self._feed(plan, start)) as steps,
-            contextlib.closing(self._compile(plan, state, start)) as stage_steps,
+            contextlib.closing(self._compile(plan, state, start)) as programs,
         ):
             _, planned, batch = next(steps)
-            _, metrics = stage_steps[planned](state, batch, step_settings(planned.stage, 0.01))
+            step = programs.train_step(planned)
+            _, metrics = step(state, batch, step_settings(planned.stage, 0.01))
             clock.step(metrics)
             ends = clock.ends()
             for planned in plan.stages:
                 if planned.end_step > start:
-                    _ = stage_steps[planned]  # The cache holds them all in the end.
+                    programs.train_step(planned)  # The cache holds them all in the end.
         return {"ends": ends}
 
     def _plan(self) -> Plan:
@@ -209,9 +211,9 @@ class Parts:
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(self._folder / "checkpoints", self._experiment.checkpoint)
 
-    def _compile(self, plan: Plan, state: Any, start: int) -> StageSteps:
-        labels = self._experiment.data.max_labels
-        return StageSteps(self._train_step, plan, state, self._mesh, start=start, max_labels=labels)
+    def _compile(self, plan: Plan, state: Any, start: int) -> Programs:
+        parts = self._experiment, self._model, self._optimizer
+        return Programs(*parts, plan, state, self._mesh, start=start)
 
     def _feed(self, plan: Plan, start: int) -> Generator[Feed, None, None]:
         return feed(
