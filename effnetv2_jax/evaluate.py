@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from effnetv2_jax.augment import normalize
-from effnetv2_jax.data import DataError, Source, Unreadable, eval_batches
+from effnetv2_jax.data import DataError, Source, Unreadable, Workers, eval_batches
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.ops.losses import LOSSES, hits
@@ -96,11 +96,13 @@ def evaluate(
     experiment: Experiment,
     preprocessing: Preprocessing,
     mesh: Mesh,
+    workers: Workers | None = None,
 ) -> dict[str, float]:
     """Accuracy over all examples of a source, on all processes together.
 
     Args:
       preprocessing: the model's.
+      workers: processes that decode; None decodes in threads of this one.
 
     Returns:
       `{"<weights>_top1": ..., "<weights>_top5": ..., "<weights>_loss": ..., "examples": ...,
@@ -116,6 +118,7 @@ def evaluate(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         unreadable=unreadable,
+        workers=workers,
     )
     totals = {name: np.zeros(len(Sums._fields)) for name in weights}
     pending: collections.deque[dict[str, Sums]] = collections.deque()

@@ -10,7 +10,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.data import DataError, Source, open_source
+from effnetv2_jax.data import DataError, Source, make_workers, open_source
 from effnetv2_jax.data.eval_sets import get_eval_set, open_eval_set
 from effnetv2_jax.evaluate import EvalStep, evaluate, make_eval_step, weights_of
 from effnetv2_jax.experiment import Experiment, check_batch
@@ -106,13 +106,15 @@ def _evaluate_all(
     def on(source: Source, max_labels: int, classes: tuple[int, ...] | None) -> dict[str, float]:
         data = dataclasses.replace(experiment.data, max_labels=max_labels)
         adapted = dataclasses.replace(experiment, data=data)
-        return evaluate(eval_step(classes), weights, source, adapted, model.preprocessing, mesh)
+        step, preprocessing = eval_step(classes), model.preprocessing
+        return evaluate(step, weights, source, adapted, preprocessing, mesh, workers)
 
     first, *others = sources
-    results = {first.name: on(first, experiment.data.max_labels, None)}
-    for name, source in zip(experiment.evaluation.sets, others, strict=True):
-        chosen = get_eval_set(name)
-        results[source.name] = on(source, chosen.max_labels, chosen.classes)
+    with make_workers(experiment.data) as workers:
+        results = {first.name: on(first, experiment.data.max_labels, None)}
+        for name, source in zip(experiment.evaluation.sets, others, strict=True):
+            chosen = get_eval_set(name)
+            results[source.name] = on(source, chosen.max_labels, chosen.classes)
     return results
 
 

@@ -8,9 +8,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from effnetv2_jax.data.examples import Batch as Batch
     from effnetv2_jax.data.model_input import preprocess as preprocess
-    from effnetv2_jax.data.pipeline import Batch as Batch
-    from effnetv2_jax.data.pipeline import Unreadable as Unreadable
     from effnetv2_jax.data.pipeline import eval_batches as eval_batches
     from effnetv2_jax.data.pipeline import example_keys as example_keys
     from effnetv2_jax.data.pipeline import train_batches as train_batches
@@ -19,11 +18,13 @@ if TYPE_CHECKING:
     from effnetv2_jax.data.record import Record as Record
     from effnetv2_jax.data.record import Source as Source
     from effnetv2_jax.data.sources import open_source as open_source
+    from effnetv2_jax.data.unreadable import Unreadable as Unreadable
+    from effnetv2_jax.data.workers import Workers as Workers
+    from effnetv2_jax.data.workers import make_workers as make_workers
 
 # Loaded on first use: decoding one picture needs neither Grain nor TFDS, which take seconds.
 _HOME = {
-    "Batch": "pipeline",
-    "Unreadable": "pipeline",
+    "Batch": "examples",
     "eval_batches": "pipeline",
     "example_keys": "pipeline",
     "train_batches": "pipeline",
@@ -33,6 +34,9 @@ _HOME = {
     "Record": "record",
     "Source": "record",
     "open_source": "sources",
+    "Unreadable": "unreadable",
+    "Workers": "workers",
+    "make_workers": "workers",
 }
 __all__ = list(_HOME)
 

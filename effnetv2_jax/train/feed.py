@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from effnetv2_jax.data import Source, Unreadable, train_batches
+from effnetv2_jax.data import Source, Unreadable, Workers, train_batches
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.parallel.mesh import put_batch
 from effnetv2_jax.preprocessing import Preprocessing
@@ -42,6 +42,7 @@ def feed(
     start: int,
     unreadable: Unreadable,
     salts: Salts = (),
+    workers: Workers | None = None,
 ) -> Generator[Feed, None, None]:
     """Yields every step from `start` to the end of the run, decoded and transferred ahead."""
     coming = host_batches(
@@ -52,6 +53,7 @@ def feed(
         start=start,
         unreadable=unreadable,
         salts=salts,
+        workers=workers,
     )
     ready: collections.deque[Feed] = collections.deque()
     try:
@@ -74,6 +76,7 @@ def host_batches(
     start: int,
     unreadable: Unreadable,
     salts: Salts = (),
+    workers: Workers | None = None,
 ) -> Generator[Feed, None, None]:
     """Yields this process's rows of every batch, as NumPy arrays, from step `start` on.
 
@@ -94,6 +97,7 @@ def host_batches(
             process_count=jax.process_count(),
             unreadable=unreadable,
             salts=by_position(salts, plan),
+            workers=workers,
         )
         return _Begun(batches)
 

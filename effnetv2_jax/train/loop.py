@@ -108,6 +108,7 @@ def _evaluate_and_save(run: Run) -> None:
                 experiment,
                 run.model.preprocessing,
                 run.mesh,
+                run.workers,
             )
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
         run.writers.write(run.done, "eval", result, **notes)

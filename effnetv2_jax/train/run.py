@@ -10,7 +10,14 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.data import Source, Unreadable, example_keys, open_source
+from effnetv2_jax.data import (
+    Source,
+    Unreadable,
+    Workers,
+    example_keys,
+    make_workers,
+    open_source,
+)
 from effnetv2_jax.experiment import Experiment, check_batches
 from effnetv2_jax.models.efficientnet import EfficientNet
 from effnetv2_jax.outputs.checkpoints import Checkpoints
@@ -51,6 +58,8 @@ class Run:
     """To start from; None draws them."""
     train_source: Source
     eval_source: Source
+    workers: Workers | None
+    """Processes that decode; None where threads of this one do."""
     unreadable: Unreadable
     checkpoints: Checkpoints
     progress: Progress
@@ -127,6 +136,7 @@ class Run:
             start=self.done,
             unreadable=self.unreadable,
             salts=self.salts,
+            workers=self.workers,
         )
 
     def examples_of(self, done: int) -> list[str]:
@@ -190,6 +200,7 @@ def open_run(
             variables=variables,
             train_source=train_source,
             eval_source=eval_source,
+            workers=stack.enter_context(make_workers(experiment.data)),
             unreadable=Unreadable(experiment.data.max_unreadable),
             checkpoints=stack.enter_context(
                 Checkpoints(workdir / "checkpoints", experiment.checkpoint)

@@ -39,7 +39,7 @@ import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.command_line import parse
-from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.data import Unreadable, Workers, make_workers, open_source
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.machine import describe_machine
@@ -140,13 +140,16 @@ class Parts:
         plan = shortened(experiment, steps)
         state = create_state(experiment, self._model, self._optimizer, self._mesh)
         with contextlib.ExitStack() as stack:
+            workers = stack.enter_context(make_workers(experiment.data))
             if background:
                 programs = stack.enter_context(contextlib.closing(self._compile(plan, state, 0)))
                 step_of: Callable[[PlannedStage], TrainStep] = programs.train_step
-                feeds = [self._feed(plan, 0)]
+                feeds = [self._feed(plan, 0, workers)]
             else:
                 step_of = lambda planned: self._train_step  # noqa: E731
-                feeds = [self._feed(Plan((each,)), each.first_step) for each in plan.stages]
+                feeds = [
+                    self._feed(Plan((each,)), each.first_step, workers) for each in plan.stages
+                ]
             writers = stack.enter_context(Writers(self._folder / "log", experiment.log, step=0))
             progress = Progress(enabled=False)
             report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
@@ -192,7 +195,8 @@ class Parts:
             )
         start = int(state.step)
         with (
-            contextlib.closing(self._feed(plan, start)) as steps,
+            make_workers(self._experiment.data) as workers,
+            contextlib.closing(self._feed(plan, start, workers)) as steps,
             contextlib.closing(self._compile(plan, state, start)) as programs,
         ):
             _, planned, batch = next(steps)
@@ -215,7 +219,7 @@ class Parts:
         parts = self._experiment, self._model, self._optimizer
         return Programs(*parts, plan, state, self._mesh, start=start)
 
-    def _feed(self, plan: Plan, start: int) -> Generator[Feed, None, None]:
+    def _feed(self, plan: Plan, start: int, workers: Workers | None) -> Generator[Feed, None, None]:
         return feed(
             self._experiment,
             plan,
@@ -224,6 +228,7 @@ class Parts:
             preprocessing=self._model.preprocessing,
             start=start,
             unreadable=Unreadable(self._experiment.data.max_unreadable),
+            workers=workers,
         )
 
 

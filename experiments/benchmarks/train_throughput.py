@@ -26,7 +26,7 @@ from typing import Any
 import jax
 
 from effnetv2_jax.command_line import parse
-from effnetv2_jax.data import Unreadable, open_source
+from effnetv2_jax.data import Unreadable, make_workers, open_source
 from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.outputs.machine import describe_machine
 from effnetv2_jax.outputs.progress import Progress
@@ -141,7 +141,8 @@ def measure(
             "memory_after_first_round": memory,
         }
 
-    with report_dir:
+    with report_dir, make_workers(experiment.data) as workers:
+        reading["workers"] = workers
         return [
             rates(planned)
             for planned in plan.stages

@@ -361,7 +361,7 @@ class _Logged(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []
-        self._logger = logging.getLogger("effnetv2_jax.data.pipeline")
+        self._logger = logging.getLogger("effnetv2_jax.data.unreadable")
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())

@@ -1,0 +1,266 @@
+"""Makes batches in other processes, which Python's interpreter lock does not hold up.
+
+Each process has some threads. Rows of a batch are shared out among the processes, which write them
+where the whole batch lies, so that no picture is copied. What a row holds depends on the examples
+alone: see `examples`.
+"""
+
+import contextlib
+import itertools
+import os
+import pickle
+import selectors
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import send_handle
+from typing import Any, Self
+
+from effnetv2_jax.cores import cores
+from effnetv2_jax.data import shared_memory
+from effnetv2_jax.data.examples import Batch, Examples, parts
+from effnetv2_jax.data.record import DataError, Source
+from effnetv2_jax.data.unreadable import Unreadable
+from effnetv2_jax.data.worker import Done, End, Job, Make, Share, main
+from effnetv2_jax.experiment import DataConfig
+
+_FEW_CORES = 8
+"""With fewer, and no number stated, threads of the training process decode."""
+_THREADS = 4
+"""Of a worker, where no number is stated; so many do not hold each other up much."""
+_MOST = 32
+"""Workers, where no number is stated."""
+_LEAST_ROWS = 4
+"""Of a batch that one worker makes: to ask for them takes as long as a small picture."""
+_COMMAND = f"from {main.__module__} import main; main()"
+
+
+def make_workers(data: DataConfig) -> "Workers | contextlib.nullcontext[None]":
+    """The workers that a config asks for; a context of None where it asks for none."""
+    threads = data.threads or cores()
+    count = data.processes
+    if count is None:
+        count = min(_MOST, threads // _THREADS) if threads >= _FEW_CORES else 0
+    if not count or not hasattr(os, "memfd_create"):
+        return contextlib.nullcontext()
+    return Workers(count, threads=-(-threads // count))
+
+
+class Workers:
+    """Processes that make batches for any number of stages and evaluations; a context."""
+
+    def __init__(self, processes: int, *, threads: int = 1) -> None:
+        """Starts the processes, with so many threads each; does not wait for them."""
+        self._workers = [_Worker(threads) for _ in range(processes)]
+        self._selector = selectors.DefaultSelector()
+        for worker in self._workers:
+            self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+        self._sources: list[Source] = []
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._receiver = threading.Thread(target=self._receive, name="decode", daemon=True)
+        self._receiver.start()
+
+    def begin(
+        self,
+        source: Source,
+        examples: Examples,
+        rows: range,
+        *,
+        max_labels: int,
+        unreadable: Unreadable,
+    ) -> "Batches":
+        """Makes batches of a stage or evaluation; see `threads.Threads`, which is used alike.
+
+        Raises:
+          DataError: the source cannot be sent to another process.
+        """
+        with self._lock:
+            job = Job(next(self._numbers), self._share(source), examples, len(rows), max_labels)
+        for worker in self._workers:
+            worker.send(job)
+        return Batches(self._workers, job, rows, unreadable, self._numbers)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for worker in self._workers:
+            worker.end()
+        self._receiver.join()
+        self._selector.close()
+        for worker in self._workers:
+            worker.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _share(self, source: Source) -> int:
+        """Sends a source once."""
+        for number, known in enumerate(self._sources):
+            if known is source:
+                return number
+        try:
+            pickled = pickle.dumps(source)
+        except Exception as error:
+            raise DataError(
+                f"{source.name} cannot be read by other processes ({error}); "
+                "data.processes=0 reads it in this one"
+            ) from error
+        descriptor = shared_memory.share(pickled)
+        try:
+            for worker in self._workers:
+                worker.send(Share(len(self._sources), len(pickled)), descriptor)
+        finally:
+            os.close(descriptor)
+        self._sources.append(source)
+        return len(self._sources) - 1
+
+    def _receive(self) -> None:
+        """Takes what the workers answer, until all of them have ended."""
+        while self._selector.get_map():
+            for key, _ in self._selector.select():
+                if not key.data.receive():
+                    self._selector.unregister(key.fileobj)
+
+
+class Batches:
+    """What `Workers.begin` returns."""
+
+    def __init__(
+        self,
+        workers: "list[_Worker]",
+        job: Job,
+        rows: range,
+        unreadable: Unreadable,
+        numbers: Iterator[int],
+    ) -> None:
+        self._workers = workers
+        self._job = job
+        self._unreadable = unreadable
+        self._numbers = numbers
+        self._parts = [
+            (part, part.start - rows.start)
+            for part in parts(rows, min(len(workers), -(-len(rows) // _LEAST_ROWS)))
+        ]
+        self._turn = 0
+
+    def begin(self, batch: int) -> Callable[[], Batch]:
+        """Begins a batch; what is returned waits for it."""
+        shapes, rows = self._job.examples.shapes, self._job.rows
+        descriptor = shared_memory.allocate(shared_memory.size_of(shapes, rows))
+        try:
+            futures = [
+                self._next_worker().make(
+                    Make(next(self._numbers), self._job.number, batch, part, first), descriptor
+                )
+                for part, first in self._parts
+            ]
+            arrays = shared_memory.arrays_in(descriptor, shapes, rows)
+        finally:
+            os.close(descriptor)
+
+        def made() -> Batch:
+            for future in futures:
+                for key, reason in future.result():
+                    self._unreadable.add(key, reason)
+            return arrays
+
+        return made
+
+    def close(self) -> None:
+        """Makes no more of them; the processes end what they are at."""
+        for worker in self._workers:
+            worker.send(End(self._job.number))
+
+    def _next_worker(self) -> "_Worker":
+        self._turn += 1
+        return self._workers[self._turn % len(self._workers)]
+
+
+class _Worker:
+    """One process, as seen from here."""
+
+    def __init__(self, threads: int) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _COMMAND, str(theirs.fileno()), str(threads)],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                # An interrupt from the keyboard is for the training process, which ends these.
+                start_new_session=True,
+                env=os.environ
+                | {
+                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "JAX_PLATFORMS": "cpu",  # Grain imports JAX; the devices are not theirs.
+                },
+            )
+        self._ours = ours.detach()
+        self.connection = Connection(self._ours)
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Future[list[tuple[str, str]]]] = {}
+        self._ended = False
+
+    def send(self, message: Any, descriptor: int | None = None) -> None:
+        """Says something, with a file descriptor, unless the process has ended."""
+        # A process that ended is told of by `receive`.
+        with self._lock, contextlib.suppress(OSError):
+            self.connection.send(message)
+            if descriptor is not None:
+                send_handle(self.connection, descriptor, self._process.pid)
+
+    def make(self, task: Make, descriptor: int) -> Future[list[tuple[str, str]]]:
+        """Has rows made; the result is what could not be read, and why."""
+        future: Future[list[tuple[str, str]]] = Future()
+        with self._lock:
+            self._waiting[task.number] = future
+            ended = self._ended
+        if ended:
+            self._fail()
+        else:
+            self.send(task, descriptor)
+        return future
+
+    def receive(self) -> bool:
+        """Takes an answer; False if the process has ended."""
+        try:
+            done: Done = self.connection.recv()
+        except (EOFError, OSError):
+            with self._lock:
+                self._ended = True
+            self._fail()
+            return False
+        with self._lock:
+            future = self._waiting.pop(done.number)
+        if done.error is None:
+            future.set_result(done.unreadable)
+        else:
+            future.set_exception(done.error)
+        return True
+
+    def _fail(self) -> None:
+        status = self._process.wait()
+        error = DataError(
+            f"a process that decodes pictures ended with status {status}; if memory has run out, "
+            "set data.processes or data.threads lower"
+        )
+        with self._lock:
+            waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            future.set_exception(error)
+
+    def end(self) -> None:
+        """Asks the process to end."""
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._ours)) as ours:
+            ours.shutdown(socket.SHUT_WR)
+
+    def wait(self) -> None:
+        """Waits until it has ended."""
+        self._process.wait()
+        self.connection.close()

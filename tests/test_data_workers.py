@@ -1,0 +1,285 @@
+"""Processes that decode: the same batches, the same errors, and nothing left behind."""
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import tiny
+from test_data_pipeline import DATA, EVAL, TRAIN, Numbered, labels, same, take
+
+from effnetv2_jax.data import (
+    DataError,
+    Record,
+    Unreadable,
+    Workers,
+    eval_batches,
+    make_workers,
+    train_batches,
+    workers,
+)
+from effnetv2_jax.preprocessing import squashed
+from effnetv2_jax.train.loop import train
+
+
+@pytest.fixture(scope="module")
+def three() -> Iterator[Workers]:
+    with Workers(3, threads=2) as found:
+        yield found
+
+
+def processes_of(found: Workers) -> list[int]:
+    return [worker._process.pid for worker in found._workers]
+
+
+def runs(pid: int) -> bool:
+    """Whether a process, which may be a stranger's child, is there and no zombie."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def soon(condition) -> bool:  # type: ignore[no-untyped-def]
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return condition()
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_training_batches_are_those_of_threads(three: Workers, batch_size: int) -> None:
+    options = {"batch_size": batch_size, "first_example": 7, "salts": [(20, 3)]}
+    same(take(TRAIN, 4, workers=three, **options), take(TRAIN, 4, **options))
+
+
+def test_processes_share_a_batch_out(three: Workers) -> None:
+    halves = [take(TRAIN, 2, process_index=i, process_count=2, workers=three) for i in (0, 1)]
+    both = [
+        np.concatenate(pair) for pair in zip(*(half["labels"].reshape(2, 8) for half in halves))
+    ]
+    np.testing.assert_array_equal(np.concatenate(both), take(TRAIN, 2)["labels"][:, 0])
+
+
+def test_evaluation_batches_are_those_of_threads(three: Workers) -> None:
+    found = list(eval_batches(EVAL, DATA, squashed(32), batch_size=8, workers=three))
+    expected = list(eval_batches(EVAL, DATA, squashed(32), batch_size=8))
+    for one, other in zip(found, expected, strict=True):
+        same(one, other)
+    assert found[-1]["mask"].tolist() == [True] * 6 + [False] * 2
+
+
+def test_batches_stay_what_they_are(three: Workers) -> None:
+    # No memory is used for a second batch while a first one is held.
+    options = {"image_size": 32, "preprocessing": squashed(32), "batch_size": 16, "seed": 0}
+    found = train_batches(TRAIN, DATA, first_example=0, workers=three, **options)
+    with contextlib.closing(found):
+        held = list(itertools.islice(found, 12))
+    whole = take(TRAIN, 12)
+    same({key: np.concatenate([batch[key] for batch in held]) for key in whole}, whole)
+
+
+def test_several_stages_at_once_and_one_that_ends_early(three: Workers) -> None:
+    expected = take(TRAIN, 6, image_size=48)
+    given_up = train_batches(
+        TRAIN,
+        DATA,
+        image_size=40,
+        preprocessing=squashed(40),
+        batch_size=64,
+        first_example=0,
+        seed=0,
+        workers=three,
+    )
+    next(given_up)
+    found: list = []
+    others = [
+        threading.Thread(target=lambda: found.append(take(TRAIN, 6, image_size=48, workers=three)))
+        for _ in range(3)
+    ]
+    for thread in others:
+        thread.start()
+    given_up.close()
+    for thread in others:
+        thread.join()
+    assert len(found) == 3
+    for each in found:
+        same(each, expected)
+
+
+def test_unreadable_pictures_are_named_once_and_replaced(
+    three: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, unreadable = Numbered(20, unreadable=(3, 4, 19)), Unreadable(100)
+    with caplog.at_level(logging.WARNING):
+        found = labels(source, 4, batch_size=20, unreadable=unreadable, workers=three)
+    assert sum("picture 4: it is no picture" in message for message in caplog.messages) == 1
+    assert set(unreadable.reasons) == {"picture 3", "picture 4", "picture 19"}
+    assert found == labels(source, 4, batch_size=20)
+
+
+def test_errors_arrive(three: Workers) -> None:
+    source = Numbered(20, unreadable=(3, 4, 19))
+    data = dataclasses.replace(DATA, max_unreadable=2)
+    with pytest.raises(DataError, match=r"3 pictures cannot be read.*data\.max_unreadable"):
+        labels(source, 3, data=data, workers=three)
+    with pytest.raises(DataError, match="none of the 3 pictures"):
+        labels(Numbered(3, unreadable=(0, 1, 2)), 1, workers=three)
+    source = Numbered(20)
+    source.class_names = source.class_names[:5]
+    with pytest.raises(DataError, match="but there are 5 classes"):
+        labels(source, 1, workers=three)
+    assert len(labels(Numbered(20), 1, workers=three)) == 16
+
+
+class Odd(Exception):
+    """Cannot be pickled and loaded again."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+        self.lock = threading.Lock()
+
+
+class Failing(Numbered):
+    def __getitem__(self, index: int) -> Record:
+        raise Odd(1, 2)
+
+
+def test_an_error_that_cannot_travel_is_told_of(three: Workers) -> None:
+    with pytest.raises(RuntimeError, match="Odd: 1 and 2"):
+        labels(Failing(20), 1, workers=three)
+
+
+class Locked(Numbered):
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.lock = threading.Lock()
+
+
+class Elsewhere(Numbered):
+    """As one that is defined where other processes do not find it."""
+
+    def __reduce__(self) -> tuple:
+        return _only_here, (os.getpid(),)
+
+
+def _only_here(pid: int) -> Numbered:
+    if pid != os.getpid():
+        raise AttributeError("no such class")
+    return Numbered(20)
+
+
+@pytest.mark.parametrize("source", [Locked(20), Elsewhere(20)])
+def test_a_source_that_cannot_travel_is_refused(three: Workers, source: Numbered) -> None:
+    with pytest.raises(DataError, match=r"(no such class|pickle).*data\.processes=0"):
+        labels(source, 1, workers=three)
+
+
+class Slow(Numbered):
+    def __getitem__(self, index: int) -> Record:
+        time.sleep(0.05)
+        return super().__getitem__(index)
+
+
+def test_a_process_that_is_killed_ends_the_run_with_a_reason() -> None:
+    with Workers(2) as found:
+        batches = train_batches(
+            Slow(1000),
+            DATA,
+            image_size=32,
+            preprocessing=squashed(32),
+            batch_size=16,
+            first_example=0,
+            seed=0,
+            workers=found,
+        )
+        with contextlib.closing(batches):
+            next(batches)
+            os.kill(processes_of(found)[1], signal.SIGTERM)  # Of which it takes no notice.
+            next(batches)
+            os.kill(processes_of(found)[1], signal.SIGKILL)
+            with pytest.raises(DataError, match=r"status -9.*data\.processes"):
+                list(batches)
+        with pytest.raises(DataError, match="status -9"):
+            take(TRAIN, 4, workers=found)
+
+
+def test_nothing_is_left_behind() -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    with Workers(2) as found:
+        pids = processes_of(found)
+        take(TRAIN, 4, workers=found)
+        assert all(map(runs, pids))
+    assert not any(map(runs, pids))
+    with Workers(2):
+        pass  # Before they have come up.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+ORPHANS = """
+import os, signal
+from test_data_pipeline import TRAIN, take
+from test_data_workers import processes_of
+from effnetv2_jax.data import Workers
+found = Workers(2)
+take(TRAIN, 1, workers=found)
+print(*processes_of(found), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_do_not_outlive_the_training_that_is_killed() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHANS], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pids = [int(pid) for pid in done.stdout.split()]
+    assert len(pids) == 2
+    assert soon(lambda: not any(map(runs, pids)))
+
+
+@pytest.mark.parametrize(
+    ("cores", "fields", "expected"),
+    [
+        (2, {}, None),
+        (7, {}, None),
+        (8, {}, (2, 4)),
+        (16, {}, (4, 4)),
+        (22, {}, (5, 5)),
+        (224, {}, (32, 7)),
+        (2, {"processes": 2}, (2, 1)),
+        (64, {"processes": 0}, None),
+        (64, {"threads": 3}, None),
+        (2, {"threads": 8, "processes": 3}, (3, 3)),
+    ],
+)
+def test_how_many_there_are(
+    monkeypatch: pytest.MonkeyPatch, cores: int, fields: dict, expected: tuple[int, int] | None
+) -> None:
+    asked = []
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(workers, "Workers", lambda *a, **k: asked.append((*a, *k.values())))
+    make_workers(dataclasses.replace(DATA, **({"threads": None} | fields)))
+    assert asked == ([] if expected is None else [expected])
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_a_run_is_the_same_with_them(tmp_path: pathlib.Path) -> None:
+    found = []
+    for processes in (0, 2):
+        experiment = tiny.experiment(steps=4)
+        data = dataclasses.replace(experiment.data, processes=processes)
+        workdir = tmp_path / str(processes)
+        found.append(train(dataclasses.replace(experiment, data=data), workdir))
+    assert found[0] == found[1]
