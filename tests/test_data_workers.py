@@ -17,10 +17,12 @@ import numpy as np
 import pytest
 import tiny
 from test_data_pipeline import DATA, EVAL, TRAIN, Numbered, labels, same, take
+from test_data_tfrecord import example, framed
 
 from effnetv2_jax.data import (
     DataError,
     Record,
+    Source,
     Unreadable,
     Workers,
     eval_batches,
@@ -28,6 +30,9 @@ from effnetv2_jax.data import (
     train_batches,
     workers,
 )
+from effnetv2_jax.data.files import FilesSource
+from effnetv2_jax.data.folder import FolderSource
+from effnetv2_jax.data.tfrecord import TfrecordSource
 from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.train.loop import train
 
@@ -61,6 +66,32 @@ def soon(condition) -> bool:  # type: ignore[no-untyped-def]
 def test_training_batches_are_those_of_threads(three: Workers, batch_size: int) -> None:
     options = {"batch_size": batch_size, "first_example": 7, "salts": [(20, 3)]}
     same(take(TRAIN, 4, workers=three, **options), take(TRAIN, 4, **options))
+
+
+@pytest.mark.parametrize("kind", ["folder", "files", "tfrecord"])
+def test_every_source_can_be_read_elsewhere(
+    three: Workers, kind: str, tmp_path: pathlib.Path
+) -> None:
+    pictures = [TRAIN[index].encoded for index in range(0, 40, 4)]
+    paths = [tmp_path / "pictures" / "ab"[index % 2] / f"{index}.jpg" for index in range(10)]
+    for path, encoded in zip(paths, pictures, strict=True):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded)
+    source: Source
+    match kind:
+        case "folder":
+            source = FolderSource(str(tmp_path / "pictures"), "train", validation_share=0)
+        case "files":
+            source = FilesSource([str(path) for path in paths])
+        case _:
+            records = b"".join(framed(example(image=each, label=1)) for each in pictures)
+            (tmp_path / "train-00000-of-00001").write_bytes(records)
+            source = TfrecordSource(str(tmp_path), "train", num_classes=2)
+    found = eval_batches(source, DATA, squashed(32), batch_size=5, workers=three)
+    expected = eval_batches(source, DATA, squashed(32), batch_size=5)
+    for one, other in zip(found, expected, strict=True):
+        assert one["mask"].all()
+        same(one, other)
 
 
 def test_processes_share_a_batch_out(three: Workers) -> None:
@@ -270,8 +301,18 @@ def test_how_many_there_are(
     asked = []
     monkeypatch.setattr(workers, "cores", lambda: cores)
     monkeypatch.setattr(workers, "Workers", lambda *a, **k: asked.append((*a, *k.values())))
-    make_workers(dataclasses.replace(DATA, **({"threads": None} | fields)))
+    data = dataclasses.replace(DATA, **({"threads": None} | fields))
+    make_workers(data)
     assert asked == ([] if expected is None else [expected])
+
+    monkeypatch.delattr(os, "memfd_create")
+    asked.clear()
+    if data.processes:
+        with pytest.raises(DataError, match=r"data\.processes=\d needs Linux"):
+            make_workers(data)
+    else:
+        make_workers(data)
+    assert not asked
 
 
 @pytest.mark.usefixtures("quick_compilation")

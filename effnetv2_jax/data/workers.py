@@ -40,13 +40,18 @@ _COMMAND = f"from {main.__module__} import main; main()"
 
 
 def make_workers(data: DataConfig) -> "Workers | contextlib.nullcontext[None]":
-    """The workers that a config asks for; a context of None where it asks for none."""
-    threads = data.threads or cores()
-    count = data.processes
+    """The workers that a config asks for; a context of None where it asks for none.
+
+    Raises:
+      DataError: it asks for some on a system that has no memory to share by file descriptors.
+    """
+    threads, count, possible = data.threads or cores(), data.processes, hasattr(os, "memfd_create")
     if count is None:
-        count = min(_MOST, threads // _THREADS) if threads >= _FEW_CORES else 0
-    if not count or not hasattr(os, "memfd_create"):
+        count = min(_MOST, threads // _THREADS) if possible and threads >= _FEW_CORES else 0
+    if not count:
         return contextlib.nullcontext()
+    if not possible:
+        raise DataError(f"data.processes={count} needs Linux; with 0, threads decode")
     return Workers(count, threads=-(-threads // count))
 
 

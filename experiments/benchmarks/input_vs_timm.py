@@ -3,11 +3,11 @@
     python experiments/benchmarks/input_vs_timm.py FOLDER --large
 
 Ours is `train_batches`, to a ready uint8 batch: flip, RandAugment and normalisation are part of
-the step on the device. timm's `create_loader` does them on the host, as in its training;
-"timm_crops" is the same loader without RandAugment and normalisation, to the uint8 batch, and so
-the work that ours does, but for the flip. All crop as torchvision does, bilinearly (timm with
-antialiasing), with `--workers` threads or processes. They take turns, each in a process of its own;
-start-up is not counted.
+the step on the device. "ours" decodes in threads, "ours_processes" in processes. timm's
+`create_loader` does all of it on the host, as in its training; "timm_crops" is the same loader
+without RandAugment and normalisation, to the uint8 batch, and so the work that ours does, but for
+the flip. All crop as torchvision does, bilinearly (timm with antialiasing), with `--workers`
+threads or processes. They take turns, each in a process of its own; start-up is not counted.
 
 FOLDER holds photographs. Collages of their parts become the pictures: "imagenet" are 500 x 375
 files of 110 KB on average; "short_160" are the same after `effnetv2_jax.data.prepare` with a short
@@ -47,7 +47,7 @@ PACKAGES = (
     "torch",
     "torchvision",
 )
-SIDES = ("ours", "timm", "timm_crops")
+SIDES = ("ours", "ours_processes", "timm", "timm_crops")
 SIZES = {"imagenet": (128, 192, 224, 300), "short_160": (128,), "large": (128, 300)}
 BATCH = {"imagenet": 64, "short_160": 64, "large": 8}
 WARM_UP = 4
@@ -197,8 +197,11 @@ def measure(side: str, folder: Path, count: int, workers: int) -> dict[str, dict
     for name in filter(lambda name: (folder / name).exists(), SIZES):
         rates[name] = {}
         for size in SIZES[name]:
-            make = ours if side == "ours" else timms
-            batches = make(folder / name, size, BATCH[name], workers, side == "timm")
+            arguments = folder / name, size, BATCH[name], workers
+            if side.startswith("ours"):
+                batches = ours(*arguments, processes=workers if side == "ours_processes" else 0)
+            else:
+                batches = timms(*arguments, augment=side == "timm")
             with contextlib.closing(batches):
                 for _ in range(WARM_UP):
                     next(batches)
@@ -209,8 +212,8 @@ def measure(side: str, folder: Path, count: int, workers: int) -> dict[str, dict
     return rates
 
 
-def ours(folder: Path, size: int, batch: int, workers: int, augment: bool) -> Batches:
-    from effnetv2_jax.data import open_source, train_batches
+def ours(folder: Path, size: int, batch: int, workers: int, *, processes: int) -> Batches:
+    from effnetv2_jax.data import make_workers, open_source, train_batches
     from effnetv2_jax.experiment import DataConfig
     from effnetv2_jax.preprocessing import squashed
 
@@ -221,19 +224,22 @@ def ours(folder: Path, size: int, batch: int, workers: int, augment: bool) -> Ba
         crop="torchvision",
         crop_area=AREA,
         threads=workers,
+        processes=processes,
     )
-    return train_batches(
-        open_source(data, "train"),
-        data,
-        image_size=size,
-        preprocessing=squashed(size),
-        batch_size=batch,
-        first_example=0,
-        seed=0,
-    )
+    with make_workers(data) as started:
+        yield from train_batches(
+            open_source(data, "train"),
+            data,
+            image_size=size,
+            preprocessing=squashed(size),
+            batch_size=batch,
+            first_example=0,
+            seed=0,
+            workers=started,
+        )
 
 
-def timms(folder: Path, size: int, batch: int, workers: int, augment: bool) -> Batches:
+def timms(folder: Path, size: int, batch: int, workers: int, *, augment: bool) -> Batches:
     timm, torch = import_tolerant_timm()
     loader = timm.data.create_loader(
         timm.data.create_dataset("", root=str(folder), split="train", is_training=True),
