@@ -105,18 +105,19 @@ def main() -> None:
 
     while True:
         try:
-            match connection.recv():
-                case Share(number, size):
-                    with _received(connection) as descriptor, mmap.mmap(descriptor, size) as memory:
-                        sources[number] = _open(memory)
-                case Job() as job:
-                    jobs[job.number] = job
-                case Make() as task:
-                    begin(task)
-                case End(number):
-                    del jobs[number]
+            message = connection.recv()
         except (EOFError, OSError):
             os._exit(0)
+        match message:
+            case Share(number, size):
+                with _received(connection) as descriptor, mmap.mmap(descriptor, size) as memory:
+                    sources[number] = _open(memory)
+            case Job() as job:
+                jobs[job.number] = job
+            case Make() as task:
+                begin(task)
+            case End(number):
+                del jobs[number]
 
 
 def _open(pickled: mmap.mmap) -> Source | DataError:
