@@ -181,14 +181,45 @@ class Odd(Exception):
         self.lock = threading.Lock()
 
 
+class Even(Exception):
+    """Can be pickled, and not loaded again."""
+
+    def __init__(self, one: int, other: int) -> None:
+        super().__init__(f"{one} and {other}")
+
+
 class Failing(Numbered):
+    error: type[Exception] = Odd
+
     def __getitem__(self, index: int) -> Record:
-        raise Odd(1, 2)
+        raise self.error(1, 2)
 
 
-def test_an_error_that_cannot_travel_is_told_of(three: Workers) -> None:
-    with pytest.raises(RuntimeError, match="Odd: 1 and 2"):
-        labels(Failing(20), 1, workers=three)
+class FailingToo(Failing):
+    error = Even
+
+
+@pytest.mark.parametrize("source", [Failing(20), FailingToo(20)])
+def test_an_error_that_cannot_travel_is_told_of(three: Workers, source: Failing) -> None:
+    with pytest.raises(RuntimeError, match=f"{source.error.__name__}: 1 and 2"):
+        labels(source, 1, workers=three)
+    assert len(labels(Numbered(20), 1, workers=three)) == 16
+
+
+class Unread(Numbered):
+    def __getitem__(self, index: int) -> Record:
+        time.sleep(0.01)
+        return Record(f"picture {index}", b"no picture", (0,))
+
+
+def test_too_many_unreadable_pictures_stop_a_process_before_its_rows_are_made(
+    three: Workers, caplog: pytest.LogCaptureFixture
+) -> None:
+    began = time.monotonic()
+    with caplog.at_level(logging.WARNING), pytest.raises(DataError, match="4 pictures cannot"):
+        labels(Unread(3000), 1, data=dataclasses.replace(DATA, max_unreadable=3), workers=three)
+    assert time.monotonic() - began < 15
+    assert sum("no picture" in message for message in caplog.messages) == 3
 
 
 class Locked(Numbered):
@@ -243,6 +274,70 @@ def test_a_process_that_is_killed_ends_the_run_with_a_reason() -> None:
                 list(batches)
         with pytest.raises(DataError, match="status -9"):
             take(TRAIN, 4, workers=found)
+
+
+class Broken(Numbered):
+    """Ends the process that reads it, and says why."""
+
+    def __getitem__(self, index: int) -> Record:
+        os._exit(7)
+
+
+def test_a_process_that_ends_by_itself_ends_the_run() -> None:
+    with Workers(2) as found, pytest.raises(DataError, match=r"status 7; its own words"):
+        take(Broken(20), 1, workers=found)
+
+
+def test_a_signal_while_they_come_up_changes_nothing() -> None:
+    with Workers(2) as found:
+        for pid in processes_of(found):
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(0.3)
+        for pid in processes_of(found):
+            os.kill(pid, signal.SIGINT)
+        same(take(TRAIN, 1, workers=found), take(TRAIN, 1))
+    assert not {signal.SIGTERM, signal.SIGINT} & signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_they_run_the_same_program_wherever_they_are_started(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Of Python's and of ours: neither must be found before the right one.
+    (tmp_path / "queue.py").write_text("raise ImportError('the wrong one')")
+    package = tmp_path / "effnetv2_jax"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise ImportError('the wrong one')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*filter(None, sys.path), tmp_path])
+    with Workers(1) as found:
+        same(take(TRAIN, 1, workers=found), take(TRAIN, 1))
+
+
+CROWDED = """
+import resource
+from test_data_pipeline import TRAIN, take
+from effnetv2_jax.data import Workers, train_batches
+from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.preprocessing import squashed
+with Workers(2) as found:
+    take(TRAIN, 1, workers=found)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    held = []
+    try:
+        held += train_batches(
+            TRAIN, DataConfig(), image_size=32, preprocessing=squashed(32), batch_size=16,
+            first_example=0, seed=0, workers=found)
+    except OSError as error:
+        print(len(held), error)
+"""
+
+
+def test_too_few_file_descriptors_are_an_error_and_no_end_without_one() -> None:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", CROWDED], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert "Too many open files" in done.stdout, done.stderr
 
 
 def test_nothing_is_left_behind() -> None:

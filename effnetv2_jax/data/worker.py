@@ -1,23 +1,22 @@
 """A process that makes rows of batches; `workers` starts it and tells it what to do."""
 
-import contextlib
 import mmap
 import os
 import pickle
-import signal
+import socket
 import sys
-from collections.abc import Iterator
+import traceback
 from concurrent.futures import Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import recv_handle
 from typing import NamedTuple
 
 from effnetv2_jax.data import shared_memory
+from effnetv2_jax.data.channel import Channel
 from effnetv2_jax.data.examples import Examples, fill, parts
 from effnetv2_jax.data.reader import Reader
 from effnetv2_jax.data.record import DataError, Source
+from effnetv2_jax.data.unreadable import too_many
 
-Notes = list[tuple[str, str]]
+Notes = dict[str, str]
 """Pictures that could not be read, and why."""
 
 
@@ -38,6 +37,7 @@ class Job(NamedTuple):
     rows: int
     """Of each batch, as this machine has them."""
     max_labels: int
+    max_unreadable: int
 
 
 class Make(NamedTuple):
@@ -61,35 +61,49 @@ class Done(NamedTuple):
     """The answer to a `Make`."""
 
     number: int
-    unreadable: Notes
+    notes: Notes
     error: BaseException | None
 
 
-class _Account(Notes):
-    """Notes of one task; what they mean for the run is for the training process to say."""
+class _Account:
+    """Of one task; the training process adds it to the run's."""
+
+    def __init__(self, limit: int) -> None:
+        """More notes than `limit` raise a `DataError`."""
+        self.notes: Notes = {}
+        self._limit = limit
 
     def add(self, key: str, reason: str) -> None:
-        self.append((key, reason))
+        self.notes[key] = reason
+        if len(self.notes) > self._limit:
+            raise too_many(len(self.notes), key, reason)
 
 
 def main() -> None:
     """Serves until the training process has ended, however it did."""
-    for unheard in (signal.SIGINT, signal.SIGTERM):  # The training process still wants pictures.
-        signal.signal(unheard, signal.SIG_IGN)
-    connection, threads = Connection(int(sys.argv[1])), int(sys.argv[2])
+    try:
+        _serve(Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2]))
+    except (EOFError, ConnectionError):
+        os._exit(0)
+    except BaseException:
+        # The usual end would wait for pictures under way.
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _serve(channel: Channel, threads: int) -> None:
     sources: dict[int, Source | DataError] = {}
     jobs: dict[int, Job] = {}
     decoding, answering = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
 
-    def begin(task: Make) -> None:
-        with _received(connection) as descriptor:
-            job = jobs[task.job]
-            arrays = shared_memory.arrays_in(descriptor, job.examples.shapes, job.rows)
-        source, notes = sources[job.source], _Account()
+    def begin(task: Make, descriptor: int) -> None:
+        job = jobs[task.job]
+        arrays = shared_memory.arrays_in(descriptor, job.examples.shapes, job.rows)
+        source, account = sources[job.source], _Account(job.max_unreadable)
         if isinstance(source, DataError):
-            answering.submit(_answer, connection, Done(task.number, notes, source))
+            answering.submit(_answer, channel, Done(task.number, {}, source))
             return
-        reader = Reader(source, max_labels=job.max_labels, unreadable=notes)
+        reader = Reader(source, max_labels=job.max_labels, unreadable=account)
 
         def make(part: range) -> None:
             if task.job in jobs:
@@ -97,27 +111,28 @@ def main() -> None:
                 fill(arrays, job.examples, reader, task.batch, part, first)
 
         made = [decoding.submit(make, part) for part in parts(task.rows, threads)]
-        answering.submit(finish, task.number, made, notes)
+        answering.submit(finish, task.number, made, account.notes)
 
     def finish(number: int, made: list[Future[None]], notes: Notes) -> None:
         errors = [error for error in (future.exception() for future in made) if error is not None]
-        _answer(connection, Done(number, list(notes), errors[0] if errors else None))
+        _answer(channel, Done(number, notes, errors[0] if errors else None))
 
     while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            os._exit(0)
+        message, descriptor = channel.receive()
         match message:
             case Share(number, size):
-                with _received(connection) as descriptor, mmap.mmap(descriptor, size) as memory:
+                assert descriptor is not None
+                with mmap.mmap(descriptor, size) as memory:
                     sources[number] = _open(memory)
             case Job() as job:
                 jobs[job.number] = job
             case Make() as task:
-                begin(task)
+                assert descriptor is not None
+                begin(task, descriptor)
             case End(number):
                 del jobs[number]
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 def _open(pickled: mmap.mmap) -> Source | DataError:
@@ -132,22 +147,18 @@ def _open(pickled: mmap.mmap) -> Source | DataError:
     return source
 
 
-@contextlib.contextmanager
-def _received(connection: Connection) -> Iterator[int]:
-    """A file descriptor that was sent, until the end of the context."""
-    descriptor = recv_handle(connection)
+def _answer(channel: Channel, done: Done) -> None:
     try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _answer(connection: Connection, done: Done) -> None:
-    try:
-        connection.send(done)
-    except OSError:
+        error = done.error
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            # It cannot travel; some that can be pickled cannot be loaded again.
+            error = RuntimeError(f"{type(error).__name__}: {error}")
+        channel.send(done._replace(error=error))
+    except ConnectionError:
         os._exit(0)
-    except Exception:
-        # The error cannot be pickled.
-        error = RuntimeError(f"{type(done.error).__name__}: {done.error}")
-        connection.send(done._replace(error=error))
+    except BaseException:
+        # Nobody would wait for this thread's error.
+        traceback.print_exc()
+        os._exit(1)

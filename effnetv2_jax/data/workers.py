@@ -10,18 +10,18 @@ import itertools
 import os
 import pickle
 import selectors
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
-from multiprocessing.reduction import send_handle
 from typing import Any, Self
 
 from effnetv2_jax.cores import cores
 from effnetv2_jax.data import shared_memory
+from effnetv2_jax.data.channel import Channel
 from effnetv2_jax.data.examples import Batch, Examples, parts
 from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.data.unreadable import Unreadable
@@ -37,6 +37,8 @@ _MOST = 32
 _LEAST_ROWS = 4
 """Of a batch that one worker makes: to ask for them takes as long as a small picture."""
 _COMMAND = f"from {main.__module__} import main; main()"
+_UNHEARD = {signal.SIGINT, signal.SIGTERM}
+"""What the training process is asked to end by: it still wants pictures until it has."""
 
 
 def make_workers(data: DataConfig) -> "Workers | contextlib.nullcontext[None]":
@@ -63,7 +65,7 @@ class Workers:
         self._workers = [_Worker(threads) for _ in range(processes)]
         self._selector = selectors.DefaultSelector()
         for worker in self._workers:
-            self._selector.register(worker.connection, selectors.EVENT_READ, worker)
+            self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         self._sources: list[Source] = []
         self._lock = threading.Lock()
         self._numbers = itertools.count()
@@ -85,7 +87,14 @@ class Workers:
           DataError: the source cannot be sent to another process.
         """
         with self._lock:
-            job = Job(next(self._numbers), self._share(source), examples, len(rows), max_labels)
+            job = Job(
+                next(self._numbers),
+                self._share(source),
+                examples,
+                len(rows),
+                max_labels,
+                unreadable.limit,
+            )
         for worker in self._workers:
             worker.send(job)
         return Batches(self._workers, job, rows, unreadable, self._numbers)
@@ -171,9 +180,16 @@ class Batches:
             os.close(descriptor)
 
         def made() -> Batch:
-            for future in futures:
-                for key, reason in future.result():
+            try:
+                answers = [future.result() for future in futures]
+            finally:
+                futures.clear()  # Of what failed, an error's traceback would keep the memory.
+            for answer in answers:
+                for key, reason in answer.notes.items():
                     self._unreadable.add(key, reason)
+            for answer in answers:
+                if answer.error is not None:
+                    raise answer.error
             return arrays
 
         return made
@@ -193,36 +209,35 @@ class _Worker:
 
     def __init__(self, threads: int) -> None:
         ours, theirs = socket.socketpair()
-        with theirs:
+        with theirs, _blocked(_UNHEARD):  # Which is inherited.
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _COMMAND, str(theirs.fileno()), str(threads)],
+                [sys.executable, "-P", "-c", _COMMAND, str(theirs.fileno()), str(threads)],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 # An interrupt from the keyboard is for the training process, which ends these.
                 start_new_session=True,
                 env=os.environ
                 | {
-                    "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+                    "PYTHONPATH": os.pathsep.join(
+                        path or os.getcwd() for path in sys.path if isinstance(path, str)
+                    ),
                     "JAX_PLATFORMS": "cpu",  # Grain imports JAX; the devices are not theirs.
                 },
             )
-        self._ours = ours.detach()
-        self.connection = Connection(self._ours)
+        self.channel = Channel(ours)
         self._lock = threading.Lock()
-        self._waiting: dict[int, Future[list[tuple[str, str]]]] = {}
+        self._waiting: dict[int, Future[Done]] = {}
         self._ended = False
 
     def send(self, message: Any, descriptor: int | None = None) -> None:
         """Says something, with a file descriptor, unless the process has ended."""
         # A process that ended is told of by `receive`.
-        with self._lock, contextlib.suppress(OSError):
-            self.connection.send(message)
-            if descriptor is not None:
-                send_handle(self.connection, descriptor, self._process.pid)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.channel.send(message, descriptor)
 
-    def make(self, task: Make, descriptor: int) -> Future[list[tuple[str, str]]]:
-        """Has rows made; the result is what could not be read, and why."""
-        future: Future[list[tuple[str, str]]] = Future()
+    def make(self, task: Make, descriptor: int) -> Future[Done]:
+        """Has rows made."""
+        future: Future[Done] = Future()
         with self._lock:
             self._waiting[task.number] = future
             ended = self._ended
@@ -235,26 +250,25 @@ class _Worker:
     def receive(self) -> bool:
         """Takes an answer; False if the process has ended."""
         try:
-            done: Done = self.connection.recv()
-        except (EOFError, OSError):
+            done, _ = self.channel.receive()
+        except Exception:
+            # Where it has not ended, it cannot be understood.
+            self._process.kill()
             with self._lock:
                 self._ended = True
             self._fail()
             return False
         with self._lock:
             future = self._waiting.pop(done.number)
-        if done.error is None:
-            future.set_result(done.unreadable)
-        else:
-            future.set_exception(done.error)
+        future.set_result(done)
         return True
 
     def _fail(self) -> None:
         status = self._process.wait()
-        error = DataError(
-            f"a process that decodes pictures ended with status {status}; if memory has run out, "
-            "set data.processes or data.threads lower"
-        )
+        advice = "its own words are above"
+        if status == -signal.SIGKILL:
+            advice = "if memory has run out, set data.processes or data.threads lower"
+        error = DataError(f"a process that decodes pictures ended with status {status}; {advice}")
         with self._lock:
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
@@ -262,10 +276,20 @@ class _Worker:
 
     def end(self) -> None:
         """Asks the process to end."""
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self._ours)) as ours:
-            ours.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(OSError):
+            self.channel.end()
 
     def wait(self) -> None:
         """Waits until it has ended."""
         self._process.wait()
-        self.connection.close()
+        self.channel.close()
+
+
+@contextlib.contextmanager
+def _blocked(signals: set[signal.Signals]) -> Iterator[None]:
+    """Holds signals back from this thread."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
