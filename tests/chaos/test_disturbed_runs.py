@@ -1,5 +1,6 @@
 """A run that is killed and preempted at all times ends with the bits of one that was not."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -17,15 +18,24 @@ def assert_same_run(workdir: Path, undisturbed: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("steps", "every_steps", "kills", "terms", "processes"),
-    [(1000, 12, 5, 5, 1), (60, 12, 1, 1, 2)],
+    ("steps", "every_steps", "kills", "terms", "processes", "decoders"),
+    [(1000, 12, 5, 5, 1, 0), (60, 12, 1, 1, 2, 1)],
 )
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
-    steps: int, every_steps: int, kills: int, terms: int, processes: int, tmp_path: Path
+    steps: int,
+    every_steps: int,
+    kills: int,
+    terms: int,
+    processes: int,
+    decoders: int,
+    tmp_path: Path,
 ) -> None:
     experiment = four_stages(steps=steps, every_steps=every_steps)
     undisturbed, disturbed = tmp_path / "undisturbed", tmp_path / "disturbed"
     launch(experiment, undisturbed, processes=processes).finish()
+    # Threads decode for the one, processes for the other.
+    data = dataclasses.replace(experiment.data, processes=decoders)
+    experiment = dataclasses.replace(experiment, data=data)
     disturbances = planned(experiment, kills=kills, terms=terms, seed=0, processes=processes)
     found = disturb(experiment, disturbed, disturbances, processes=processes)
     assert len(found.hits) == kills + terms
