@@ -11,6 +11,15 @@ from effnetv2_jax.data.examples import Batch, Shapes
 _ALIGNMENT = 64
 
 
+def available() -> bool:
+    """Whether this system has such memory, and lets this process have it."""
+    try:
+        os.close(allocate(1))
+    except (AttributeError, OSError):
+        return False
+    return True
+
+
 def share(data: bytes) -> int:
     """A file descriptor of memory that holds the data; the caller closes it."""
     descriptor = allocate(len(data))

@@ -45,15 +45,19 @@ def make_workers(data: DataConfig) -> "Workers | contextlib.nullcontext[None]":
     """The workers that a config asks for; a context of None where it asks for none.
 
     Raises:
-      DataError: it asks for some on a system that has no memory to share by file descriptors.
+      DataError: it asks for some where there is no memory to share by file descriptors.
     """
-    threads, count, possible = data.threads or cores(), data.processes, hasattr(os, "memfd_create")
+    threads, count = data.threads or cores(), data.processes
     if count is None:
-        count = min(_MOST, threads // _THREADS) if possible and threads >= _FEW_CORES else 0
+        useful = threads >= _FEW_CORES and shared_memory.available()
+        count = min(_MOST, threads // _THREADS) if useful else 0
     if not count:
         return contextlib.nullcontext()
-    if not possible:
-        raise DataError(f"data.processes={count} needs Linux; with 0, threads decode")
+    if not shared_memory.available():
+        raise DataError(
+            f"data.processes={count} needs memfd_create, which this system does not have or does "
+            "not allow; with 0, threads decode"
+        )
     return Workers(count, threads=-(-threads // count))
 
 
@@ -265,7 +269,7 @@ class _Worker:
 
     def _fail(self) -> None:
         status = self._process.wait()
-        advice = "its own words are above"
+        advice = "its own words are above, and data.processes=0 does without it"
         if status == -signal.SIGKILL:
             advice = "if memory has run out, set data.processes or data.threads lower"
         error = DataError(f"a process that decodes pictures ended with status {status}; {advice}")
