@@ -225,7 +225,8 @@ def test_a_file_without_any_readable_picture(tmp_path: pathlib.Path) -> None:
 # Interruption.
 
 PROGRAM = """
-import sys
+import os, sys
+os.nice(19)  # What interrupts it has to come in time.
 from effnetv2_jax.data.prepare import main
 status = main(sys.argv[1:])
 assert "tensorflow" not in sys.modules
