@@ -58,7 +58,9 @@ def run(command: Command) -> int:
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
-        startup.start("off" if command.mode == "plan" else command.experiment.distributed)
+        distributed = "off" if command.mode == "plan" else command.experiment.distributed
+        # JAX cannot read back what it compiled for devices that are not here.
+        startup.start(distributed, cache=command.topology in ("", "local"))
         match command.mode:
             case "plan":
                 print(describe(command.experiment))
