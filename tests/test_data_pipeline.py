@@ -63,7 +63,7 @@ def _bitmap(value: int) -> bytes:
     return header + bytes([value % 256]) * 12
 
 
-def take(source, count, data=DATA, **options):
+def opened(source, data=DATA, **options):
     options = {
         "image_size": 32,
         "preprocessing": squashed(32),
@@ -71,7 +71,11 @@ def take(source, count, data=DATA, **options):
         "first_example": 0,
         "seed": 0,
     } | options
-    with contextlib.closing(train_batches(source, data, **options)) as batches:
+    return train_batches(source, data, **options)
+
+
+def take(source, count, data=DATA, **options):
+    with contextlib.closing(opened(source, data, **options)) as batches:
         taken = list(itertools.islice(batches, count))
     return {key: np.concatenate([batch[key] for batch in taken]) for key in taken[0]}
 
@@ -104,17 +108,7 @@ def test_any_batch_can_be_started_at():
 @pytest.mark.parametrize("process_count", [2, 4])
 def test_processes_share_a_batch_out(process_count):
     batches = [
-        train_batches(
-            TRAIN,
-            DATA,
-            image_size=32,
-            preprocessing=squashed(32),
-            batch_size=16,
-            first_example=48,
-            seed=0,
-            process_index=index,
-            process_count=process_count,
-        )
+        opened(TRAIN, first_example=48, process_index=index, process_count=process_count)
         for index in range(process_count)
     ]
     for whole in (take(TRAIN, 1, first_example=48), take(TRAIN, 1, first_example=64)):
@@ -331,15 +325,7 @@ class Slow(Numbered):
 
 def test_closing_stops_the_threads_at_once():
     before, source = set(threading.enumerate()), Slow(1000)
-    batches = train_batches(
-        source,
-        DATA,
-        image_size=32,
-        preprocessing=squashed(32),
-        batch_size=64,
-        first_example=0,
-        seed=0,
-    )
+    batches = opened(source, batch_size=64)
     next(batches)
     assert set(threading.enumerate()) - before
     batches.close()

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import tiny
-from test_data_pipeline import DATA, EVAL, TRAIN, Numbered, labels, same, take
+from test_data_pipeline import DATA, EVAL, TRAIN, Numbered, labels, opened, same, take
 from test_data_tfrecord import example, framed
 
 from effnetv2_jax.data import (
@@ -27,7 +27,6 @@ from effnetv2_jax.data import (
     Workers,
     eval_batches,
     make_workers,
-    train_batches,
     workers,
 )
 from effnetv2_jax.data.files import FilesSource
@@ -112,9 +111,7 @@ def test_evaluation_batches_are_those_of_threads(three: Workers) -> None:
 
 def test_batches_stay_what_they_are(three: Workers) -> None:
     # No memory is used for a second batch while a first one is held.
-    options = {"image_size": 32, "preprocessing": squashed(32), "batch_size": 16, "seed": 0}
-    found = train_batches(TRAIN, DATA, first_example=0, workers=three, **options)
-    with contextlib.closing(found):
+    with contextlib.closing(opened(TRAIN, workers=three)) as found:
         held = list(itertools.islice(found, 12))
     whole = take(TRAIN, 12)
     same({key: np.concatenate([batch[key] for batch in held]) for key in whole}, whole)
@@ -122,16 +119,7 @@ def test_batches_stay_what_they_are(three: Workers) -> None:
 
 def test_several_stages_at_once_and_one_that_ends_early(three: Workers) -> None:
     expected = take(TRAIN, 6, image_size=48)
-    given_up = train_batches(
-        TRAIN,
-        DATA,
-        image_size=40,
-        preprocessing=squashed(40),
-        batch_size=64,
-        first_example=0,
-        seed=0,
-        workers=three,
-    )
+    given_up = opened(TRAIN, image_size=40, batch_size=64, workers=three)
     next(given_up)
     found: list = []
     others = [
@@ -255,17 +243,7 @@ class Slow(Numbered):
 
 def test_a_process_that_is_killed_ends_the_run_with_a_reason() -> None:
     with Workers(2) as found:
-        batches = train_batches(
-            Slow(1000),
-            DATA,
-            image_size=32,
-            preprocessing=squashed(32),
-            batch_size=16,
-            first_example=0,
-            seed=0,
-            workers=found,
-        )
-        with contextlib.closing(batches):
+        with contextlib.closing(opened(Slow(1000), workers=found)) as batches:
             next(batches)
             os.kill(processes_of(found)[1], signal.SIGTERM)  # Of which it takes no notice.
             next(batches)
@@ -313,30 +291,31 @@ def test_they_run_the_same_program_wherever_they_are_started(
         same(take(TRAIN, 1, workers=found), take(TRAIN, 1))
 
 
+def run_here(program: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program that imports these tests, in a process of its own."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
 CROWDED = """
 import resource
-from test_data_pipeline import TRAIN, take
-from effnetv2_jax.data import Workers, train_batches
+from test_data_pipeline import TRAIN, opened, take
+from effnetv2_jax.data import Workers
 from effnetv2_jax.experiment import DataConfig
-from effnetv2_jax.preprocessing import squashed
 with Workers(2) as found:
     take(TRAIN, 1, workers=found)
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     held = []
     try:
-        held += train_batches(
-            TRAIN, DataConfig(), image_size=32, preprocessing=squashed(32), batch_size=16,
-            first_example=0, seed=0, workers=found)
+        held += opened(TRAIN, DataConfig(), workers=found)
     except OSError as error:
         print(len(held), error)
 """
 
 
 def test_too_few_file_descriptors_are_an_error_and_no_end_without_one() -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", CROWDED], capture_output=True, text=True, env=environment, timeout=60
-    )
+    done = run_here(CROWDED)
     assert "Too many open files" in done.stdout, done.stderr
 
 
@@ -365,10 +344,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_processes_do_not_outlive_the_training_that_is_killed() -> None:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(
-        [sys.executable, "-c", ORPHANS], capture_output=True, text=True, env=environment
-    )
+    done = run_here(ORPHANS)
     assert done.returncode == -signal.SIGKILL, done.stderr
     pids = [int(pid) for pid in done.stdout.split()]
     assert len(pids) == 2

@@ -25,6 +25,9 @@ class Examples(Protocol):
     """Says what each row of each batch is; can be pickled."""
 
     @property
+    def data(self) -> DataConfig: ...
+
+    @property
     def shapes(self) -> Shapes:
         """Of a row."""
         ...
@@ -92,7 +95,7 @@ class EvalExamples:
 
     count: int
     """Of the source."""
-    max_labels: int
+    data: DataConfig
     preprocessing: Preprocessing
     batch_size: int
 
@@ -101,7 +104,7 @@ class EvalExamples:
         size = self.preprocessing.image_size
         return {
             "image": ((size, size, 3), np.uint8),
-            "labels": ((self.max_labels,), np.int32),
+            "labels": ((self.data.max_labels,), np.int32),
             "mask": ((), np.bool_),
         }
 
@@ -120,12 +123,12 @@ def empty(shapes: Shapes, rows: int) -> Batch:
 
 
 def fill(
-    into: Batch, examples: Examples, reader: Reader, batch: int, rows: Sequence[int], first: int
+    into: Batch, first: int, examples: Examples, reader: Reader, batch: int, rows: Sequence[int]
 ) -> None:
-    """Makes `rows` of a batch, and puts them into its arrays from place `first` on."""
-    for place, row in enumerate(rows, first):
+    """Makes `rows` of a batch, and puts them into its arrays, which begin with row `first`."""
+    for row in rows:
         for name, value in examples.row(reader, batch, row).items():
-            into[name][place] = value
+            into[name][row - first] = value
 
 
 def parts(rows: range, count: int) -> list[range]:

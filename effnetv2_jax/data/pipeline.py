@@ -83,7 +83,7 @@ def train_batches(
     )
     _ = examples.order  # Refuses salts that do not rise.
     unlimited = sys.maxsize // batch_size
-    return _batches(source, examples, rows, unlimited, data, unreadable, workers)
+    return _batches(source, examples, rows, unlimited, unreadable, workers)
 
 
 def example_keys(
@@ -147,12 +147,12 @@ def eval_batches(
     rows = _rows(batch_size, process_index, process_count, "evaluation.batch_size")
     examples = EvalExamples(
         count=len(source),
-        max_labels=data.max_labels,
+        data=data,
         preprocessing=preprocessing,
         batch_size=batch_size,
     )
     count = -(-len(source) // batch_size)
-    return _batches(source, examples, rows, count, data, unreadable, workers)
+    return _batches(source, examples, rows, count, unreadable, workers)
 
 
 def _rows(batch_size: int, process_index: int, process_count: int, what: str) -> range:
@@ -168,11 +168,11 @@ def _batches(
     examples: Examples,
     rows: range,
     count: int,
-    data: DataConfig,
     unreadable: Unreadable | None,
     workers: Workers | None,
 ) -> Generator[Batch, None, None]:
     """Makes `count` batches in order, `data.prefetch_batches` ahead of the one that is wanted."""
+    data = examples.data
     # Not `or`: a count of 0 is false.
     unreadable = Unreadable(data.max_unreadable) if unreadable is None else unreadable
     job: Threads | Batches
@@ -180,8 +180,7 @@ def _batches(
         reader = Reader(source, max_labels=data.max_labels, unreadable=unreadable)
         job = Threads(examples, reader, rows, threads=data.threads or cores())
     else:
-        labels = data.max_labels
-        job = workers.begin(source, examples, rows, max_labels=labels, unreadable=unreadable)
+        job = workers.begin(source, examples, rows, unreadable)
     coming = iter(range(count))
     pending: collections.deque[Callable[[], Batch]] = collections.deque()
 

@@ -26,13 +26,7 @@ class Threads:
         arrays = empty(self._examples.shapes, len(self._rows))
         futures = [
             self._executor.submit(
-                fill,
-                arrays,
-                self._examples,
-                self._reader,
-                batch,
-                part,
-                part.start - self._rows.start,
+                fill, arrays, self._rows.start, self._examples, self._reader, batch, part
             )
             for part in self._parts
         ]

@@ -34,9 +34,8 @@ class Job(NamedTuple):
     number: int
     source: int
     examples: Examples
-    rows: int
-    """Of each batch, as this machine has them."""
-    max_labels: int
+    rows: range
+    """Of every batch, those that its arrays hold."""
     max_unreadable: int
 
 
@@ -47,8 +46,6 @@ class Make(NamedTuple):
     job: int
     batch: int
     rows: range
-    first: int
-    """Place of the first of them in the batch's arrays."""
 
 
 class End(NamedTuple):
@@ -98,17 +95,16 @@ def _serve(channel: Channel, threads: int) -> None:
 
     def begin(task: Make, descriptor: int) -> None:
         job = jobs[task.job]
-        arrays = shared_memory.arrays_in(descriptor, job.examples.shapes, job.rows)
+        arrays = shared_memory.arrays_in(descriptor, job.examples.shapes, len(job.rows))
         source, account = sources[job.source], _Account(job.max_unreadable)
         if isinstance(source, DataError):
             answering.submit(_answer, channel, Done(task.number, {}, source))
             return
-        reader = Reader(source, max_labels=job.max_labels, unreadable=account)
+        reader = Reader(source, max_labels=job.examples.data.max_labels, unreadable=account)
 
         def make(part: range) -> None:
             if task.job in jobs:
-                first = task.first + part.start - task.rows.start
-                fill(arrays, job.examples, reader, task.batch, part, first)
+                fill(arrays, job.rows.start, job.examples, reader, task.batch, part)
 
         made = [decoding.submit(make, part) for part in parts(task.rows, threads)]
         answering.submit(finish, task.number, made, account.notes)

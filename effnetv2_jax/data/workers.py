@@ -77,13 +77,7 @@ class Workers:
         self._receiver.start()
 
     def begin(
-        self,
-        source: Source,
-        examples: Examples,
-        rows: range,
-        *,
-        max_labels: int,
-        unreadable: Unreadable,
+        self, source: Source, examples: Examples, rows: range, unreadable: Unreadable
     ) -> "Batches":
         """Makes batches of a stage or evaluation; see `threads.Threads`, which is used alike.
 
@@ -91,17 +85,11 @@ class Workers:
           DataError: the source cannot be sent to another process.
         """
         with self._lock:
-            job = Job(
-                next(self._numbers),
-                self._share(source),
-                examples,
-                len(rows),
-                max_labels,
-                unreadable.limit,
-            )
+            number = next(self._numbers)
+            job = Job(number, self._share(source), examples, rows, unreadable.limit)
         for worker in self._workers:
             worker.send(job)
-        return Batches(self._workers, job, rows, unreadable, self._numbers)
+        return Batches(self._workers, job, unreadable, self._numbers)
 
     def close(self) -> None:
         """Ends the processes."""
@@ -154,7 +142,6 @@ class Batches:
         self,
         workers: "list[_Worker]",
         job: Job,
-        rows: range,
         unreadable: Unreadable,
         numbers: Iterator[int],
     ) -> None:
@@ -162,22 +149,19 @@ class Batches:
         self._job = job
         self._unreadable = unreadable
         self._numbers = numbers
-        self._parts = [
-            (part, part.start - rows.start)
-            for part in parts(rows, min(len(workers), -(-len(rows) // _LEAST_ROWS)))
-        ]
+        self._parts = parts(job.rows, min(len(workers), -(-len(job.rows) // _LEAST_ROWS)))
         self._turn = 0
 
     def begin(self, batch: int) -> Callable[[], Batch]:
         """Begins a batch; what is returned waits for it."""
-        shapes, rows = self._job.examples.shapes, self._job.rows
+        shapes, rows = self._job.examples.shapes, len(self._job.rows)
         descriptor = shared_memory.allocate(shared_memory.size_of(shapes, rows))
         try:
             futures = [
                 self._next_worker().make(
-                    Make(next(self._numbers), self._job.number, batch, part, first), descriptor
+                    Make(next(self._numbers), self._job.number, batch, part), descriptor
                 )
-                for part, first in self._parts
+                for part in self._parts
             ]
             arrays = shared_memory.arrays_in(descriptor, shapes, rows)
         finally:
