@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import logging
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,15 @@ NAMES = ("tin", "a box, of card", "glass", "paper", "plastic", "trash", "Größe
 MODEL = thin(class_names=NAMES, preprocessing=cropped(48))
 VARIABLES = random_variables(MODEL)
 PICTURES = Path(__file__).parent / "pictures"
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    """The program sets it for the rest of its process, which here is that of other tests."""
+    logger = logging.getLogger("effnetv2_jax.data")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture(scope="module")
