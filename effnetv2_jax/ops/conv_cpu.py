@@ -4,6 +4,12 @@ Depthwise convolutions are sums of shifted products; dense ones are matrix produ
 whichever `experiments/benchmarks/conv_ops.py` found faster.
 """
 
+import functools
+import math
+import operator
+from collections.abc import Callable, Iterable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -13,29 +19,37 @@ from effnetv2_jax.ops.conv_geometry import Geometry
 from effnetv2_jax.ops.per_platform import computed_once
 
 _NARROW = 4
-"""Up to so many input channels, XLA's dense convolution is slower than the copies of a product."""
+"""Up to so many input channels, XLA's dense convolution gains by being told of more."""
 _WIDE = 64
 """From so many output channels on, its gradient of the input is slower than products."""
+_PRODUCTS_AT_ONCE = 13
+"""Of a depthwise kernel, that one loop adds: of the 25 of a 5x5 kernel it takes 3 times as long as
+two loops."""
+_IMAGES_AT_ONCE = 4
+"""Whose rows are added to the gradient of a depthwise kernel together: of fewer, the calls of what
+adds them take as long as the sums; of more, they fall out of the processor's cache."""
 
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """See `conv_plain.forward`."""
     if geometry.groups > 1:
-        return computed_once(_depthwise, x, kernel, geometry=geometry)
-    if geometry.window == (1, 1) or x.shape[-1] <= _NARROW:
-        patches = jnp.concatenate(_taps(x, geometry), -1)
-        return jnp.einsum("bhwc,cd->bhwd", patches, kernel.reshape(-1, kernel.shape[-1]))
+        return _sum_of_products(_seen, x, kernel, geometry)
+    if geometry.window == (1, 1):
+        return jnp.einsum("bhwc,cd->bhwd", _seen(x, 0, geometry), kernel[0, 0])
+    if x.shape[-1] <= _NARROW:
+        return _pixels_joined(x, kernel, geometry)
     return conv_plain.forward(x, kernel, geometry)
 
 
 def to_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """See `conv_plain.to_input`."""
     if geometry.groups > 1:
-        return computed_once(_depthwise_to_input, y, kernel, geometry=geometry)
+        return _sum_of_products(_spread, y, kernel, geometry)
     if geometry.window != (1, 1) and y.shape[-1] < _WIDE:
         return conv_plain.to_input(y, kernel, geometry)
     weights = kernel.reshape(-1, *kernel.shape[2:])
-    return _spread([jnp.einsum("bhwd,cd->bhwc", y, weight) for weight in weights], geometry)
+    products = (jnp.einsum("bhwd,cd->bhwc", y, weight) for weight in weights)
+    return _added(_spread(product, index, geometry) for index, product in enumerate(products))
 
 
 def to_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
@@ -51,35 +65,68 @@ def to_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     return conv_plain.to_kernel(x, y, geometry)
 
 
-def _depthwise(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """Depthwise convolution with a kernel `[kh, kw, 1, C]`, one element of it at a time."""
-    weights = _wide(kernel).reshape(-1, kernel.shape[-1])
-    total, *others = (tap * weight for tap, weight in zip(_taps(_wide(x), geometry), weights))
-    for product in others:
-        total += product
-    return total.astype(x.dtype)
+def _pixels_joined(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
+    """A dense convolution of two neighbouring outputs of a row at a time.
+
+    The pixels of a row that the two step over are one pixel of all their channels, and the kernel
+    is filled up with zeros to whole ones.
+    """
+    (kh, kw, channels, features), stride = kernel.shape, geometry.stride
+    joined = 2 * stride
+    width = -(-(stride + kw) // joined)
+    kernels = [
+        jnp.pad(kernel, ((0, 0), (first, width * joined - kw - first), (0, 0), (0, 0)))
+        for first in (0, stride)
+    ]
+    pairs = -(-geometry.outputs[1] // 2)
+    pixels = pairs + width - 1
+    rows, (left, _) = geometry.pads
+    columns = (left, pixels * joined - left - x.shape[2])
+    padding = [(0, 0, 0), (*rows, 0), (*columns, 0), (0, 0, 0)]
+    x = lax.pad(x, jnp.zeros((), x.dtype), padding)
+    y = lax.conv_general_dilated(
+        x.reshape(*x.shape[:2], pixels, joined * channels),
+        jnp.stack(kernels, 3).reshape(kh, width, joined * channels, 2 * features),
+        window_strides=(stride, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    return y.reshape(*y.shape[:2], 2 * pairs, features)[:, :, : geometry.outputs[1]]
 
 
-def _depthwise_to_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
-    """The transpose of `_depthwise` in its input, as another depthwise convolution."""
-    between = geometry.stride - 1
-    zero = jnp.zeros((), y.dtype)
-    y = lax.pad(y, zero, [(0, 0, 0), (0, 0, between), (0, 0, between), (0, 0, 0)])
-    height, width = y.shape[1:3]
+def _sum_of_products(
+    place: Callable[[jax.Array, int, Geometry], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    geometry: Geometry,
+) -> jax.Array:
+    """The sum of the placed products of x and each element of a depthwise kernel `[kh, kw, 1, C]`.
 
-    def pads(axis: int, out: int) -> tuple[int, int]:
-        before = geometry.window[axis] - 1 - geometry.pads[axis][0]
-        return before, geometry.sizes[axis] + geometry.window[axis] - 1 - out - before
+    The products are what is placed, not x, of which XLA would make a copy with zeros around it.
+    """
+    elements = kernel.reshape(-1, kernel.shape[-1])
 
-    padding = (pads(0, height), pads(1, width))
-    back = Geometry((height, width), geometry.window, 1, padding, geometry.groups)
-    return _depthwise(y, kernel[::-1, ::-1], back)
+    def add(
+        x: jax.Array, elements: jax.Array, *total: jax.Array, indices: range, dtype: Any
+    ) -> jax.Array:
+        products = [place(_wide(x) * _wide(elements[i]), i, geometry) for i in indices]
+        return _added([*total, *products]).astype(dtype)
+
+    count = len(elements)
+    loops = -(-count // _PRODUCTS_AT_ONCE)
+    total: list[jax.Array] = []
+    for loop in range(loops):
+        indices = range(count * loop // loops, count * (loop + 1) // loops)
+        dtype = x.dtype if loop == loops - 1 else _wide(x).dtype
+        total = [computed_once(add, x, elements, *total, indices=indices, dtype=dtype)]
+    return total[0]
 
 
 def _summed_by_row(x: jax.Array, y: jax.Array, geometry: Geometry) -> list[jax.Array]:
     """The gradient `[C]` of every element of a depthwise kernel.
 
-    One row of one image at a time, whose sums, a row of `[C]` each, stay in the processor's cache.
+    The same row of a few images at a time, whose sums, a row of `[C]` each, stay in the processor's
+    cache.
     """
     (batch, rows, columns, channels), (height, width) = y.shape, geometry.window
     stride, ((top, _), (left, _)) = geometry.stride, geometry.pads
@@ -92,49 +139,53 @@ def _summed_by_row(x: jax.Array, y: jax.Array, geometry: Geometry) -> list[jax.A
         written.append(slice(first, end))
         read.append(slice(first * stride + offset, (end - 1) * stride + offset + 1, stride))
 
-    def add_row(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
-        image, row = index // rows, index % rows
+    def products(image: jax.Array, row: jax.Array) -> list[jax.Array]:
         weight = _wide(lax.dynamic_slice(y, (image, row, 0, 0), (1, 1, columns, channels))[0, 0])
-        products = []
+        found = []
         for seen_row in row * stride + jnp.arange(-top, height - top):
             # A row outside the image is read from inside, and weighs nothing.
             inside = ((seen_row >= 0) & (seen_row < image_rows)).astype(weight.dtype)
             start = (image, seen_row, 0, 0)
             seen = _wide(lax.dynamic_slice(x, start, (1, 1, *x.shape[2:]))[0, 0])
-            products += [seen[r] * (weight[w] * inside) for r, w in zip(read, written)]
-        return [total + product for total, product in zip(sums, products)], None
+            found += [seen[r] * (weight[w] * inside) for r, w in zip(read, written)]
+        return found
+
+    at_once = math.gcd(batch, _IMAGES_AT_ONCE)
+
+    def add_rows(sums: list[jax.Array], index: jax.Array) -> tuple[list[jax.Array], None]:
+        first, row = index // rows * at_once, index % rows
+        for image in range(at_once):
+            sums = [total + product for total, product in zip(sums, products(first + image, row))]
+        return sums, None
 
     dtype = jnp.promote_types(y.dtype, jnp.float32)
     zeros = [jnp.zeros((columns, channels), dtype)[w] for _ in range(height) for w in written]
-    sums, _ = lax.scan(add_row, zeros, jnp.arange(batch * rows))
+    sums, _ = lax.scan(add_rows, zeros, jnp.arange(batch // at_once * rows))
     return [total.sum(0) for total in sums]
 
 
-def _taps(x: jax.Array, geometry: Geometry) -> list[jax.Array]:
-    """What each element of the kernel sees of `[B, H, W, C]`: kh * kw times `[B, H', W', C]`."""
-    padded = jnp.pad(x, ((0, 0), *geometry.pads, (0, 0)))
-    rows, columns = (geometry.stride * (size - 1) + 1 for size in geometry.outputs)
-    return [
-        padded[:, i : i + rows : geometry.stride, j : j + columns : geometry.stride]
-        for i in range(geometry.window[0])
-        for j in range(geometry.window[1])
-    ]
+def _seen(x: jax.Array, index: int, geometry: Geometry) -> jax.Array:
+    """What an element of the kernel sees of `[B, H, W, C]`: `[B, H', W', C]`."""
+    config, stride = [(0, 0, 0)], geometry.stride
+    for axis, offset in enumerate(divmod(index, geometry.window[1])):
+        before = geometry.pads[axis][0] - offset
+        end = stride * (geometry.outputs[axis] - 1) + 1
+        config.append((before, end - geometry.sizes[axis] - before, 0))
+    return lax.pad(x, jnp.zeros((), x.dtype), [*config, (0, 0, 0)])[:, ::stride, ::stride]
 
 
-def _spread(taps: list[jax.Array], geometry: Geometry) -> jax.Array:
-    """The transpose of `_taps`: adds each `[B, H', W', C]` where it was seen."""
-    (tap, *_), zero = taps, jnp.zeros((), taps[0].dtype)
-    total = None
-    for index, tap in enumerate(taps):
-        config = [(0, 0, 0)]
-        for axis, offset in enumerate(divmod(index, geometry.window[1])):
-            before = offset - geometry.pads[axis][0]
-            spread = geometry.stride * (geometry.outputs[axis] - 1) + 1
-            config.append((before, geometry.sizes[axis] - before - spread, geometry.stride - 1))
-        placed = lax.pad(tap, zero, [*config, (0, 0, 0)])
-        total = placed if total is None else total + placed
-    assert total is not None
-    return total
+def _spread(y: jax.Array, index: int, geometry: Geometry) -> jax.Array:
+    """The transpose of `_seen`: `[B, H', W', C]` where the element saw it."""
+    config, stride = [(0, 0, 0)], geometry.stride
+    for axis, offset in enumerate(divmod(index, geometry.window[1])):
+        before = offset - geometry.pads[axis][0]
+        end = stride * (geometry.outputs[axis] - 1) + 1
+        config.append((before, geometry.sizes[axis] - before - end, stride - 1))
+    return lax.pad(y, jnp.zeros((), y.dtype), [*config, (0, 0, 0)])
+
+
+def _added(arrays: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(operator.add, arrays)
 
 
 def _wide(x: jax.Array) -> jax.Array:
