@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 # Before anything imports Keras, which reads it once.
 os.environ.setdefault("KERAS_BACKEND", "jax")
@@ -12,9 +13,11 @@ os.environ.setdefault("KERAS_BACKEND", "jax")
 import fsspec
 import jax
 import pytest
+import quick
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 
+from effnetv2_jax.parallel import compiler
 from effnetv2_jax.parallel.startup import add_threads_for_virtual_devices
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "effnetv2_jax" / "tests"
@@ -50,7 +53,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def quick_compilation() -> Iterator[None]:
     """For programs that run a few times, and take longer to compile than to run."""
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
+    with mock.patch.dict(compiler._OPTIONS["cpu"], quick.options()):
+        yield
     jax.config.update("jax_disable_most_optimizations", False)
 
 

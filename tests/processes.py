@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self
 
 import jax
+import quick
 
 TESTS = Path(__file__).parent
 
@@ -43,6 +44,7 @@ class Processes:
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
+            "XLA_FLAGS": quick.xla_flags(os.environ.get("XLA_FLAGS", "")),
             "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
         }
         self._outputs: list[Path] = []

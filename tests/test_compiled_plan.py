@@ -81,6 +81,7 @@ def test_a_batch_grows_by_whole_groups_and_parts() -> None:
         from_config_dict(to_config_dict(dataclasses.replace(experiment, batch_size=unit)))
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_one_table_row_for_each_stage() -> None:
     lines = list(describe_compiled(tiny.experiment(), "local"))
     assert lines[0].startswith(f"{jax.device_count()} x cpu, ")
@@ -92,6 +93,7 @@ def test_one_table_row_for_each_stage() -> None:
     ]
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_accumulation_needs_less_memory_for_the_same_work() -> None:
     mesh = make_mesh(jax.devices()[:1])
     experiment = tiny.experiment(augment=AugmentConfig(policy="none", mix_group=4))
@@ -181,4 +183,4 @@ def test_the_memory_is_what_a_step_takes() -> None:
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["planned"] > 3e8
     # Above it come the threads' own and what convolutions pack.
-    assert found["planned"] < found["taken"] < 1.4 * found["planned"]
+    assert found["planned"] < found["taken"] < 1.15 * found["planned"]

@@ -1,6 +1,5 @@
 """Compiler options where this XLA knows them."""
 
-from collections.abc import Iterator
 from unittest import mock
 
 import jax
@@ -8,13 +7,6 @@ import jax.numpy as jnp
 import pytest
 
 from effnetv2_jax.parallel import compiler
-
-
-@pytest.fixture(autouse=True)
-def asked_anew() -> Iterator[None]:
-    compiler._known.cache_clear()
-    yield
-    compiler._known.cache_clear()
 
 
 def convolution_of(options: compiler.CompilerOptions) -> str:

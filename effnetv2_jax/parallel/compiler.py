@@ -33,22 +33,19 @@ def compiler_options(device: jax.Device | None = None) -> CompilerOptions:
     """
     platform = jax.default_backend() if device is None else device.platform
     flags = os.environ.get("XLA_FLAGS", "")
-    return {name: value for name, value in _known(platform).items() if name not in flags}
+    return {
+        name: value
+        for name, value in _OPTIONS.get(platform, {}).items()
+        if name not in flags and is_known(name, value, platform)
+    }
 
 
 @functools.cache
-def _known(platform: str) -> CompilerOptions:
-    """Those of the platform's options that this version of XLA knows."""
-    if not _OPTIONS.get(platform):
-        return {}
-    device = jax.local_devices(backend=platform)[0]
-
-    def is_known(option: CompilerOptions) -> bool:
-        try:
-            with jax.default_device(device):
-                jax.jit(lambda: None).lower().compile(option)
-        except jax.errors.JaxRuntimeError:
-            return False
-        return True
-
-    return {name: value for name, value in _OPTIONS[platform].items() if is_known({name: value})}
+def is_known(name: str, value: str | bool, platform: str) -> bool:
+    """Whether this version of XLA has the option, with that value."""
+    try:
+        with jax.default_device(jax.local_devices(backend=platform)[0]):
+            jax.jit(lambda: None).lower().compile({name: value})
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True

@@ -1,6 +1,7 @@
 """The batches of a run, stage after stage, waiting on the devices when a step wants them."""
 
 import collections
+import contextlib
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,16 +56,19 @@ def feed(
         salts=salts,
         workers=workers,
     )
+    with contextlib.closing(coming):
+        yield from on_devices(coming, mesh)
+
+
+def on_devices(coming: Iterator[Feed], mesh: Mesh) -> Iterator[Feed]:
+    """Yields batches of NumPy arrays as arrays on the mesh, transferred ahead."""
     ready: collections.deque[Feed] = collections.deque()
-    try:
-        while True:
-            for item in itertools.islice(coming, AHEAD + 1 - len(ready)):
-                ready.append(item._replace(batch=put_batch(item.batch, mesh)))
-            if not ready:
-                return
-            yield ready.popleft()
-    finally:
-        coming.close()
+    while True:
+        for item in itertools.islice(coming, AHEAD + 1 - len(ready)):
+            ready.append(item._replace(batch=put_batch(item.batch, mesh)))
+        if not ready:
+            return
+        yield ready.popleft()
 
 
 def host_batches(
