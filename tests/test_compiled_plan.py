@@ -183,4 +183,4 @@ def test_the_memory_is_what_a_step_takes() -> None:
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["planned"] > 3e8
     # Above it come the threads' own and what convolutions pack.
-    assert found["planned"] < found["taken"] < 1.15 * found["planned"]
+    assert found["planned"] < found["taken"] < 1.25 * found["planned"]
