@@ -7,7 +7,7 @@ whichever `experiments/benchmarks/conv_ops.py` found faster.
 import functools
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -35,7 +35,7 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     if geometry.groups > 1:
         return _sum_of_products(_seen, x, kernel, geometry)
     if geometry.window == (1, 1):
-        return jnp.einsum("bhwc,cd->bhwd", _seen(x, 0, geometry), kernel[0, 0])
+        return jnp.einsum("bhwc,cd->bhwd", x, kernel[0, 0])
     if x.shape[-1] <= _NARROW:
         return _pixels_joined(x, kernel, geometry)
     return conv_plain.forward(x, kernel, geometry)
@@ -166,22 +166,25 @@ def _summed_by_row(x: jax.Array, y: jax.Array, geometry: Geometry) -> list[jax.A
 
 def _seen(x: jax.Array, index: int, geometry: Geometry) -> jax.Array:
     """What an element of the kernel sees of `[B, H, W, C]`: `[B, H', W', C]`."""
-    config, stride = [(0, 0, 0)], geometry.stride
-    for axis, offset in enumerate(divmod(index, geometry.window[1])):
-        before = geometry.pads[axis][0] - offset
-        end = stride * (geometry.outputs[axis] - 1) + 1
-        config.append((before, end - geometry.sizes[axis] - before, 0))
-    return lax.pad(x, jnp.zeros((), x.dtype), [*config, (0, 0, 0)])[:, ::stride, ::stride]
+    stride = geometry.stride
+    margins = [(before, after, 0) for before, after in _margins(index, geometry)]
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+    return padded[:, ::stride, ::stride]
 
 
 def _spread(y: jax.Array, index: int, geometry: Geometry) -> jax.Array:
     """The transpose of `_seen`: `[B, H', W', C]` where the element saw it."""
-    config, stride = [(0, 0, 0)], geometry.stride
+    between = geometry.stride - 1
+    margins = [(-before, -after, between) for before, after in _margins(index, geometry)]
+    return lax.pad(y, jnp.zeros((), y.dtype), [(0, 0, 0), *margins, (0, 0, 0)])
+
+
+def _margins(index: int, geometry: Geometry) -> Iterator[tuple[Any, Any]]:
+    """Along each axis, how far what an element sees reaches beyond the image, before and after."""
     for axis, offset in enumerate(divmod(index, geometry.window[1])):
-        before = offset - geometry.pads[axis][0]
-        end = stride * (geometry.outputs[axis] - 1) + 1
-        config.append((before, geometry.sizes[axis] - before - end, stride - 1))
-    return lax.pad(y, jnp.zeros((), y.dtype), [*config, (0, 0, 0)])
+        before = geometry.pads[axis][0] - offset
+        end = geometry.stride * (geometry.outputs[axis] - 1) + 1
+        yield before, end - geometry.sizes[axis] - before
 
 
 def _added(arrays: Iterable[jax.Array]) -> jax.Array:
