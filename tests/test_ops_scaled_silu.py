@@ -14,13 +14,13 @@ from effnetv2_jax.ops.scaled_silu import scaled_silu
 Function = Callable[..., Any]
 
 
-def arrays(dtype: str) -> tuple[jax.Array, jax.Array, jax.Array]:
+def arrays(dtype: str, channels: int = 5) -> tuple[jax.Array, jax.Array, jax.Array]:
     """x in groups, a scale for each group, and one shift for all."""
     random = np.random.default_rng(0)
     wide = jnp.promote_types(dtype, jnp.float32)
-    x = jnp.asarray(3 * random.normal(size=(2, 3, 4, 5)), dtype)
-    scale = jnp.asarray(random.normal(size=(2, 1, 1, 5)), wide)
-    return x, scale, jnp.asarray(random.normal(size=5), wide)
+    x = jnp.asarray(3 * random.normal(size=(2, 3, 4, channels)), dtype)
+    scale = jnp.asarray(random.normal(size=(2, 1, 1, channels)), wide)
+    return x, scale, jnp.asarray(random.normal(size=channels), wide)
 
 
 def ours(x: jax.Array, scale: jax.Array, shift: jax.Array) -> jax.Array:
@@ -78,15 +78,32 @@ def mapped_over_groups(function: Function) -> Function:
         mapped_over_groups,
     ],
 )
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)])
-def test_it_and_its_derivatives_are_jaxs(derived: Function, dtype: str, tolerance: float) -> None:
-    inputs = arrays(dtype)
+@pytest.mark.parametrize(
+    ("dtype", "channels", "tolerance"),
+    [("float32", 5, 1e-5), ("float32", 32, 1e-5), ("bfloat16", 5, 2e-2)],
+)
+def test_it_and_its_derivatives_are_jaxs(
+    derived: Function, dtype: str, channels: int, tolerance: float
+) -> None:
+    inputs = arrays(dtype, channels)
     found = jax.tree.leaves(jax.jit(derived(ours))(*inputs))
     references = jax.tree.leaves(jax.jit(derived(jaxs))(*inputs))
     for result, reference in zip(found, references, strict=True):
         assert (result.shape, result.dtype) == (reference.shape, reference.dtype)
         result, reference = (np.asarray(each, np.float64) for each in (result, reference))
         np.testing.assert_allclose(result, reference, rtol=0, atol=tolerance * abs(reference).max())
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3, 4, 1), (2, 1, 4, 5)])
+def test_the_scale_may_have_any_shape_that_broadcasts(shape: tuple[int, ...]) -> None:
+    x, _, shift = arrays("float32")
+    scale = jnp.asarray(np.random.default_rng(1).normal(size=shape), jnp.float32)
+    np.testing.assert_allclose(ours(x, scale, shift), jaxs(x, scale, shift), rtol=1e-5, atol=1e-6)
+
+
+def test_a_vector_is_one_pixel() -> None:
+    inputs = jnp.linspace(-3, 3, 5), jnp.ones(5), jnp.zeros(5)
+    np.testing.assert_allclose(ours(*inputs), jaxs(*inputs), rtol=1e-5, atol=1e-6)
 
 
 def test_it_runs_outside_of_a_compiled_function() -> None:

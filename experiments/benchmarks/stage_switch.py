@@ -10,8 +10,8 @@ begins. A switch costs the time from the end of a stage's last step to the end o
 first, less an ordinary step of the latter (the median). Where the stages are too short to compile
 another meanwhile, the switch waits for it. With few cores, compilation slows the steps beside it:
 that is in the whole run's time, and in `lost_seconds`, what the run took beyond its steps when
-nothing compiles beside them; `processor_seconds` are those of all threads together. Nothing is
-cached here.
+nothing compiles beside them; `processor_seconds` are those of all threads together. `--apart` keeps
+one processor for the steps, in place of an accelerator. Nothing is cached here.
 
 A restart is timed from the start of the process, in the middle of the config's own run, from a
 checkpoint to the end of the first step: with an empty compilation cache, and with the one that the
@@ -37,6 +37,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from apart import keep_apart
 
 from effnetv2_jax.command_line import parse
 from effnetv2_jax.data import Unreadable, Workers, make_workers, open_source
@@ -63,6 +64,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--apart", action="store_true", help="steps on a processor of their own")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--part", choices=[*SIDES, "save", "restart"], help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -71,6 +73,8 @@ def main() -> None:
     assert not isinstance(command, str)
     if options.part:
         startup.start()
+        if options.apart:
+            keep_apart()
         parts = Parts(command.experiment, options.folder)
         match options.part:
             case "save":

@@ -6,7 +6,8 @@ For every stage, in turn and several times over: the compiled step on one batch 
 the devices; the loop as training runs it, with decoding, cropping, transfer and reading of metrics;
 that loop on one batch which is decoded already; the input alone, without a step. Prints JSON:
 medians, ratios within each round, memory, machine and versions. `--rounds`, `--steps` and
-`--stages` set how long it takes; `--output=FILE` keeps the JSON.
+`--stages` set how long it takes; `--apart` keeps one processor for the step, in place of an
+accelerator; `--output=FILE` keeps the JSON.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from apart import keep_apart
 
 from effnetv2_jax.command_line import parse
 from effnetv2_jax.data import Unreadable, make_workers, open_source
@@ -49,11 +51,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--stages", type=int, nargs="+", help="their numbers; all without it")
+    parser.add_argument("--apart", action="store_true", help="steps on a processor of their own")
     parser.add_argument("--output", type=Path)
     options, rest = parser.parse_known_args()
     command = parse([sys.argv[0], *rest, "--mode=plan"])
     assert not isinstance(command, str)
     startup.start()
+    if options.apart:
+        keep_apart()
     result = describe_machine(PACKAGES) | {
         "command": " ".join(["python", *sys.argv]),
         "stages": measure(
