@@ -88,7 +88,8 @@ HEAD = """# Benchmarks
 
 Made by `python experiments/benchmarks_page.py` from `experiments/results/*.json`. Numbers are
 medians, with the range over the rounds in brackets where there is one; ratios are taken within
-each round, and the line in the plots is at 1.
+each round, and the line in the plots is at 1. With `--apart` steps have one of the processors to
+themselves, in place of an accelerator.
 """
 
 
