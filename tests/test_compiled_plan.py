@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -173,14 +174,16 @@ print(json.dumps({"planned": needed_memory(compiled), "taken": status("VmHWM") -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_is_what_a_step_takes() -> None:
+    # Without the threads of this process's virtual devices, each of which packs convolutions.
+    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
     run = subprocess.run(
         [sys.executable, "-c", MEASURE],
         check=True,
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent,
+        env=environment,
     )
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["planned"] > 3e8
-    # Above it come the threads' own and what convolutions pack.
-    assert found["planned"] < found["taken"] < 1.25 * found["planned"]
+    assert found["planned"] < found["taken"] < 1.2 * found["planned"]
