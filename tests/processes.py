@@ -38,7 +38,8 @@ class Processes:
         variables: Mapping[str, str] | None = None,
         own: Sequence[Mapping[str, str]] | None = None,
     ) -> None:
-        shared = os.environ | {
+        inherited = {name: value for name, value in os.environ.items() if name != "NPROC"}
+        shared = inherited | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str((devices or count) // count),
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
