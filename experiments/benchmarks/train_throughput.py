@@ -90,6 +90,11 @@ def measure(
 
     def rates(planned: PlannedStage) -> dict[str, Any]:
         nonlocal state
+        if rounds * steps > planned.end_step - planned.first_step:
+            raise SystemExit(
+                f"stage {planned.index + 1} has {planned.end_step - planned.first_step} steps, "
+                f"fewer than {rounds} rounds of {steps}: lower --rounds or --steps"
+            )
         images = steps * planned.batch_size
         settings = step_settings(planned.stage, 0.01)
         start = planned.first_step
