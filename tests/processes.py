@@ -38,8 +38,7 @@ class Processes:
         variables: Mapping[str, str] | None = None,
         own: Sequence[Mapping[str, str]] | None = None,
     ) -> None:
-        inherited = {name: value for name, value in os.environ.items() if name != "NPROC"}
-        shared = inherited | {
+        shared = environment() | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str((devices or count) // count),
             "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
@@ -93,6 +92,11 @@ class Processes:
             process.kill()
         for process in self.processes:
             process.wait()
+
+
+def environment() -> dict[str, str]:
+    """This process's, without the threads that it has for its virtual devices."""
+    return {name: value for name, value in os.environ.items() if name != "NPROC"}
 
 
 def by_hand(count: int) -> list[dict[str, str]]:

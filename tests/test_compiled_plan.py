@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import environment
 
 from effnetv2_jax.compiled_plan import (
     StepCost,
@@ -174,16 +174,14 @@ print(json.dumps({"planned": needed_memory(compiled), "taken": status("VmHWM") -
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_is_what_a_step_takes() -> None:
-    # Without the threads of this process's virtual devices, each of which packs convolutions.
-    environment = {name: value for name, value in os.environ.items() if name != "NPROC"}
     run = subprocess.run(
         [sys.executable, "-c", MEASURE],
         check=True,
         capture_output=True,
         text=True,
         cwd=Path(__file__).parent,
-        env=environment,
+        env=environment(),  # More threads would pack more convolutions.
     )
     found = json.loads(run.stdout.splitlines()[-1])
     assert found["planned"] > 3e8
-    assert found["planned"] < found["taken"] < 1.2 * found["planned"]
+    assert found["planned"] < found["taken"] < 1.15 * found["planned"]

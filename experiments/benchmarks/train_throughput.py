@@ -78,6 +78,13 @@ def measure(
     mesh = make_mesh()
     source = open_source(experiment.data, "train")
     plan = experiment.plan(len(source))
+    chosen = [each for each in plan.stages if stages is None or each.index + 1 in stages]
+    for planned in chosen:
+        if rounds * steps > planned.end_step - planned.first_step:
+            raise SystemExit(
+                f"stage {planned.index + 1} has {planned.end_step - planned.first_step} steps, "
+                f"fewer than {rounds} rounds of {steps}: lower --rounds or --steps"
+            )
     model = build_model(experiment, len(source.class_names))
     optimizer = make_optimizer(experiment.optimizer)
     train_step = make_train_step(experiment, model, optimizer, mesh)
@@ -90,11 +97,6 @@ def measure(
 
     def rates(planned: PlannedStage) -> dict[str, Any]:
         nonlocal state
-        if rounds * steps > planned.end_step - planned.first_step:
-            raise SystemExit(
-                f"stage {planned.index + 1} has {planned.end_step - planned.first_step} steps, "
-                f"fewer than {rounds} rounds of {steps}: lower --rounds or --steps"
-            )
         images = steps * planned.batch_size
         settings = step_settings(planned.stage, 0.01)
         start = planned.first_step
@@ -165,11 +167,7 @@ def measure(
 
     with report_dir, make_workers(experiment.data) as workers:
         reading["workers"] = workers
-        return [
-            rates(planned)
-            for planned in plan.stages
-            if stages is None or planned.index + 1 in stages
-        ]
+        return [rates(planned) for planned in chosen]
 
 
 def memory_in_use() -> dict[str, int]:
