@@ -15,9 +15,9 @@ Needs `cifar100`, prepared by TensorFlow Datasets as ArrayRecord.
 
 import ml_collections
 
-from effnetv2_jax import recipes
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import DataConfig, Experiment
+from effnetv2_jax.config import recipes
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import DataConfig, Experiment
 
 ARGUMENTS = (recipes.TRANSFER_MODELS, ("paper", "code"))
 DATA = DataConfig(

@@ -16,8 +16,8 @@ embedded data, from random weights.
 import ml_collections
 
 from effnetv2_jax import progressive
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import (
     DataConfig,
     EvaluationConfig,
     Experiment,

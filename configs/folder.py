@@ -9,8 +9,8 @@ PICTURES holds a subfolder for each class, or `train/` and `val/` with these sub
 import ml_collections
 
 from effnetv2_jax import progressive
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import (
     DataConfig,
     EvaluationConfig,
     Experiment,

@@ -11,9 +11,10 @@ minute on embedded data (`:code,smoke`). The data is that of `imagenet_s.py`.
 
 import ml_collections
 
-from effnetv2_jax import progressive, recipes
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax import progressive
+from effnetv2_jax.config import recipes
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import Experiment
 
 ARGUMENTS = (("paper", "code"),)
 

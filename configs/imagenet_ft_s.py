@@ -12,9 +12,9 @@ either to about a minute on embedded data, from random weights (`:code,smoke`). 
 
 import ml_collections
 
-from effnetv2_jax import recipes
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.config import recipes
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import Experiment
 
 ARGUMENTS = (("paper", "code"),)
 

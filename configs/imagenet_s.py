@@ -16,9 +16,10 @@ training images are held out for choosing checkpoints; measure the result with `
 
 import ml_collections
 
-from effnetv2_jax import progressive, recipes
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax import progressive
+from effnetv2_jax.config import recipes
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import Experiment
 
 ARGUMENTS = (("paper", "code"),)
 

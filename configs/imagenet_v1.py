@@ -18,10 +18,11 @@ from 0.1. `:smoke` shortens any of them to about a minute on embedded data
 
 import ml_collections
 
-from effnetv2_jax import progressive, recipes
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.models.variants import get_variant
+from effnetv2_jax import progressive
+from effnetv2_jax.config import recipes
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.models.efficientnet.variants import get_variant
 
 ARGUMENTS = (("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"), ("constant", "progressive"))
 

@@ -8,8 +8,8 @@ RandAugment and dropout rise together from stage to stage, as in the paper's Alg
 import ml_collections
 
 from effnetv2_jax import progressive
-from effnetv2_jax.config_argument import choose
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.config.experiment import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,

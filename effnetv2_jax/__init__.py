@@ -12,12 +12,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effnetv2_jax.data.model_input import preprocess
-    from effnetv2_jax.export import export_model, export_onnx
-    from effnetv2_jax.models.efficientnet import EfficientNet, create_model
-    from effnetv2_jax.models.variants import StageSpec, list_models
+    from effnetv2_jax.data.pictures.model_input import preprocess
+    from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
+    from effnetv2_jax.models.efficientnet.variants import StageSpec, list_models
     from effnetv2_jax.preprocessing import Preprocessing
     from effnetv2_jax.weights.errors import WeightsError
+    from effnetv2_jax.weights.export import export_model, export_onnx
     from effnetv2_jax.weights.keras_files import to_keras
     from effnetv2_jax.weights.pretrained import load_pretrained
     from effnetv2_jax.weights.save import save_pretrained
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "EfficientNet": "effnetv2_jax.models.efficientnet",
+    "EfficientNet": "effnetv2_jax.models.efficientnet.model",
     "Preprocessing": "effnetv2_jax.preprocessing",
-    "StageSpec": "effnetv2_jax.models.variants",
+    "StageSpec": "effnetv2_jax.models.efficientnet.variants",
     "WeightsError": "effnetv2_jax.weights.errors",
-    "create_model": "effnetv2_jax.models.efficientnet",
-    "export_model": "effnetv2_jax.export",
-    "export_onnx": "effnetv2_jax.export",
-    "list_models": "effnetv2_jax.models.variants",
+    "create_model": "effnetv2_jax.models.efficientnet.model",
+    "export_model": "effnetv2_jax.weights.export",
+    "export_onnx": "effnetv2_jax.weights.export",
+    "list_models": "effnetv2_jax.models.efficientnet.variants",
     "load_pretrained": "effnetv2_jax.weights.pretrained",
-    "preprocess": "effnetv2_jax.data.model_input",
+    "preprocess": "effnetv2_jax.data.pictures.model_input",
     "save_pretrained": "effnetv2_jax.weights.save",
     "to_keras": "effnetv2_jax.weights.keras_files",
 }

@@ -19,8 +19,8 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from effnetv2_jax.command_line import Command, CommandError, parse
-from effnetv2_jax.experiment import ConfigError
+from effnetv2_jax.cli.command_line import Command, CommandError, parse
+from effnetv2_jax.config.experiment import ConfigError
 
 LEAVING_SECONDS = 10
 """For the processes of a run to end together; one that failed alone goes without the others."""
@@ -42,17 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run(command: Command) -> int:
     """Does what a command says and returns the exit status."""
     # Imported late, so that a mistyped flag is answered at once.
-    from effnetv2_jax.compiled_plan import describe_compiled
+    from effnetv2_jax.cli.compiled_plan import describe_compiled
+    from effnetv2_jax.cli.plan import describe
     from effnetv2_jax.data import DataError
-    from effnetv2_jax.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.outputs.checkpoints import CheckpointError
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.parallel.distributed import StartupError
     from effnetv2_jax.parallel.preemption import Preempted
     from effnetv2_jax.parallel.topology import TopologyError
-    from effnetv2_jax.plan import describe
     from effnetv2_jax.train.divergence import DivergenceError
+    from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.train.loop import train
     from effnetv2_jax.weights.errors import WeightsError
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 
 if TYPE_CHECKING:
-    from effnetv2_jax.models.efficientnet import EfficientNet
+    from effnetv2_jax.models.efficientnet.model import EfficientNet
 
 
 class Guess(NamedTuple):
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # Imported late, so that a mistyped option is answered at once.
     from effnetv2_jax.data import DataError
-    from effnetv2_jax.data.files import list_pictures
+    from effnetv2_jax.data.sources.unlabelled import list_pictures
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.weights.errors import WeightsError
 
@@ -115,9 +115,9 @@ def predict(
     import jax.numpy as jnp
 
     from effnetv2_jax.augment.batch import normalize
+    from effnetv2_jax.config.experiment import DataConfig
     from effnetv2_jax.data import Unreadable, eval_batches
-    from effnetv2_jax.data.files import FilesSource
-    from effnetv2_jax.experiment import DataConfig
+    from effnetv2_jax.data.sources.unlabelled import FilesSource
     from effnetv2_jax.parallel.compiler import compiler_options
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 
@@ -174,7 +174,7 @@ def class_name(model: "EfficientNet", label: int) -> str:
 
 
 def _load(options: argparse.Namespace) -> tuple["EfficientNet", Mapping[str, Any]]:
-    from effnetv2_jax.models.variants import get_variant
+    from effnetv2_jax.models.efficientnet.variants import get_variant
     from effnetv2_jax.weights.errors import WeightsError
     from effnetv2_jax.weights.pretrained import load_pretrained
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from effnetv2_jax.outputs.machine import describe_machine
+from effnetv2_jax.system.machine import describe_machine
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from chaos.disturb import disturb, planned, summary

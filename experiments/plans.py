@@ -9,8 +9,8 @@ import importlib
 import sys
 from pathlib import Path
 
-from effnetv2_jax.experiment import Experiment, from_config_dict
-from effnetv2_jax.plan import describe
+from effnetv2_jax.cli.plan import describe
+from effnetv2_jax.config.experiment import Experiment, from_config_dict
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "plans.md"

@@ -45,7 +45,7 @@ def main() -> None:
     result = describe(samples, speeds, steps=options.steps, warm_up=options.warm_up)
 
     # Imported when the run has ended: it asks JAX for its devices, and thereby takes them.
-    from effnetv2_jax.outputs.machine import describe_machine
+    from effnetv2_jax.system.machine import describe_machine
 
     result |= {"seconds": round(seconds, 1)} | describe_machine(PACKAGES)
     text = json.dumps(result | {"command": " ".join(["python", *sys.argv])}, indent=2)

@@ -17,9 +17,9 @@ def test_layers_hold() -> None:
 
 def test_training_needs_no_tensorflow() -> None:
     script = (
-        "import sys, effnetv2_jax.main, effnetv2_jax.train.loop, effnetv2_jax.plan\n"
+        "import sys, effnetv2_jax.main, effnetv2_jax.train.loop, effnetv2_jax.cli.plan\n"
         "from effnetv2_jax.data import open_source\n"
-        "from effnetv2_jax.experiment import DataConfig\n"
+        "from effnetv2_jax.config.experiment import DataConfig\n"
         "open_source(DataConfig(), 'train')[0]\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -14,14 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import environment
 
-from effnetv2_jax.compiled_plan import (
+from effnetv2_jax.cli.compiled_plan import (
     StepCost,
     batch_unit,
     describe_compiled,
     largest_batch,
     step_costs,
 )
-from effnetv2_jax.experiment import AugmentConfig, ConfigError, from_config_dict, to_config_dict
+from effnetv2_jax.config.experiment import (
+    AugmentConfig,
+    ConfigError,
+    from_config_dict,
+    to_config_dict,
+)
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.topology import Limits, TopologyError, find_mesh, limits_of
 from effnetv2_jax.progressive import PlannedStage
@@ -141,14 +146,14 @@ def test_batches_have_to_divide_over_the_topology() -> None:
 MEASURE = """
 import json, sys
 import jax, tiny
-from effnetv2_jax.compiled_plan import step_costs
+from effnetv2_jax.cli.compiled_plan import step_costs
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
-from effnetv2_jax.compiled_plan import needed_memory
-from effnetv2_jax.experiment import ModelConfig
+from effnetv2_jax.cli.compiled_plan import needed_memory
+from effnetv2_jax.config.experiment import ModelConfig
 import dataclasses
 
 def status(field):

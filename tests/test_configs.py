@@ -10,22 +10,22 @@ from typing import Any
 import config_files
 import pytest
 
-from effnetv2_jax import experiment as experiment_module
-from effnetv2_jax.data import DataError, open_source
-from effnetv2_jax.evaluate_weights import evaluate_run
-from effnetv2_jax.experiment import (
+from effnetv2_jax.cli.plan import describe
+from effnetv2_jax.config import experiment as experiment_module
+from effnetv2_jax.config.experiment import (
     DataConfig,
     Experiment,
     FaultsConfig,
     OptimizerConfig,
     ScheduleConfig,
 )
-from effnetv2_jax.models.variants import get_variant
+from effnetv2_jax.config.smoke import smoke
+from effnetv2_jax.data import DataError, open_source
+from effnetv2_jax.models.efficientnet.variants import get_variant
 from effnetv2_jax.parallel.mesh import make_mesh
-from effnetv2_jax.plan import describe
 from effnetv2_jax.progressive import Stage
-from effnetv2_jax.smoke import smoke
 from effnetv2_jax.train.divergence import DivergenceError
+from effnetv2_jax.train.evaluate_weights import evaluate_run
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
 from effnetv2_jax.train.state import build_model

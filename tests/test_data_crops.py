@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnetv2_jax.data import crops
-from effnetv2_jax.data.crops import Box, eval_box, eval_image, resize_box
+from effnetv2_jax.data.pictures import crops
+from effnetv2_jax.data.pictures.crops import Box, eval_box, eval_image, resize_box
 from effnetv2_jax.preprocessing import cropped, squashed
 
 SIDES = st.integers(1, 600)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnetv2_jax.data.decode import Box, decode
+from effnetv2_jax.data.pictures.decode import Box, decode
 from effnetv2_jax.data.record import DecodeError
 
 RGB = np.zeros((24, 32, 3), np.uint8)

@@ -21,17 +21,17 @@ from pictures import photographs
 from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
-from effnetv2_jax.checksums import masked_crc32c
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, Unreadable, eval_batches, open_source, train_batches
-from effnetv2_jax.data.array_record_set import Recipe, prepare
-from effnetv2_jax.data.decode import MAX_BYTES, MAX_PIXELS, MAX_SCANS, decode
-from effnetv2_jax.data.folder import FolderSource
-from effnetv2_jax.data.picture_file import read_picture
+from effnetv2_jax.data.pictures.decode import MAX_BYTES, MAX_PIXELS, MAX_SCANS, decode
+from effnetv2_jax.data.pictures.picture_file import read_picture
+from effnetv2_jax.data.prepare.array_record_set import Recipe, prepare
 from effnetv2_jax.data.record import DecodeError
-from effnetv2_jax.data.tfrecord import TfrecordSource
-from effnetv2_jax.data.tfrecord_index import FOOTER, HEADER
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.sources.folder import FolderSource
+from effnetv2_jax.data.sources.tfrecord import TfrecordSource
+from effnetv2_jax.data.sources.tfrecord_index import FOOTER, HEADER
 from effnetv2_jax.preprocessing import squashed
+from effnetv2_jax.system.checksums import masked_crc32c
 
 PHOTOGRAPHS = [Image.fromarray(pixels) for pixels in photographs((48, 64), 4)]
 
@@ -197,7 +197,7 @@ def test_broken_files_are_named_counted_and_replaced_everywhere_alike(
 CROWDED = """
 import os, resource, sys, threading
 from effnetv2_jax.data import Unreadable, eval_batches, open_source
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.preprocessing import squashed
 
 data = DataConfig(source="folder", path=sys.argv[1], validation_share=0.5, threads=2)
@@ -288,7 +288,7 @@ def test_pictures_converted_in_pieces_have_the_pixels_of_the_whole(
 
 PEAK = """
 import pathlib, sys
-from effnetv2_jax.data.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
+from effnetv2_jax.data.pictures.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
 from effnetv2_jax.data.record import DecodeError
 
 def peak():

@@ -6,9 +6,9 @@ import shutil
 import pytest
 from PIL import Image
 
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, open_source
-from effnetv2_jax.data.folder import FolderSource, has_validation
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.sources.folder import FolderSource, has_validation
 
 
 def make(root: pathlib.Path, *names: str) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import (
     DataError,
     Record,
@@ -26,9 +27,8 @@ from effnetv2_jax.data import (
     open_source,
     train_batches,
 )
-from effnetv2_jax.data.crops import random_box, resize_box
-from effnetv2_jax.data.decode import decode
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.pictures.crops import random_box, resize_box
+from effnetv2_jax.data.pictures.decode import decode
 from effnetv2_jax.preprocessing import cropped, squashed
 
 DATA = DataConfig(threads=2)
@@ -456,16 +456,18 @@ def test_labels_out_of_range_are_an_error():
         labels(source, 2)
 
 
-OPEN = "from effnetv2_jax.data import open_source as o; from effnetv2_jax.experiment import *"
+OPEN = (
+    "from effnetv2_jax.data import open_source as o; from effnetv2_jax.config.experiment import *"
+)
 
 
 @pytest.mark.parametrize(
     ("code", "absent"),
     [
         ("import effnetv2_jax.data", ["grain", "tensorflow_datasets", "cv2", "jax"]),
-        ("import effnetv2_jax.data.decode", ["grain", "tensorflow_datasets", "jax"]),
+        ("import effnetv2_jax.data.pictures.decode", ["grain", "tensorflow_datasets", "jax"]),
         (f"{OPEN}; o(DataConfig(), 'eval')[0]", ["grain", "tensorflow", "jax"]),
-        ("import effnetv2_jax.data.pipeline", ["tensorflow", "tensorflow_datasets"]),
+        ("import effnetv2_jax.data.batches.pipeline", ["tensorflow", "tensorflow_datasets"]),
     ],
 )
 def test_a_part_does_not_load_what_it_does_not_use(code, absent):

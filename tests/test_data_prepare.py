@@ -18,12 +18,12 @@ import tensorflow_datasets as tfds
 from PIL import ExifTags, Image
 from test_data_tfrecord import example, imagenet, picture, write
 
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, Source, open_source
-from effnetv2_jax.data.array_record_set import CHECKSUMS, MANIFEST, Recipe, prepare, verify
-from effnetv2_jax.data.decode import decode
-from effnetv2_jax.data.folder import FolderSource
-from effnetv2_jax.data.prepare import main
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.prepare.array_record_set import CHECKSUMS, MANIFEST, Recipe, prepare, verify
+from effnetv2_jax.data.prepare.command import main
+from effnetv2_jax.data.sources.folder import FolderSource
 
 
 @pytest.fixture(autouse=True)
@@ -227,7 +227,7 @@ def test_a_file_without_any_readable_picture(tmp_path: pathlib.Path) -> None:
 PROGRAM = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # A script's background job ignores it.
-from effnetv2_jax.data.prepare import main
+from effnetv2_jax.data.prepare.command import main
 status = main(sys.argv[1:])
 assert "tensorflow" not in sys.modules
 sys.exit(status)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from effnetv2_jax.data import DataError
-from effnetv2_jax.data.splits import parse_split
+from effnetv2_jax.data.sources.splits import parse_split
 
 NUMBERS = st.integers(-30, 30).map(str)
 PERCENTAGES = st.one_of(

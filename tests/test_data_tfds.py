@@ -8,9 +8,9 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, open_source
-from effnetv2_jax.data.decode import decode
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.pictures.decode import decode
 
 
 def png(value: int) -> bytes:

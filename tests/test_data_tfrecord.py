@@ -19,10 +19,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, DecodeError, Source, open_source, train_batches
-from effnetv2_jax.data.tfrecord_files import choose_files
-from effnetv2_jax.data.tfrecord_index import File, load_index
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.sources.tfrecord_files import choose_files
+from effnetv2_jax.data.sources.tfrecord_index import File, load_index
 from effnetv2_jax.preprocessing import squashed
 
 CLASSES = 5

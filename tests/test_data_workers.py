@@ -27,11 +27,11 @@ from effnetv2_jax.data import (
     Workers,
     eval_batches,
     make_workers,
-    workers,
 )
-from effnetv2_jax.data.files import FilesSource
-from effnetv2_jax.data.folder import FolderSource
-from effnetv2_jax.data.tfrecord import TfrecordSource
+from effnetv2_jax.data.batches import workers
+from effnetv2_jax.data.sources.folder import FolderSource
+from effnetv2_jax.data.sources.tfrecord import TfrecordSource
+from effnetv2_jax.data.sources.unlabelled import FilesSource
 from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.train.loop import train
 
@@ -302,7 +302,7 @@ CROWDED = """
 import resource
 from test_data_pipeline import TRAIN, opened, take
 from effnetv2_jax.data import Workers
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.config.experiment import DataConfig
 with Workers(2) as found:
     take(TRAIN, 1, workers=found)
     resource.setrlimit(resource.RLIMIT_NOFILE, (40, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

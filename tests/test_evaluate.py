@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
+from effnetv2_jax.config.experiment import EvaluationConfig
 from effnetv2_jax.data import open_source
-from effnetv2_jax.evaluate import evaluate, make_eval_step, summary
-from effnetv2_jax.experiment import EvaluationConfig
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
+from effnetv2_jax.train.evaluate import evaluate, make_eval_step, summary
 from effnetv2_jax.train.state import build_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -14,14 +14,14 @@ from PIL import Image
 from random_weights import random_variables, thin
 
 from effnetv2_jax import preprocess, save_pretrained
+from effnetv2_jax.config.experiment import DataConfig, EvaluationConfig, Experiment
 from effnetv2_jax.data import DataError
-from effnetv2_jax.data.eval_sets import EVAL_SETS, get_eval_set, open_eval_set
-from effnetv2_jax.evaluate_weights import evaluate_init, evaluate_run, results_table
-from effnetv2_jax.experiment import DataConfig, EvaluationConfig, Experiment
+from effnetv2_jax.data.sources.eval_sets import EVAL_SETS, get_eval_set, open_eval_set
 from effnetv2_jax.main import main
 from effnetv2_jax.preprocessing import squashed
+from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
 from effnetv2_jax.train.loop import train
-from effnetv2_jax.weights.names import imagenet, same_classes, synsets
+from effnetv2_jax.weights.class_names import imagenet, same_classes, synsets
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -154,7 +154,7 @@ def test_a_run_is_evaluated_on_several_sets(
     def call(*arguments: str) -> int:
         config = tmp_path / "config.py"
         config.write_text(
-            "from effnetv2_jax.experiment import *\n"
+            "from effnetv2_jax.config.experiment import *\n"
             f"def get_config(): return to_config_dict({run!r})\n"
         )
         return main(

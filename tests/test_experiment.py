@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.experiment import (
     MAY_DIFFER,
     AugmentConfig,
     CheckpointConfig,

@@ -12,14 +12,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnetv2_jax.checksums import masked_crc32c
-from effnetv2_jax.command_line import CommandError, parse
+from effnetv2_jax.cli.command_line import CommandError, parse
+from effnetv2_jax.config.experiment import ConfigError, Experiment, from_config_dict
 from effnetv2_jax.data import DataError, DecodeError
-from effnetv2_jax.data.decode import Box, decode
-from effnetv2_jax.data.tfrecord import TfrecordSource
-from effnetv2_jax.data.tfrecord_index import FOOTER, HEADER
-from effnetv2_jax.experiment import ConfigError, Experiment, from_config_dict
+from effnetv2_jax.data.pictures.decode import Box, decode
+from effnetv2_jax.data.sources.tfrecord import TfrecordSource
+from effnetv2_jax.data.sources.tfrecord_index import FOOTER, HEADER
 from effnetv2_jax.progressive import linear
+from effnetv2_jax.system.checksums import masked_crc32c
 
 REAL = [data for files in originals().values() for data in files[::3]]
 SIGNATURES = [b"", *sorted({data[:30] for data in REAL}), b"GIF89a", b"BM", b"P6 9 9 255\n"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from effnetv2_jax.command_line import Command, parse
+from effnetv2_jax.cli.command_line import Command, parse
 
 REPOSITORY = Path(__file__).parent.parent
 LAUNCH = REPOSITORY / "experiments" / "launch"

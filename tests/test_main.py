@@ -86,7 +86,7 @@ def test_training_needs_a_workdir_and_evaluation_a_checkpoint(
 def test_faults_in_a_config_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "config.py"
     config.write_text(
-        "from effnetv2_jax.experiment import *\n"
+        "from effnetv2_jax.config.experiment import *\n"
         "def get_config():\n"
         "    model = ModelConfig(nmae='efficientnetv2-s')\n"
         "    return to_config_dict(Experiment(stages=(Stage(image_size=32),), model=model))\n"
@@ -151,7 +151,7 @@ def test_a_mistyped_flag_is_answered_with_an_exit_status(tmp_path: Path) -> None
 def test_the_workdir_of_another_config_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from effnetv2_jax.command_line import parse
+    from effnetv2_jax.cli.command_line import parse
     from effnetv2_jax.outputs.workdir import open_workdir
 
     command = parse(["effnetv2_jax", SMOKE, f"--workdir={tmp_path}"])

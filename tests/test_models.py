@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from effnetv2_jax import EfficientNet, create_model, list_models
-from effnetv2_jax.models.blocks import MBConv
 from effnetv2_jax.models.complexity import complexity
-from effnetv2_jax.models.efficientnet import expand_stages, round_channels
+from effnetv2_jax.models.efficientnet.blocks import MBConv
+from effnetv2_jax.models.efficientnet.model import expand_stages, round_channels
+from effnetv2_jax.models.efficientnet.variants import VARIANTS, StageSpec
 from effnetv2_jax.models.layers import BatchNorm, SqueezeExcite, dropout
-from effnetv2_jax.models.variants import VARIANTS, StageSpec
 
 Variables = dict[str, Any]
 KEY = jax.random.key(0)
@@ -764,7 +764,7 @@ HEAVY = ("jax", "flax", "grain", "tensorflow", "tensorflow_datasets", "orbax", "
         "from effnetv2_jax import list_models; list_models()",
         "from effnetv2_jax import StageSpec",
         "import effnetv2_jax.progressive",
-        "import effnetv2_jax.experiment",
+        "import effnetv2_jax.config.experiment",
     ],
 )
 def test_light_parts_load_no_heavy_package(statement: str) -> None:
@@ -775,6 +775,6 @@ def test_light_parts_load_no_heavy_package(statement: str) -> None:
 def test_models_load_no_data_or_training_code() -> None:
     program = "import sys, effnetv2_jax; effnetv2_jax.create_model; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
-    assert "effnetv2_jax.models.efficientnet" in loaded
+    assert "effnetv2_jax.models.efficientnet.model" in loaded
     others = ("effnetv2_jax.data", "effnetv2_jax.train", "effnetv2_jax.outputs", "tensorflow")
     assert not [name for name in loaded if name.startswith((*others, "grain", "optax"))]

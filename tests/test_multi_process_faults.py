@@ -14,7 +14,7 @@ from chaos.one_bright_picture import BRIGHT
 from etils import epath
 from processes import Processes
 
-from effnetv2_jax.experiment import FaultsConfig
+from effnetv2_jax.config.experiment import FaultsConfig
 from effnetv2_jax.outputs.lock import lock_workdir
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ FULL = """
     import resource, signal, sys
     import jax
     import numpy as np
-    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.config.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.parallel.mesh import make_mesh, replicated

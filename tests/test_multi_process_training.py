@@ -14,8 +14,8 @@ import tiny
 from chaos import runs
 from processes import Processes
 
+from effnetv2_jax.config.experiment import CheckpointConfig, LogConfig
 from effnetv2_jax.data import Unreadable, open_source
-from effnetv2_jax.experiment import CheckpointConfig, LogConfig
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed

@@ -18,7 +18,7 @@ import optax
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from effnetv2_jax.experiment import CheckpointConfig
+from effnetv2_jax.config.experiment import CheckpointConfig
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.state_checksum import state_checksum
 
@@ -215,7 +215,7 @@ RESTORE_ON_ONE_DEVICE = """
     import sys
     import jax, numpy as np
     import jax.numpy as jnp
-    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.config.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import Checkpoints
 
     assert jax.device_count() == 1
@@ -256,7 +256,7 @@ def test_from_eight_devices_to_one_and_back(
 SAVE_FOREVER = """
     import itertools, sys
     import jax.numpy as jnp
-    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.config.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import Checkpoints
 
     config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=1)

@@ -14,8 +14,8 @@ import pytest
 
 import effnetv2_jax
 from effnetv2_jax import progressive
+from effnetv2_jax.config.experiment import CheckpointConfig, DataConfig, Experiment
 from effnetv2_jax.data import open_source
-from effnetv2_jax.experiment import CheckpointConfig, DataConfig, Experiment
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
     check_workdir,

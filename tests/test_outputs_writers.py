@@ -18,7 +18,7 @@ import pytest
 from etils import epath
 from tensorboardX.proto import event_pb2
 
-from effnetv2_jax.experiment import LogConfig
+from effnetv2_jax.config.experiment import LogConfig
 from effnetv2_jax.outputs.progress import Progress, Status, clock
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
 from effnetv2_jax.outputs.writers import METRICS, MetricsLog, Writers, read_log
@@ -229,7 +229,7 @@ def test_a_torn_event_spoils_no_other(tmp_path: pathlib.Path) -> None:
 
 FILL = """
     import json, pathlib, subprocess, sys
-    from effnetv2_jax.experiment import LogConfig
+    from effnetv2_jax.config.experiment import LogConfig
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.outputs.writers import Writers, read_log
 
@@ -300,7 +300,7 @@ def test_a_full_disk(tmp_path: pathlib.Path) -> None:
 
 SPENT = """
     import resource, sys
-    from effnetv2_jax.experiment import LogConfig
+    from effnetv2_jax.config.experiment import LogConfig
     from effnetv2_jax.outputs.writers import Writers
 
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from effnetv2_jax import EfficientNet, create_model
+from effnetv2_jax.models.libraries import KERAS
 from effnetv2_jax.weights.convert import from_source
 from effnetv2_jax.weights.keras_files import read_keras
-from effnetv2_jax.weights.sources import KERAS
 
 keras = pytest.importorskip("keras", reason="the reference model is Keras's")
 if keras.backend.backend() != "jax":

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from effnetv2_jax import list_models, load_pretrained, save_pretrained
-from effnetv2_jax.models.variants import VARIANTS
+from effnetv2_jax.models.efficientnet.published import TAGS, published
+from effnetv2_jax.models.efficientnet.variants import VARIANTS
+from effnetv2_jax.models.libraries import TIMM
 from effnetv2_jax.weights.convert import to_source
-from effnetv2_jax.weights.published import TAGS, published
-from effnetv2_jax.weights.sources import TIMM
 
 torch = pytest.importorskip("torch", reason="timm's models are PyTorch's")
 from torch_models import randomize, relative_error  # noqa: E402

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from effnetv2_jax import WeightsError, load_pretrained, save_pretrained
-from effnetv2_jax.models.variants import VARIANTS
-from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING
+from effnetv2_jax.models.efficientnet.published import TORCHVISION_PREPROCESSING
+from effnetv2_jax.models.efficientnet.variants import VARIANTS
 
 torch = pytest.importorskip("torch", reason="torchvision's models are PyTorch's")
 from torch_models import randomize, relative_error  # noqa: E402

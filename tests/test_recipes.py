@@ -6,8 +6,8 @@ import jax
 import pytest
 from config_files import load
 
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.models.efficientnet import abstract_variables, create_model
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.models.efficientnet.model import abstract_variables, create_model
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.optimizer import kernels, learning_rate
 

@@ -74,7 +74,7 @@ def run(script: str, environment: dict[str, str], *arguments: str) -> str:
 RECORDS = """
     import sys
     from etils import epath
-    from effnetv2_jax.experiment import LogConfig
+    from effnetv2_jax.config.experiment import LogConfig
     from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
     from effnetv2_jax.outputs.writers import Writers
     from effnetv2_jax.preprocessing import squashed
@@ -108,7 +108,7 @@ CHECKPOINTS = """
     import jax.numpy as jnp
     import pytest
     from etils import epath
-    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.config.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import (
         BrokenCheckpointError, Checkpoints, has_checkpoint
     )

@@ -8,7 +8,7 @@ import pytest
 import tiny
 from chaos.runs import deterministic, last_metrics, launch, metrics
 
-from effnetv2_jax.experiment import CheckpointConfig
+from effnetv2_jax.config.experiment import CheckpointConfig
 
 STEPS = 20
 EXPERIMENT = tiny.experiment(steps=STEPS, checkpoint=CheckpointConfig(every_steps=4))

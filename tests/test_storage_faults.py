@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from processes import Processes
 
-from effnetv2_jax.experiment import CheckpointConfig
+from effnetv2_jax.config.experiment import CheckpointConfig
 from effnetv2_jax.outputs.checkpoints import BrokenCheckpointError, CheckpointError, Checkpoints
 
 # What Orbax leaves behind when it fails to write or read.
@@ -326,7 +326,7 @@ SAVED_BY_PROCESSES = """
     import jax.numpy as jnp
     import numpy as np
     from jax.experimental import multihost_utils
-    from effnetv2_jax.experiment import CheckpointConfig
+    from effnetv2_jax.config.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import Checkpoints
     from effnetv2_jax.outputs.state_checksum import state_checksum
     from effnetv2_jax.parallel import startup

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import tiny
 
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, Unreadable, open_source, train_batches
-from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.progressive import Plan, Stage

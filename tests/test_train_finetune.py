@@ -14,9 +14,7 @@ import tiny
 from random_weights import random_variables, thin
 
 from effnetv2_jax import WeightsError, load_pretrained, preprocess, save_pretrained
-from effnetv2_jax.data import open_source
-from effnetv2_jax.evaluate_weights import evaluate_init
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.experiment import (
     AugmentConfig,
     ConfigError,
     Experiment,
@@ -25,17 +23,19 @@ from effnetv2_jax.experiment import (
     from_config_dict,
     to_config_dict,
 )
+from effnetv2_jax.data import open_source
 from effnetv2_jax.main import main
 from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.preprocessing import cropped
 from effnetv2_jax.progressive import Stage
+from effnetv2_jax.train.evaluate_weights import evaluate_init
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.rates import trainable_part, with_part
 from effnetv2_jax.train.state import TrainState, build_model, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
-from effnetv2_jax.train.trainable import trainable_part, with_part
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 

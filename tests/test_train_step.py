@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny
 
-from effnetv2_jax.experiment import AugmentConfig, Experiment
+from effnetv2_jax.config.experiment import AugmentConfig, Experiment
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import TrainState, build_model, create_state, moving_average

@@ -6,6 +6,7 @@ import pytest
 from random_weights import random_variables, thin
 
 from effnetv2_jax import create_model, list_models
+from effnetv2_jax.models.libraries import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
 from effnetv2_jax.weights.convert import (
     entries,
     from_source,
@@ -13,7 +14,6 @@ from effnetv2_jax.weights.convert import (
     variable_shapes,
 )
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.sources import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
 
 EACH_SOURCE = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.title)
 

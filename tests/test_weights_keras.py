@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 from random_weights import random_variables
 
 from effnetv2_jax import EfficientNet, create_model, load_pretrained, save_pretrained
+from effnetv2_jax.models.libraries import KERAS
 from effnetv2_jax.weights.convert import from_source, to_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.keras_files import read_keras, to_keras
-from effnetv2_jax.weights.sources import KERAS
 
 keras = pytest.importorskip("keras", reason="it writes the files")
 if keras.backend.backend() != "jax":

@@ -15,17 +15,17 @@ from random_weights import random_variables, thin
 from safetensors.numpy import load_file, save_file
 
 from effnetv2_jax import EfficientNet, WeightsError, load_pretrained, save_pretrained
+from effnetv2_jax.models.efficientnet.published import TAGS, of_repository, published
+from effnetv2_jax.models.libraries import OURS, TIMM, TORCHVISION
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.workdir import open_workdir
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import cropped, squashed
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
+from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.convert import to_source
 from effnetv2_jax.weights.find import find_weights
-from effnetv2_jax.weights.names import imagenet
-from effnetv2_jax.weights.published import TAGS, of_repository, published
-from effnetv2_jax.weights.sources import OURS, TIMM, TORCHVISION
 
 NAMES = tuple("abcdefg")
 PREPROCESSING = dataclasses.replace(cropped(48), mean=(1.0, 2.0, 3.0))

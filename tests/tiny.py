@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.experiment import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,

@@ -7,7 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from effnetv2_jax.models.efficientnet import Classifier, EfficientNet, abstract_variables
+from effnetv2_jax.models.efficientnet.model import Classifier, EfficientNet, abstract_variables
 from effnetv2_jax.models.layers import Conv
 
 

@@ -20,11 +20,11 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from effnetv2_jax.experiment import CheckpointConfig
-from effnetv2_jax.outputs.files import is_local, move_directory
+from effnetv2_jax.config.experiment import CheckpointConfig
 from effnetv2_jax.outputs.state_checksum import named_leaves, state_checksum
+from effnetv2_jax.outputs.storage import is_local, move_directory
 from effnetv2_jax.parallel.agreement import all_or_none, all_true, of_first_process
-from effnetv2_jax.read_errors import is_passing
+from effnetv2_jax.system.read_errors import is_passing
 
 Tree = TypeVar("Tree")
 

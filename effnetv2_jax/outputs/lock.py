@@ -16,7 +16,7 @@ from typing import Any
 
 from etils import epath
 
-from effnetv2_jax.outputs.files import is_local, read_fresh
+from effnetv2_jax.outputs.storage import is_local, read_fresh
 from effnetv2_jax.outputs.workdir import WorkdirError
 
 _LOCK = ".lock"

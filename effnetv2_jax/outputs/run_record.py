@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from effnetv2_jax.cores import cores
-from effnetv2_jax.outputs.machine import cpu_name, versions
+from effnetv2_jax.system.cores import cores
+from effnetv2_jax.system.machine import cpu_name, versions
 
 PACKAGES = (
     "effnetv2_jax",

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 
 from etils import epath
 
-from effnetv2_jax.experiment import LogConfig
-from effnetv2_jax.outputs.files import is_local, write_text
+from effnetv2_jax.config.experiment import LogConfig
+from effnetv2_jax.outputs.storage import is_local, write_text
 from effnetv2_jax.outputs.workdir import WorkdirError
 
 METRICS = "metrics.jsonl"

@@ -6,8 +6,8 @@ import os
 
 import jax
 
-from effnetv2_jax.cache import cache_directory
 from effnetv2_jax.parallel.distributed import Distributed, join
+from effnetv2_jax.system.cache import cache_directory
 
 
 def start(distributed: Distributed = "auto", *, cache: bool = True) -> None:

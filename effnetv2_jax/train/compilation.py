@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from effnetv2_jax.evaluate import EvalStep, make_eval_step, weights_of
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.parallel.mesh import by_example
 from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train.evaluate import EvalStep, make_eval_step, weights_of
 from effnetv2_jax.train.state import TrainState
 from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
 

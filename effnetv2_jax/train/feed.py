@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import Source, Unreadable, Workers, train_batches
-from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.parallel.mesh import put_batch
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.progressive import Plan, PlannedStage

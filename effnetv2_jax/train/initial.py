@@ -5,8 +5,8 @@ from typing import Any
 
 from etils import epath
 
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.outputs.checkpoints import has_checkpoint
 from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.train.state import build_model

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from etils import epath
 
-from effnetv2_jax.evaluate import evaluate, summary, weights_of
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.divergence import Divergence, DivergenceError, Spike
+from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.step import step_settings
@@ -36,7 +36,7 @@ def train(
       progress: shows how it goes; None shows it on standard error, in the first process.
 
     Returns:
-      The final evaluation: see `effnetv2_jax.evaluate.evaluate`, and `top1`, which is that of the
+      The final evaluation, as `train.evaluate.evaluate` returns it, and `top1`, which is that of the
       averaged weights where there are any.
 
     Raises:

@@ -7,7 +7,7 @@ import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
-from effnetv2_jax.experiment import ConfigError, Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.config.experiment import ConfigError, Experiment, OptimizerConfig, ScheduleConfig
 from effnetv2_jax.progressive import Plan
 
 REFERENCE_BATCH = 256

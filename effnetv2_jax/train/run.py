@@ -10,6 +10,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
+from effnetv2_jax.config.experiment import Experiment, check_batches
 from effnetv2_jax.data import (
     Source,
     Unreadable,
@@ -18,8 +19,7 @@ from effnetv2_jax.data import (
     make_workers,
     open_source,
 )
-from effnetv2_jax.experiment import Experiment, check_batches
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
@@ -36,8 +36,8 @@ from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.feed import Feed, Salts, by_position, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.report import Report
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state
+from effnetv2_jax.train.step_log import Report
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"

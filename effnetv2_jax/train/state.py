@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from effnetv2_jax.experiment import ConfigError, Experiment
-from effnetv2_jax.models.efficientnet import EfficientNet, create_model
-from effnetv2_jax.models.variants import get_variant
+from effnetv2_jax.config.experiment import ConfigError, Experiment
+from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
+from effnetv2_jax.models.efficientnet.variants import get_variant
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.preprocessing import Preprocessing
-from effnetv2_jax.train.trainable import trainable_part
+from effnetv2_jax.train.rates import trainable_part
 
 
 @flax.struct.dataclass

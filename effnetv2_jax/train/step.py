@@ -13,15 +13,15 @@ from jax import lax
 from jax.sharding import Mesh
 
 from effnetv2_jax.augment import augment_batch, mix, normalize
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
+from effnetv2_jax.train.rates import trainable_part, with_part
 from effnetv2_jax.train.state import TrainState, moving_average
-from effnetv2_jax.train.trainable import trainable_part, with_part
 
 Batch = dict[str, jax.Array]
 """`image`: uint8 `[B, H, W, 3]`. `labels`: int32 `[B, L]`, filled up with -1."""

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from effnetv2_jax.models.efficientnet import EfficientNet
-from effnetv2_jax.models.variants import VARIANTS
+from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.efficientnet.published import PYTORCH, TENSORFLOW, architecture
+from effnetv2_jax.models.efficientnet.variants import VARIANTS
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.published import PYTORCH, TENSORFLOW, architecture
 
 FIELDS = ("width", "depth", "padding", "bn_epsilon")
 """Of the model, which decide what weights compute beside the model's name."""

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet import EfficientNet, abstract_variables
+from effnetv2_jax.models.efficientnet.layers_by_name import Kind, parts
+from effnetv2_jax.models.efficientnet.model import EfficientNet, abstract_variables
+from effnetv2_jax.models.libraries import Source
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.parts import Kind, parts
-from effnetv2_jax.weights.sources import Source
 
 SHOWN = 5
 """Names that a message lists of each kind of fault."""

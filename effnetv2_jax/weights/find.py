@@ -6,14 +6,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from effnetv2_jax.models.variants import get_variant
+from effnetv2_jax.models.efficientnet.published import (
+    TENSORFLOW,
+    Published,
+    is_tag,
+    of_repository,
+    published,
+)
+from effnetv2_jax.models.efficientnet.variants import get_variant
 from effnetv2_jax.weights import hub
+from effnetv2_jax.weights.arrays import Arrays, read_safetensors, read_torch, to_numpy
 from effnetv2_jax.weights.card import Card, read_card
+from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.files import Arrays, read_safetensors, read_torch, to_numpy
 from effnetv2_jax.weights.found import Found
-from effnetv2_jax.weights.names import imagenet
-from effnetv2_jax.weights.published import TENSORFLOW, Published, is_tag, of_repository, published
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from effnetv2_jax.models.variants import VARIANTS
+from effnetv2_jax.models.efficientnet.layers_by_name import Part
+from effnetv2_jax.models.efficientnet.published import TORCHVISION_PREPROCESSING, numerics
+from effnetv2_jax.models.efficientnet.variants import VARIANTS
+from effnetv2_jax.models.libraries import OURS, SOURCES, TIMM, TORCHVISION, Source
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.weights.class_names import same_classes
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.names import same_classes
-from effnetv2_jax.weights.parts import Part
-from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING, numerics
-from effnetv2_jax.weights.sources import OURS, SOURCES, TIMM, TORCHVISION, Source
 
 Arrays = Mapping[str, np.ndarray]
 

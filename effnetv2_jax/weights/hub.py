@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from effnetv2_jax.checksums import file_sha256
+from effnetv2_jax.system.checksums import file_sha256
 from effnetv2_jax.weights.errors import WeightsError
 
 WEIGHTS = "model.safetensors"

@@ -16,11 +16,11 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet import EfficientNet, create_model
+from effnetv2_jax.models.efficientnet.layers_by_name import Kind, parts
+from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
+from effnetv2_jax.models.libraries import KERAS
 from effnetv2_jax.weights.convert import entries, to_source, variable_shapes
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.parts import Kind, parts
-from effnetv2_jax.weights.sources import KERAS
 
 if TYPE_CHECKING:
     import keras

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet import Classifier, EfficientNet, create_model
+from effnetv2_jax.models.efficientnet.model import Classifier, EfficientNet, create_model
+from effnetv2_jax.models.libraries import TIMM
 from effnetv2_jax.weights.convert import from_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.find import find_weights
 from effnetv2_jax.weights.found import Found
-from effnetv2_jax.weights.sources import TIMM
 
 _log = logging.getLogger(__name__)
 

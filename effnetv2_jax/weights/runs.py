@@ -6,8 +6,9 @@ import jax
 from etils import epath
 from flax import traverse_util
 
-from effnetv2_jax.experiment import ConfigError, from_config_dict
-from effnetv2_jax.models.efficientnet import EfficientNet, abstract_variables
+from effnetv2_jax.config.experiment import ConfigError, from_config_dict
+from effnetv2_jax.models.efficientnet.model import EfficientNet, abstract_variables
+from effnetv2_jax.models.libraries import OURS
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
@@ -20,7 +21,6 @@ from effnetv2_jax.train.state import build_model
 from effnetv2_jax.weights.card import FIELDS
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.found import Arrays, Found
-from effnetv2_jax.weights.sources import OURS
 
 
 def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:

@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from effnetv2_jax.models.efficientnet import EfficientNet
+from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.efficientnet.published import (
+    TORCHVISION_PREPROCESSING,
+    architecture,
+    numerics,
+)
+from effnetv2_jax.models.libraries import TIMM, TORCHVISION
+from effnetv2_jax.weights.arrays import write_safetensors
 from effnetv2_jax.weights.card import identify, write_card
 from effnetv2_jax.weights.convert import to_source
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.files import write_safetensors
 from effnetv2_jax.weights.hub import CONFIG, KERAS_WEIGHTS, WEIGHTS
-from effnetv2_jax.weights.published import TORCHVISION_PREPROCESSING, architecture, numerics
-from effnetv2_jax.weights.sources import TIMM, TORCHVISION
 
 Library = Literal["timm", "torchvision", "keras"]
 

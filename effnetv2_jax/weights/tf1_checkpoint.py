@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeVar
 import ml_dtypes
 import numpy as np
 
-from effnetv2_jax.checksums import masked_crc32c
+from effnetv2_jax.system.checksums import masked_crc32c
 from effnetv2_jax.weights.errors import WeightsError
 
 T = TypeVar("T")

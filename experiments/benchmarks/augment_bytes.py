@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from effnetv2_jax import progressive
 from effnetv2_jax.augment import augment_batch
-from effnetv2_jax.experiment import AugmentConfig, Experiment
+from effnetv2_jax.config.experiment import AugmentConfig, Experiment
 from effnetv2_jax.parallel.mesh import by_example, replicated
 from effnetv2_jax.parallel.topology import find_mesh
 from effnetv2_jax.train.compilation import compile_step

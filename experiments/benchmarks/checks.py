@@ -24,15 +24,15 @@ import jax
 import numpy as np
 from taking_turns import medians, ratio, rounded, write
 
-from effnetv2_jax.command_line import parse
+from effnetv2_jax.cli.command_line import parse
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import open_source
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.outputs.machine import describe_machine
 from effnetv2_jax.outputs.state_checksum import state_checksum
 from effnetv2_jax.parallel import startup
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import PlannedStage
+from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train import step as step_module
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.divergence import LossWatch

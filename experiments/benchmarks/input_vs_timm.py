@@ -34,8 +34,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from timm_here import import_timm
 
-from effnetv2_jax.data.files import list_pictures
-from effnetv2_jax.data.recode import recode
+from effnetv2_jax.data.prepare.recode import recode
+from effnetv2_jax.data.sources.unlabelled import list_pictures
 
 PACKAGES = (
     "grain",
@@ -82,7 +82,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for side, results in found.items():
                 results.append(run(side, folder, options))
-    from effnetv2_jax.outputs.machine import describe_machine
+    from effnetv2_jax.system.machine import describe_machine
 
     cases = {
         name: {
@@ -213,8 +213,8 @@ def measure(side: str, folder: Path, count: int, workers: int) -> dict[str, dict
 
 
 def ours(folder: Path, size: int, batch: int, workers: int, *, processes: int) -> Batches:
+    from effnetv2_jax.config.experiment import DataConfig
     from effnetv2_jax.data import make_workers, open_source, train_batches
-    from effnetv2_jax.experiment import DataConfig
     from effnetv2_jax.preprocessing import squashed
 
     data = DataConfig(

@@ -22,7 +22,7 @@ from typing import Any
 
 from timm_here import import_timm
 
-from effnetv2_jax.data.files import list_pictures
+from effnetv2_jax.data.sources.unlabelled import list_pictures
 
 PACKAGES = ("jax", "flax", "grain", "simplejpeg", "opencv-python-headless", "timm", "torch")
 BATCH = 32
@@ -52,7 +52,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for side, results in found.items():
                 results.append(run(side, weights, sys.argv[1:]))
-    from effnetv2_jax.outputs.machine import describe_machine
+    from effnetv2_jax.system.machine import describe_machine
 
     rates = {side: [each["per_second"] for each in results] for side, results in found.items()}
     ratios = [a / b for a, b in zip(rates["ours"], rates["timm"], strict=True)]

@@ -39,22 +39,22 @@ import jax
 import jax.numpy as jnp
 from apart import keep_apart
 
-from effnetv2_jax.command_line import parse
+from effnetv2_jax.cli.command_line import parse
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import Unreadable, Workers, make_workers, open_source
-from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.outputs.checkpoints import Checkpoints
-from effnetv2_jax.outputs.machine import describe_machine
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel import startup
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.feed import Feed, feed
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
-from effnetv2_jax.train.report import Report
 from effnetv2_jax.train.state import abstract_state, build_model, create_state
 from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
+from effnetv2_jax.train.step_log import Report
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
 SIDES = ("background", "inline")

@@ -177,8 +177,8 @@ def load_ours(name: str, weights: Path, **fields: Any) -> tuple[Any, Any]:
     from safetensors.numpy import load_file
 
     from effnetv2_jax import create_model
+    from effnetv2_jax.models.libraries import TIMM
     from effnetv2_jax.weights.convert import from_source
-    from effnetv2_jax.weights.sources import TIMM
 
     model = create_model(
         name,

@@ -220,7 +220,7 @@ def described(packages: Sequence[str]) -> dict[str, Any]:
 
     Call it when the workers have ended: it asks JAX for its devices, and thereby takes them.
     """
-    from effnetv2_jax.outputs.machine import describe_machine
+    from effnetv2_jax.system.machine import describe_machine
 
     return describe_machine(packages) | {"command": shlex.join(["python", *sys.argv])}
 

@@ -28,20 +28,20 @@ from typing import Any
 import jax
 from apart import keep_apart
 
-from effnetv2_jax.command_line import parse
+from effnetv2_jax.cli.command_line import parse
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import Unreadable, make_workers, open_source
-from effnetv2_jax.experiment import Experiment
-from effnetv2_jax.outputs.machine import describe_machine
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel import startup
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.progressive import PlannedStage
+from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.feed import Feed, feed, host_batches, on_devices
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.report import Report
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.step_log import Report
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "simplejpeg", "opencv-python-headless")
 

@@ -18,8 +18,8 @@ import numpy as np
 import optax
 
 from effnetv2_jax import EfficientNet, load_pretrained, preprocess
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import open_source
-from effnetv2_jax.experiment import DataConfig
 
 
 class PooledFeatures(nn.Module):

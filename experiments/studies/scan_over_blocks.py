@@ -25,10 +25,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from effnetv2_jax.models.blocks import MBConv
-from effnetv2_jax.outputs.machine import describe_machine
+from effnetv2_jax.models.efficientnet.blocks import MBConv
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.parallel.topology import find_mesh
+from effnetv2_jax.system.machine import describe_machine
 
 CHANNELS, EXPAND, SE_RATIO = 256, 6, 0.25
 

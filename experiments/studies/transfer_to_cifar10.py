@@ -20,8 +20,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from effnetv2_jax import progressive, recipes
-from effnetv2_jax.experiment import (
+from effnetv2_jax import progressive
+from effnetv2_jax.config import recipes
+from effnetv2_jax.config.experiment import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
@@ -32,8 +33,8 @@ from effnetv2_jax.experiment import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from effnetv2_jax.outputs.machine import describe_machine
 from effnetv2_jax.parallel import startup
+from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.loop import train
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")

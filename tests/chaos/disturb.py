@@ -11,8 +11,8 @@ from typing import Any, Literal
 from processes import Processes
 
 from chaos.runs import events, is_saving, last_metrics, launch, newest_checkpoint
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import open_source
-from effnetv2_jax.experiment import Experiment
 from effnetv2_jax.train.loop import evaluation_is_due
 
 Place = Literal["startup", "step", "checkpoint", "boundary", "evaluation"]

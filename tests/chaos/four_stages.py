@@ -2,7 +2,12 @@
 
 import tiny
 
-from effnetv2_jax.experiment import AugmentConfig, CheckpointConfig, EvaluationConfig, Experiment
+from effnetv2_jax.config.experiment import (
+    AugmentConfig,
+    CheckpointConfig,
+    EvaluationConfig,
+    Experiment,
+)
 from effnetv2_jax.progressive import linear
 
 BATCH = 4

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import (
     DecodeError,
     Record,
@@ -40,8 +41,7 @@ from effnetv2_jax.data import (
     open_source,
     train_batches,
 )
-from effnetv2_jax.data.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
-from effnetv2_jax.experiment import DataConfig
+from effnetv2_jax.data.pictures.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
 from effnetv2_jax.preprocessing import squashed
 
 SECONDS = 20.0
@@ -361,7 +361,7 @@ class _Logged(logging.Handler):
     def __init__(self) -> None:
         super().__init__()
         self.messages: list[str] = []
-        self._logger = logging.getLogger("effnetv2_jax.data.unreadable")
+        self._logger = logging.getLogger("effnetv2_jax.data.batches.unreadable")
 
     def emit(self, record: logging.LogRecord) -> None:
         self.messages.append(record.getMessage())
@@ -500,7 +500,7 @@ def main() -> None:
     if options.work:
         _work(options.work, options.count, options.seed, options.out)
         return
-    from effnetv2_jax.outputs.machine import describe_machine
+    from effnetv2_jax.system.machine import describe_machine
 
     packages = ["pillow", "simplejpeg", "numpy", "grain", "opencv-python-headless"]
     result = {

@@ -6,8 +6,7 @@ import numpy as np
 import tiny
 from PIL import Image
 
-from effnetv2_jax.data import example_keys, open_source
-from effnetv2_jax.experiment import (
+from effnetv2_jax.config.experiment import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
@@ -15,6 +14,7 @@ from effnetv2_jax.experiment import (
     Experiment,
     FaultsConfig,
 )
+from effnetv2_jax.data import example_keys, open_source
 from effnetv2_jax.progressive import Stage
 
 BATCH = 4

@@ -8,11 +8,11 @@ from typing import Any
 
 from processes import Processes
 
-from effnetv2_jax.experiment import Experiment
+from effnetv2_jax.config.experiment import Experiment
 
 CONFIG = """
 import json
-from effnetv2_jax.experiment import from_config_dict, to_config_dict
+from effnetv2_jax.config.experiment import from_config_dict, to_config_dict
 def get_config():
     return to_config_dict(from_config_dict(json.loads({experiment!r})))
 """

@@ -11,7 +11,7 @@ import tiny
 from chaos import one_bright_picture
 from chaos.one_bright_picture import BRIGHT, EVERY_STEPS, STEPS, bright_step
 from chaos.runs import deterministic, events, last_metrics, launch, metrics, newest_checkpoint
-from effnetv2_jax.experiment import Experiment, FaultsConfig
+from effnetv2_jax.config.experiment import Experiment, FaultsConfig
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.train.divergence import LAG

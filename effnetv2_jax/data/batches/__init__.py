@@ -1,0 +1,1 @@
+"""Batches: their order, and the threads and processes that make them."""

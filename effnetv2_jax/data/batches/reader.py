@@ -1,0 +1,106 @@
+"""Decodes the examples of a source, and passes over those that cannot be read."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from effnetv2_jax.data.pictures.decode import Box, Pixels, decode
+from effnetv2_jax.data.record import DataError, DecodeError, Record, Source
+from effnetv2_jax.system.read_errors import is_passing, is_shortage
+
+Labels = NDArray[np.int32]
+Part = Callable[[int, int], Box]
+"""The part of a picture that is wanted, by the picture's height and width."""
+
+_WAITS = (0.1, 1.0, 5.0)
+"""Seconds before another try to read what may be there the next time."""
+
+
+class Account(Protocol):
+    """What is told of unreadable pictures: an `Unreadable`, or what stands for one elsewhere."""
+
+    def add(self, key: str, reason: str) -> None: ...
+
+
+class Reader:
+    """Decodes examples and keeps account of those that cannot be."""
+
+    def __init__(self, source: Source, *, max_labels: int, unreadable: Account) -> None:
+        """Labels come as rows of `max_labels`, filled up with -1."""
+        self._source = source
+        self._max_labels = max_labels
+        self._unreadable = unreadable
+
+    def read(self, index: int, part: Part | None = None) -> tuple[Pixels, Labels] | None:
+        """Pixels, or part of them, and labels of an example; None, and noted, if unreadable."""
+        try:
+            key, encoded, labels = self._record(index)
+        except (DecodeError, OSError) as error:
+            self._unreadable.add(_key_of_failure(self._source, index, error), str(error))
+            return None
+        try:
+            pixels = decode(encoded, exif=self._source.exif, part=part)
+        except DecodeError as error:
+            self._unreadable.add(key, str(error))
+            return None
+        return pixels, self._row(key, labels)
+
+    def readable(self, index: int, part: Part) -> tuple[Pixels, Labels]:
+        """The first example from `index` on that can be read."""
+        count = len(self._source)
+        for offset in range(count):
+            found = self.read((index + offset) % count, part)
+            if found is not None:
+                return found
+        raise DataError(f"none of the {count} pictures of {self._source.name} can be read")
+
+    def _record(self, index: int) -> Record:
+        """Reads again what may be read the next time: a replacement would change the run."""
+        waits = iter(_WAITS)
+        while True:
+            try:
+                return self._source[index]
+            except (DecodeError, OSError) as error:
+                cause = error if isinstance(error, OSError) else error.__cause__
+                wait = next(waits, None) if is_passing(cause) else None
+                if wait is None and is_shortage(cause):
+                    key = _key_of_failure(self._source, index, error)
+                    raise DataError(f"no room on this machine to read {key}: {error}") from error
+                if wait is None:
+                    raise
+            time.sleep(wait)
+
+    def _row(self, key: str, labels: Sequence[int]) -> Labels:
+        """Checks an example's labels, and fills them up with -1."""
+        classes = len(self._source.class_names)
+        for label in labels:
+            if not 0 <= label < classes:
+                raise DataError(
+                    f"{key} has label {label}, but there are {classes} classes; a split without "
+                    "labels can be neither trained nor evaluated on, and where labels count from "
+                    "1, data.first_label has to say so"
+                )
+        if len(labels) > self._max_labels:
+            raise DataError(
+                f"{key} has {len(labels)} labels; data.max_labels, which is {self._max_labels}, "
+                "must make room for them"
+            )
+        return np.array([*labels, *[-1] * (self._max_labels - len(labels))], np.int32)
+
+
+def key_of(source: Source, index: int) -> str:
+    """The key of an example, or what stands for it where that cannot be read."""
+    try:
+        return source[index].key
+    except (DecodeError, OSError) as error:
+        return _key_of_failure(source, index, error)
+
+
+def _key_of_failure(source: Source, index: int, error: Exception) -> str:
+    """Names an example that cannot even be read from the source."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return str(error.filename)
+    return f"{source.name} example {index}"

@@ -1,0 +1,1 @@
+"""Makes a TFDS set of ArrayRecord files from folders or TFRecord files."""

@@ -1,0 +1,1 @@
+"""Where labelled pictures come from: TFDS sets, TFRecord files, folders."""

@@ -1,0 +1,91 @@
+"""Opens the source that a `DataConfig` names."""
+
+import pathlib
+from collections.abc import Callable
+from typing import Literal
+
+from effnetv2_jax.config.experiment import DataConfig
+from effnetv2_jax.data.record import DataError, Source
+
+Split = Literal["train", "eval"]
+
+_EMBEDDED = pathlib.Path(__file__).parents[1] / "embedded"
+
+
+def open_source(data: DataConfig, split: Split) -> Source:
+    """Opens the training or the evaluation examples.
+
+    Raises:
+      DataError: there is no such data set or split, it cannot be read, or it does not have the
+        `num_classes` or `num_train_examples` that the config states.
+    """
+    source = _OPENERS[data.source](data, split)
+    classes = len(source.class_names)
+    if data.num_classes not in (None, classes):
+        raise DataError(
+            f"{source.name} has {classes} classes, but data.num_classes is {data.num_classes}"
+        )
+    if split == "train" and data.num_train_examples not in (None, len(source)):
+        raise DataError(
+            f"{source.name} has {len(source)} examples, but data.num_train_examples is "
+            f"{data.num_train_examples}; set it to the former, or to None, if that is what you have"
+        )
+    return source
+
+
+def examples_and_classes(data: DataConfig) -> tuple[int, int]:
+    """The number of training examples and of classes; opens the data if the config lacks one.
+
+    Raises:
+      DataError: as `open_source`.
+    """
+    if data.num_train_examples is not None and data.num_classes is not None:
+        return data.num_train_examples, data.num_classes
+    source = open_source(data, "train")
+    return len(source), len(source.class_names)
+
+
+# Each opener imports its source itself: TFDS takes seconds that a folder of pictures need not.
+
+
+def _open_embedded(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.sources.tfds import TfdsSource
+
+    return TfdsSource("trashnet", _split_name(data, split), data_dir=str(_EMBEDDED))
+
+
+def _open_tfds(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.sources.tfds import TfdsSource
+
+    return TfdsSource(data.name, _split_name(data, split), data_dir=data.path)
+
+
+def _open_folder(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.sources.folder import FolderSource
+
+    return FolderSource(data.path, _split_name(data, split), validation_share=data.validation_share)
+
+
+def _open_tfrecord(data: DataConfig, split: Split) -> Source:
+    from effnetv2_jax.data.sources.tfrecord import TfrecordSource
+
+    if data.num_classes is None:
+        raise DataError("data.num_classes must be stated: TFRecord files do not tell it")
+    return TfrecordSource(
+        data.path,
+        _split_name(data, split),
+        num_classes=data.num_classes,
+        first_label=data.first_label,
+    )
+
+
+def _split_name(data: DataConfig, split: Split) -> str:
+    return data.train_split if split == "train" else data.eval_split
+
+
+_OPENERS: dict[str, Callable[[DataConfig, Split], Source]] = {
+    "embedded": _open_embedded,
+    "tfds": _open_tfds,
+    "tfrecord": _open_tfrecord,
+    "folder": _open_folder,
+}

@@ -1,0 +1,76 @@
+"""The layers with weights of a model, in order, for tables of other libraries' names."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from effnetv2_jax.models.efficientnet.model import EfficientNet, round_repeats
+from effnetv2_jax.models.efficientnet.variants import StageSpec
+
+Kind = Literal["conv", "depthwise", "gate", "bn", "dense"]
+"""`gate` is one of squeeze-and-excitation's 1x1 convolutions, which have biases."""
+
+
+class Place(NamedTuple):
+    """Where a block stands. Everything is counted from 0."""
+
+    spec: StageSpec
+    """Of its stage, unscaled."""
+    stage: int
+    repeat: int
+    """Within its stage."""
+    block: int
+    """Within the network."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Its convolutions, in the order of the computation."""
+        expand = () if self.spec.expand == 1 else ("expand",)
+        depthwise = ("depthwise",) if self.spec.operator == "mbconv" else ()
+        return (*expand, *depthwise, "project")
+
+
+class Part(NamedTuple):
+    """A layer with weights."""
+
+    path: tuple[str, ...]
+    """Of the Flax module: `("blocks_3", "expand", "conv")`."""
+    kind: Kind
+    place: Place | None
+    """None for the stem, the head and the classifier."""
+    num_stages: int = 0
+    """Of the model; stated for the head and the classifier."""
+
+    @property
+    def role(self) -> str:
+        """`stem`, `head` or `classifier`; within a block `expand`, `depthwise`, `se`, `project`."""
+        return self.path[0] if self.place is None else self.path[1]
+
+
+def parts(model: EfficientNet) -> Iterator[Part]:
+    """Yields the layers of a model that have weights, from the stem to the classifier."""
+    yield from _conv_norm("stem")
+    block = 0
+    for stage, spec in enumerate(model.stages):
+        for repeat in range(round_repeats(spec.repeats, model.depth)):
+            place = Place(spec, stage, repeat, block)
+            module = f"blocks_{block}"
+            *before_gates, last = place.roles
+            for role in before_gates:
+                yield from _conv_norm(module, role, place=place)
+            if spec.se_ratio and before_gates:
+                yield Part((module, "se", "reduce"), "gate", place)
+                yield Part((module, "se", "expand"), "gate", place)
+            yield from _conv_norm(module, last, place=place)
+            block += 1
+    if model.features_only:
+        return
+    count = len(model.stages)
+    yield from _conv_norm("head", num_stages=count)
+    if model.num_classes:
+        yield Part(("classifier",), "dense", None, count)
+
+
+def _conv_norm(*path: str, place: Place | None = None, num_stages: int = 0) -> Iterator[Part]:
+    kind: Kind = "depthwise" if path[-1] == "depthwise" else "conv"
+    yield Part((*path, "conv"), kind, place, num_stages)
+    yield Part((*path, "bn"), "bn", place, num_stages)

@@ -1,0 +1,145 @@
+"""Weights that were published for a model: where they are, and how their pictures are made.
+
+Trained by the models' authors, converted for timm and hosted by it on the Hugging Face Hub. The
+preprocessing is the authors', with which they measured what they published.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.preprocessing import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Interpolation,
+    Preprocessing,
+    squashed,
+)
+from effnetv2_jax.weights.errors import WeightsError
+
+
+class Published(NamedTuple):
+    """One set of weights."""
+
+    repository: str
+    """On the Hub, `owner/name`; `model.safetensors` in it has timm's names."""
+    preprocessing: Preprocessing
+    classes: Literal["1k", "21k"]
+    """ImageNet's or ImageNet21k's."""
+
+
+TAGS = {
+    **{f"efficientnetv2-{name}": ("in1k",) for name in ("b0", "b1", "b2")},
+    **{f"efficientnetv2-{name}": ("in1k", "in21k", "in21k-ft1k") for name in ("b3", "s", "m", "l")},
+    "efficientnetv2-xl": ("in21k", "in21k-ft1k"),
+    **{
+        f"efficientnet-{name}": ("in1k", "aa-in1k", "ap-in1k", "ns-jft-in1k")
+        for name in ("b0", "b1", "b2", "b3", "b4")
+    },
+    "efficientnet-b5": ("in1k", "aa-in1k", "ap-in1k", "ns-jft-in1k", "ra-in1k"),
+    "efficientnet-b6": ("aa-in1k", "ap-in1k", "ns-jft-in1k"),
+    "efficientnet-b7": ("aa-in1k", "ap-in1k", "ns-jft-in1k", "ra-in1k"),
+    "efficientnet-b8": ("ap-in1k", "ra-in1k"),
+    "efficientnet-l2": ("ns-jft-in1k", "ns-jft-in1k-475"),
+}
+"""`in21k`: ImageNet21k; `in21k-ft1k`: that, fine-tuned on ImageNet. Of the predecessor `aa`
+AutoAugment, `ra` RandAugment, `ap` adversarial examples, `ns-jft` noisy student; `475` pixels."""
+
+_TIMM_TAGS = {"in21k-ft1k": "in21k_ft_in1k"}
+
+
+def _torchvision(size: int, resized: int, interpolation: Interpolation) -> Preprocessing:
+    return Preprocessing(
+        image_size=size,
+        crop_padding=resized - size,
+        interpolation=interpolation,
+        antialias=True,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+    )
+
+
+TORCHVISION_PREPROCESSING: dict[str, Preprocessing] = {
+    # Name, size, size + padding, interpolation; statistics are ImageNet's but for L.
+    "efficientnetv2-s": _torchvision(384, 384, "bilinear"),
+    "efficientnetv2-m": _torchvision(480, 480, "bilinear"),
+    "efficientnetv2-l": dataclasses.replace(
+        _torchvision(480, 480, "bicubic"), mean=(127.5,) * 3, std=(127.5,) * 3
+    ),
+    "efficientnet-b0": _torchvision(224, 256, "bicubic"),
+    "efficientnet-b1": _torchvision(240, 256, "bicubic"),
+    "efficientnet-b2": _torchvision(288, 288, "bicubic"),
+    "efficientnet-b3": _torchvision(300, 320, "bicubic"),
+    "efficientnet-b4": _torchvision(380, 384, "bicubic"),
+    "efficientnet-b5": _torchvision(456, 456, "bicubic"),
+    "efficientnet-b6": _torchvision(528, 528, "bicubic"),
+    "efficientnet-b7": _torchvision(600, 600, "bicubic"),
+}
+"""With which torchvision evaluates its first weights of each model."""
+
+
+TENSORFLOW = {"padding": "same", "bn_epsilon": 1e-3}
+"""How the authors' weights compute, and all that were converted from them."""
+PYTORCH = {"padding": "symmetric", "bn_epsilon": 1e-5}
+"""How timm's own `efficientnet_*` compute."""
+
+
+def numerics(name: str, *, library: str) -> dict[str, Any]:
+    """Fields that decide how a library's model of that name computes."""
+    if library != "torchvision":
+        return TENSORFLOW
+    small = name in {f"efficientnet-b{number}" for number in range(5)}
+    return PYTORCH if small else PYTORCH | {"bn_epsilon": 1e-3}
+
+
+def architecture(name: str, fields: Mapping[str, Any] = TENSORFLOW) -> str | None:
+    """timm's name for a model with these fields, among others; None where timm has none."""
+    timm = name.replace("-", "_")
+    if TENSORFLOW.items() <= fields.items():
+        return f"tf_{timm}"
+    # timm's `efficientnetv2_s` is another network.
+    return timm if PYTORCH.items() <= fields.items() and "v2" not in timm else None
+
+
+def is_tag(word: str) -> bool:
+    """Whether any model has weights of that tag; `_` may stand for `-`."""
+    return any(_canonical(word) in tags for tags in TAGS.values())
+
+
+def published(name: str, tag: str) -> Published:
+    """The published weights of a model.
+
+    Raises:
+      WeightsError: the model has none of that tag; the message lists those that it has.
+    """
+    variant, tag = get_variant(name), _canonical(tag)
+    tags = TAGS[name]
+    if tag not in tags:
+        raise WeightsError(f"{name} has no weights {tag!r}; it has {', '.join(tags)}")
+    preprocessing = variant.preprocessing
+    if tag == "ap-in1k" or (name, tag[:5]) == ("efficientnetv2-b3", "in21k"):
+        preprocessing = dataclasses.replace(preprocessing, mean=(127.5,) * 3, std=(127.5,) * 3)
+    if (name, tag) == ("efficientnetv2-b3", "in21k-ft1k"):
+        preprocessing = squashed(variant.eval_size)
+    if tag.endswith("-475"):
+        preprocessing = dataclasses.replace(preprocessing, image_size=475)
+    return Published(
+        repository=f"timm/{architecture(name)}.{_TIMM_TAGS.get(tag, tag.replace('-', '_'))}",
+        preprocessing=preprocessing,
+        classes="21k" if tag == "in21k" else "1k",
+    )
+
+
+def of_repository(repository: str) -> tuple[str, Published] | None:
+    """The model and the weights of a repository on the Hub, if it is one of the published."""
+    for name, tags in TAGS.items():
+        for found in (published(name, tag) for tag in tags):
+            if found.repository == repository:
+                return name, found
+    return None
+
+
+def _canonical(tag: str) -> str:
+    backwards = {timm: ours for ours, timm in _TIMM_TAGS.items()}
+    return backwards.get(tag, tag.replace("_", "-"))

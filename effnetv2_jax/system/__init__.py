@@ -1,0 +1,1 @@
+"""What stands below everything: caches, checksums, cores, errors while reading, the machine."""
