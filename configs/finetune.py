@@ -17,15 +17,10 @@ import ml_collections
 
 from effnetv2_jax import progressive
 from effnetv2_jax.config.argument import choose
-from effnetv2_jax.config.experiment import (
-    DataConfig,
-    EvaluationConfig,
-    Experiment,
-    LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from effnetv2_jax.config.experiment import DataConfig, EvaluationConfig, Experiment, LogConfig
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
+from effnetv2_jax.models.protocol import ModelConfig
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -16,10 +16,10 @@ from effnetv2_jax.config.experiment import (
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
 )
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
+from effnetv2_jax.models.protocol import ModelConfig
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
-from effnetv2_jax.config.experiment import flatten, may_differ
+from effnetv2_jax.config.differences import flatten, may_differ
 from effnetv2_jax.outputs.table import align
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from effnetv2_jax.cli.command_line import Command, CommandError, parse
-from effnetv2_jax.config.experiment import ConfigError
+from effnetv2_jax.config.errors import ConfigError
 
 LEAVING_SECONDS = 10
 """For the processes of a run to end together; one that failed alone goes without the others."""

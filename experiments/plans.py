@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from effnetv2_jax.cli.plan import describe
-from effnetv2_jax.config.experiment import Experiment, from_config_dict
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import from_config_dict
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "plans.md"

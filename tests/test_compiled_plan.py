@@ -21,12 +21,9 @@ from effnetv2_jax.cli.compiled_plan import (
     largest_batch,
     step_costs,
 )
-from effnetv2_jax.config.experiment import (
-    AugmentConfig,
-    ConfigError,
-    from_config_dict,
-    to_config_dict,
-)
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import AugmentConfig
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.topology import Limits, TopologyError, find_mesh, limits_of
 from effnetv2_jax.progressive import PlannedStage
@@ -153,7 +150,7 @@ from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
 from effnetv2_jax.cli.compiled_plan import needed_memory
-from effnetv2_jax.config.experiment import ModelConfig
+from effnetv2_jax.models.protocol import ModelConfig
 import dataclasses
 
 def status(field):

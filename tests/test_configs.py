@@ -12,13 +12,9 @@ import pytest
 
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config import experiment as experiment_module
-from effnetv2_jax.config.experiment import (
-    DataConfig,
-    Experiment,
-    FaultsConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from effnetv2_jax.config.experiment import DataConfig, Experiment, FaultsConfig
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.config.smoke import smoke
 from effnetv2_jax.data import DataError, open_source
 from effnetv2_jax.models.efficientnet.variants import get_variant

@@ -13,23 +13,21 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
+from effnetv2_jax.config.differences import MAY_DIFFER, differences
+from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import (
-    MAY_DIFFER,
     AugmentConfig,
     CheckpointConfig,
-    ConfigError,
     DataConfig,
     EvaluationConfig,
     Experiment,
     FaultsConfig,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    differences,
-    from_config_dict,
-    to_config_dict,
 )
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
+from effnetv2_jax.config.schedules import ScheduleConfig
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.preprocessing import cropped
 from effnetv2_jax.progressive import Stage, linear
 

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effnetv2_jax.cli.command_line import CommandError, parse
-from effnetv2_jax.config.experiment import ConfigError, Experiment, from_config_dict
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.data import DataError, DecodeError
 from effnetv2_jax.data.pictures.decode import Box, decode
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource

@@ -19,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from effnetv2_jax import EfficientNet, create_model, list_models
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.efficientnet.blocks import MBConv
-from effnetv2_jax.models.efficientnet.model import expand_stages, round_channels
+from effnetv2_jax.models.efficientnet.model import expand_stages
+from effnetv2_jax.models.efficientnet.scaling import round_channels
 from effnetv2_jax.models.efficientnet.variants import VARIANTS, StageSpec
 from effnetv2_jax.models.layers import BatchNorm, SqueezeExcite, dropout
 

@@ -9,7 +9,7 @@ import pytest
 from random_weights import compiled
 
 from effnetv2_jax import create_model
-from effnetv2_jax.models.efficientnet.model import round_channels, round_repeats
+from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
 from effnetv2_jax.models.efficientnet.variants import Variant, get_variant
 from effnetv2_jax.models.libraries import TF1
 from effnetv2_jax.weights.convert import from_source, to_source

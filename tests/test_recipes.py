@@ -7,7 +7,8 @@ import pytest
 from config_files import load
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.efficientnet.model import abstract_variables, create_model
+from effnetv2_jax.models.registry import create_model
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.optimizer import kernels, learning_rate
 

@@ -14,17 +14,13 @@ import tiny
 from random_weights import random_variables, thin
 
 from effnetv2_jax import WeightsError, load_pretrained, preprocess, save_pretrained
-from effnetv2_jax.config.experiment import (
-    AugmentConfig,
-    ConfigError,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    from_config_dict,
-    to_config_dict,
-)
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import AugmentConfig, Experiment
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.data import open_source
 from effnetv2_jax.main import main
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.preprocessing import cropped

@@ -9,7 +9,9 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from effnetv2_jax.config.experiment import Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.progressive import Stage, constant, linear
 from effnetv2_jax.train.optimizer import kernels, learning_rate, make_optimizer, schedule
 

@@ -13,9 +13,9 @@ from effnetv2_jax.config.experiment import (
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    ScheduleConfig,
 )
+from effnetv2_jax.config.schedules import ScheduleConfig
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.progressive import Stage
 
 BATCH = 16

@@ -15,7 +15,8 @@ from ml_collections.config_flags import config_path
 
 import effnetv2_jax
 from effnetv2_jax.config import experiment as experiment_module
-from effnetv2_jax.config.experiment import Experiment, from_config_dict, unknown_field
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import from_config_dict, unknown_field
 
 Mode = Literal["train", "eval", "plan"]
 

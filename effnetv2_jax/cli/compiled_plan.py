@@ -9,7 +9,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import Experiment, check_batches
+from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data.sources.open import examples_and_classes
 from effnetv2_jax.parallel.topology import GIB, Limits, find_mesh, limits_of
 from effnetv2_jax.progressive import PlannedStage

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data.sources.open import examples_and_classes
 from effnetv2_jax.models.complexity import complexity
-from effnetv2_jax.models.efficientnet.model import abstract_variables
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
 from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.rates import trainable_part

@@ -7,17 +7,12 @@ them is meant.
 import dataclasses
 from typing import Literal
 
-from effnetv2_jax.config.experiment import (
-    AugmentConfig,
-    ConfigError,
-    DataConfig,
-    EvaluationConfig,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, EvaluationConfig, Experiment
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from effnetv2_jax.progressive import Stage, constant
 

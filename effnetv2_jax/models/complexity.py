@@ -7,8 +7,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from effnetv2_jax.models.efficientnet.model import Classifier, EfficientNet, abstract_variables
-from effnetv2_jax.models.layers import Conv
+from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.layers import Classifier, Conv
+from effnetv2_jax.models.shapes import abstract_variables
 
 
 @dataclasses.dataclass(frozen=True)

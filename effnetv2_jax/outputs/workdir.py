@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from effnetv2_jax.config.experiment import differences
+from effnetv2_jax.config.differences import differences
 from effnetv2_jax.outputs.storage import write_text
 from effnetv2_jax.preprocessing import Preprocessing
 

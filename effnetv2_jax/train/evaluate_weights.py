@@ -10,7 +10,8 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import Experiment, check_batch
+from effnetv2_jax.config.checks import check_batch
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, Source, make_workers, open_source
 from effnetv2_jax.data.sources.eval_sets import get_eval_set, open_eval_set
 from effnetv2_jax.models.efficientnet.model import EfficientNet

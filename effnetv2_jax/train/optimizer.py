@@ -7,7 +7,10 @@ import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
-from effnetv2_jax.config.experiment import ConfigError, Experiment, OptimizerConfig, ScheduleConfig
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.progressive import Plan
 
 REFERENCE_BATCH = 256

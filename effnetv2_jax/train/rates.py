@@ -6,7 +6,7 @@ from typing import Any
 
 from flax import traverse_util
 
-from effnetv2_jax.config.experiment import ConfigError
+from effnetv2_jax.config.errors import ConfigError
 
 Params = Mapping[str, Any]
 

@@ -10,7 +10,8 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import Experiment, check_batches
+from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import (
     Source,
     Unreadable,

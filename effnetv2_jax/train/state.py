@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import ConfigError, Experiment
-from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.models.registry import create_model
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.rates import trainable_part

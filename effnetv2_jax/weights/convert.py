@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from effnetv2_jax.models.efficientnet.layers_by_name import Kind, parts
-from effnetv2_jax.models.efficientnet.model import EfficientNet, abstract_variables
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.models.libraries import Source
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.weights.errors import WeightsError
 
 SHOWN = 5

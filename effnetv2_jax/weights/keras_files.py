@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from effnetv2_jax.models.efficientnet.layers_by_name import Kind, parts
-from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.models.libraries import KERAS
+from effnetv2_jax.models.registry import create_model
 from effnetv2_jax.weights.convert import entries, to_source, variable_shapes
 from effnetv2_jax.weights.errors import WeightsError
 

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet.model import Classifier, EfficientNet, create_model
+from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.layers import Classifier
 from effnetv2_jax.models.libraries import TIMM
+from effnetv2_jax.models.registry import create_model
 from effnetv2_jax.weights.convert import from_source
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.find import find_weights

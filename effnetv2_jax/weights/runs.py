@@ -6,9 +6,11 @@ import jax
 from etils import epath
 from flax import traverse_util
 
-from effnetv2_jax.config.experiment import ConfigError, from_config_dict
-from effnetv2_jax.models.efficientnet.model import EfficientNet, abstract_variables
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.reading import from_config_dict
+from effnetv2_jax.models.efficientnet.model import EfficientNet
 from effnetv2_jax.models.libraries import OURS
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,

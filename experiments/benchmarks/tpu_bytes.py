@@ -25,7 +25,8 @@ from plain_flax import plain_flax
 
 from effnetv2_jax import progressive
 from effnetv2_jax.cli.compiled_plan import needed_memory
-from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, Experiment, ModelConfig
+from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, Experiment
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.parallel.topology import find_mesh
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.optimizer import make_optimizer

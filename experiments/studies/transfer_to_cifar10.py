@@ -29,10 +29,10 @@ from effnetv2_jax.config.experiment import (
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
 )
+from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.config.schedules import ScheduleConfig
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.parallel import startup
 from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.loop import train

@@ -1,0 +1,140 @@
+"""The families of networks, by the names of their models.
+
+A family of this package is one row of `_OWN`. One from elsewhere is registered by `register`, by an
+entry point of the group `effnetv2_jax.families` that names its `Family`, or by a module that calls
+`register` and that `--import=MODULE` names.
+"""
+
+import dataclasses
+import difflib
+import fnmatch
+import importlib
+import importlib.metadata
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from effnetv2_jax.models.protocol import Family, Model
+
+ENTRY_POINTS = "effnetv2_jax.families"
+
+_OWN = {
+    "efficientnet": "effnetv2_jax.models.efficientnet",
+}
+"""Modules with a `FAMILY`, imported when they are needed."""
+
+_registered: dict[str, Family] = {}
+_unavailable: dict[str, Exception] = {}
+"""Families whose module cannot be imported, and why."""
+
+_log = logging.getLogger(__name__)
+
+
+class UnknownModelError(ValueError):
+    """No registered family has a model of that name; the message has the closest ones."""
+
+
+def register(family: Family) -> Family:
+    """Adds a family from outside of this package; to register the same one again changes nothing.
+
+    Raises:
+      ValueError: another family has its name, or a model of one of its names.
+    """
+    for other in families():
+        if other is family:
+            return family
+        if other.name == family.name:
+            raise ValueError(f"there is a family {family.name!r} already")
+        if taken := sorted(set(other.variants) & set(family.variants)):
+            raise ValueError(f"the family {other.name!r} has models of the names {taken}")
+    _registered[family.name] = family
+    return family
+
+
+def families() -> Iterator[Family]:
+    """Yields every family that there is: our own, those of entry points, registered ones.
+
+    One that cannot be imported is logged and left out.
+    """
+    for name, module in _OWN.items():
+        yield from _imported(name, lambda module=module: importlib.import_module(module).FAMILY)
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        yield from _imported(point.name, point.load)
+    yield from list(_registered.values())
+
+
+def _imported(name: str, load: Callable[[], Family]) -> Iterator[Family]:
+    if name in _unavailable:
+        return
+    try:
+        family = load()
+    except Exception as error:  # A family of somebody else's may raise anything.
+        _unavailable[name] = error
+        _log.warning("the family %s cannot be imported: %r", name, error)
+        return
+    yield family
+
+
+def family_of(name: str) -> Family:
+    """The family that has a model of that name.
+
+    Raises:
+      UnknownModelError: there is none; the message lists the names and the closest one.
+    """
+    known: list[str] = []
+    for family in families():
+        if name in family.variants:
+            return family
+        known += family.variants
+    close = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.3)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    raise UnknownModelError(
+        f"unknown model {name!r}{hint} Known models: {', '.join(known)}. A family from elsewhere "
+        "has to be imported first (--import=MODULE)"
+    )
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that `create_model` knows.
+
+    Args:
+      pattern: those that match it, such as `efficientnetv2*`; case matters.
+    """
+    names = [name for family in families() for name in family.variants]
+    return fnmatch.filter(names, pattern) if pattern != "*" else names
+
+
+def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Any:
+    """A model as a Flax Linen module.
+
+    Args:
+      name: one of `list_models()`, such as "efficientnetv2-s".
+      num_classes: number of logits; 0 for pooled features in place of logits.
+      **overrides: fields of the family's config, such as `width`, `depth`, `stages`, `bn_momentum`
+        or `dtype`, and any other field of the module, such as `dropout_rate` or `features_only`.
+
+    Raises:
+      ValueError: unknown name; the message has the known ones and the closest.
+      TypeError: the model has no such field.
+    """
+    family = family_of(name)
+    if "dtype" in overrides:
+        overrides["dtype"] = dtype_name(overrides["dtype"])
+    of_config = {field.name for field in dataclasses.fields(family.config)} & overrides.keys()
+    config = family.config(name=name, **{field: overrides.pop(field) for field in of_config})
+    if faults := list(config.faults()):
+        raise ValueError(f"{name}: {faults[0]}")
+    fields = {"preprocessing": family.variants[name]} | overrides
+    return family.build(config, num_classes=num_classes, **fields)
+
+
+def dtype_name(dtype: Any) -> str:
+    """`bfloat16` for `jnp.bfloat16`, and likewise for others."""
+    return dtype if isinstance(dtype, str) else np.dtype(dtype).name
+
+
+def family_of_model(model: Model) -> Family:
+    """The family that a module was built by."""
+    return family_of(model.config.name)
