@@ -111,6 +111,18 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> E
     return experiment
 
 
+def read_model(fields: Mapping[str, Any]) -> ModelConfig:
+    """The config of a network from its fields, as they stand in a run's or a model's `config.json`.
+
+    Raises:
+      ConfigError: a field is unknown, missing, of the wrong type or out of range.
+    """
+    config: ModelConfig = _parse(ModelConfig, fields, "model")
+    for fault in config.faults():
+        raise ConfigError(f"config.model.{fault}")
+    return config
+
+
 def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "config") -> str:
     """The message for a field that does not exist, with the closest one that does."""
     known = sorted(known)
