@@ -11,8 +11,8 @@ from random_weights import compiled
 from effnetv2_jax import create_model
 from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
 from effnetv2_jax.models.efficientnet.variants import Variant, get_variant
-from effnetv2_jax.models.libraries import TF1
-from effnetv2_jax.weights.convert import from_source, to_source
+from effnetv2_jax.models.efficientnet.names import TF1
+from effnetv2_jax.weights.convert import from_library, to_library
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
 
 tf = pytest.importorskip("tensorflow", reason="the reference networks are TensorFlow's")
@@ -195,8 +195,8 @@ def test_logits_equal_and_weights_return_bit_for_bit(
         np.testing.assert_array_equal(array, arrays[key], strict=True)
 
     model = create_model(name, num_classes=CLASSES)
-    variables = from_source(model, read, TF1)
-    for key, array in to_source(model, variables, TF1).items():
+    variables = from_library(model, read, TF1)
+    for key, array in to_library(model, variables, TF1).items():
         np.testing.assert_array_equal(array, arrays[key], strict=True)
 
     logits = np.asarray(compiled(model)(variables, images))

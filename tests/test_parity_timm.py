@@ -10,8 +10,8 @@ import pytest
 from effnetv2_jax import list_models, load_pretrained, save_pretrained
 from effnetv2_jax.models.efficientnet.published import TAGS, published
 from effnetv2_jax.models.efficientnet.variants import VARIANTS
-from effnetv2_jax.models.libraries import TIMM
-from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.models.efficientnet.names import TIMM
+from effnetv2_jax.weights.convert import to_library
 
 torch = pytest.importorskip("torch", reason="timm's models are PyTorch's")
 from torch_models import randomize, relative_error  # noqa: E402
@@ -46,7 +46,7 @@ def test_logits_equal_and_weights_return_bit_for_bit(name: str) -> None:
     model = theirs(name, height, width)
     ours, variables = load_pretrained(name, model.state_dict())
     assert relative_error(model, ours, variables, height, width) < 1e-4
-    returned = to_source(ours, variables, TIMM)
+    returned = to_library(ours, variables, TIMM)
     kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert returned.keys() == kept.keys()
     for key, value in returned.items():

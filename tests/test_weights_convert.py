@@ -6,11 +6,11 @@ import pytest
 from random_weights import random_variables, thin
 
 from effnetv2_jax import create_model, list_models
-from effnetv2_jax.models.libraries import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
+from effnetv2_jax.models.efficientnet.names import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
 from effnetv2_jax.weights.convert import (
     entries,
-    from_source,
-    to_source,
+    from_library,
+    to_library,
     variable_shapes,
 )
 from effnetv2_jax.weights.errors import WeightsError
@@ -23,7 +23,7 @@ EACH_SOURCE = pytest.mark.parametrize("source", SOURCES, ids=lambda source: sour
 def test_there_and_back_every_array_is_the_same(name: str, source: Source) -> None:
     model = thin(name)
     variables = random_variables(model)
-    back = from_source(model, to_source(model, variables, source), source)
+    back = from_library(model, to_library(model, variables, source), source)
     assert jax.tree.structure(back) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
@@ -80,14 +80,14 @@ def test_a_model_without_classifier_or_head_has_no_names_for_them() -> None:
 
 def test_faults_are_named_all_at_once() -> None:
     model = thin("efficientnetv2-b0")
-    arrays = to_source(model, random_variables(model), TIMM)
+    arrays = to_library(model, random_variables(model), TIMM)
     del arrays["bn1.weight"]
     arrays["extra.weight"] = np.zeros(1)
     arrays["classifier.bias"] = np.zeros(9)
     arrays["bn1.bias"] = np.full_like(arrays["bn1.bias"], np.nan)
     arrays["bn2.bias"] = arrays["bn2.bias"].astype(np.int32)
     with pytest.raises(WeightsError) as error:
-        from_source(model, arrays, TIMM)
+        from_library(model, arrays, TIMM)
     for fault in (
         "1 missing: bn1.weight",
         "1 unexpected: extra.weight",
@@ -99,13 +99,13 @@ def test_faults_are_named_all_at_once() -> None:
 
 def test_of_many_missing_names_some_are_listed() -> None:
     with pytest.raises(WeightsError, match=r"\d+ missing: .* and \d+ more"):
-        from_source(thin("efficientnetv2-b0"), {}, KERAS)
+        from_library(thin("efficientnetv2-b0"), {}, KERAS)
 
 
 def test_counters_of_batches_are_no_weights() -> None:
     model = thin("efficientnetv2-b0")
-    arrays = to_source(model, random_variables(model), TIMM)
-    from_source(model, arrays | {"bn1.num_batches_tracked": np.int64(3)}, TIMM)
+    arrays = to_library(model, random_variables(model), TIMM)
+    from_library(model, arrays | {"bn1.num_batches_tracked": np.int64(3)}, TIMM)
 
 
 def test_variables_that_lack_an_array() -> None:
@@ -113,4 +113,4 @@ def test_variables_that_lack_an_array() -> None:
     variables = random_variables(model)
     del variables["params"]["head"]
     with pytest.raises(WeightsError, match="lack params/head/conv/kernel"):
-        to_source(model, variables, TIMM)
+        to_library(model, variables, TIMM)

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from random_weights import random_variables
 
 from effnetv2_jax import EfficientNet, create_model, load_pretrained, save_pretrained
-from effnetv2_jax.models.libraries import KERAS
-from effnetv2_jax.weights.convert import from_source, to_source
+from effnetv2_jax.models.efficientnet.names import KERAS
+from effnetv2_jax.weights.convert import from_library, to_library
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.keras_files import read_keras, to_keras
 
@@ -171,7 +171,7 @@ def test_a_live_model_is_read(b0: Any) -> None:
     arrays = read_keras(b0)
     assert_same(arrays, truth(b0))
     model = create_model("efficientnetv2-b0", num_classes=CLASSES)
-    assert_same(to_source(model, from_source(model, arrays, KERAS), KERAS), truth(b0))
+    assert_same(to_library(model, from_library(model, arrays, KERAS), KERAS), truth(b0))
 
 
 def test_a_live_model_of_keras_2_is_read() -> None:
@@ -236,11 +236,11 @@ def test_there_and_back_every_array_is_the_same(name: str, classes: int, tmp_pat
     model = create_model(f"efficientnetv2-{name}", num_classes=classes)
     variables = random_variables(model)
     theirs = to_keras(model, variables)
-    assert_same(truth(theirs), to_source(model, variables, KERAS))
+    assert_same(truth(theirs), to_library(model, variables, KERAS))
     for write in (archive, nameless_weights):
         arrays = read_keras(write(theirs, tmp_path))
         assert_same(arrays, truth(theirs))
-    back = from_source(model, arrays, KERAS)
+    back = from_library(model, arrays, KERAS)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from effnetv2_jax import EfficientNet, WeightsError, load_pretrained, save_pretrained
 from effnetv2_jax.models.efficientnet.published import TAGS, of_repository, published
-from effnetv2_jax.models.libraries import OURS, TIMM, TORCHVISION
+from effnetv2_jax.models.efficientnet.names import OURS, TIMM, TORCHVISION
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.workdir import open_workdir
 from effnetv2_jax.parallel.mesh import make_mesh
@@ -24,7 +24,7 @@ from effnetv2_jax.preprocessing import cropped, squashed
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.weights.class_names import imagenet
-from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.weights.convert import to_library
 from effnetv2_jax.weights.find import find_weights
 
 NAMES = tuple("abcdefg")
@@ -112,7 +112,7 @@ def test_timms_own_v1_models_keep_their_numerics(
     model = thin("efficientnet-b0", padding="symmetric", bn_epsilon=1e-5)
     saved = random_variables(model)
     assert load_pretrained(None, save_pretrained(tmp_path, model, saved))[0] == model
-    arrays = to_source(model, saved, TIMM)
+    arrays = to_library(model, saved, TIMM)
     load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1)
     assert "pass padding='symmetric', bn_epsilon=1e-5" in caplog.text
     caplog.clear()
@@ -129,7 +129,7 @@ def test_names_that_are_too_few_are_an_error(folder: Path) -> None:
 
 @pytest.mark.parametrize("source", [TIMM, TORCHVISION, OURS], ids=lambda source: source.title)
 def test_bare_arrays_are_recognized(source: Any, tmp_path: Path) -> None:
-    arrays = to_source(MODEL, VARIABLES, source)
+    arrays = to_library(MODEL, VARIABLES, source)
     save_file(arrays, tmp_path / "weights.safetensors")
     padding = "symmetric" if source is TORCHVISION else "same"
     for weights in (arrays, tmp_path / "weights.safetensors"):
@@ -177,7 +177,7 @@ def test_features_only_has_no_head(folder: Path) -> None:
 
 
 def test_fields_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
-    arrays = to_source(MODEL, VARIABLES, TORCHVISION)
+    arrays = to_library(MODEL, VARIABLES, TORCHVISION)
     with pytest.raises(WeightsError, match="padding='symmetric', but the model has 'same'"):
         load_pretrained("efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same")
 

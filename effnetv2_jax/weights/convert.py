@@ -52,7 +52,7 @@ def from_library(model: Model, arrays: Arrays, library: Library, *, title: str =
     """
     names = entries(model, library)
     return _variables(
-        model,
+        abstract_variables(model),
         {name: array for name, array in arrays.items() if not name.endswith(library.ignored)},
         {name: entry.path for name, entry in names.items()},
         to_ours=lambda name, array: library.to_ours(names[name].kind, array),
@@ -77,10 +77,11 @@ def to_library(model: Model, variables: Mapping[str, Any], library: Library) -> 
 
 def from_own(model: Model, arrays: Arrays, *, title: str) -> Variables:
     """A model's variables from arrays under our own names; see `from_library`."""
+    abstract = abstract_variables(model)
     return _variables(
-        model,
+        abstract,
         arrays,
-        own_names(model),
+        _own_names(abstract),
         to_ours=lambda name, array: array,
         to_theirs=lambda name, array: array,
         title=title,
@@ -93,16 +94,15 @@ def to_own(model: Model, variables: Mapping[str, Any]) -> Arrays:
     Raises:
       WeightsError: `variables` lack an array of the model; the message names it.
     """
-    return _pick(variables, own_names(model))
+    return _pick(variables, _own_names(abstract_variables(model)))
 
 
-def own_names(model: Model) -> dict[str, VariablePath]:
-    """Every array of a model under our own name for it."""
-    return {"/".join(path): path for path in named_leaves(abstract_variables(model))}
+def _own_names(abstract: Any) -> dict[str, VariablePath]:
+    return {"/".join(path): path for path in named_leaves(abstract)}
 
 
 def _variables(
-    model: Model,
+    abstract: Any,
     arrays: Arrays,
     paths: Mapping[str, VariablePath],
     *,
@@ -112,7 +112,6 @@ def _variables(
 ) -> Variables:
     faults = _listed("missing", sorted(paths.keys() - arrays.keys()))
     faults += _listed("unexpected", sorted(arrays.keys() - paths.keys()))
-    abstract = abstract_variables(model)
     wanted = named_leaves(abstract)
     leaves: dict[VariablePath, np.ndarray] = {}
     misshapen, unfit = [], []

@@ -1,7 +1,7 @@
 """Models with weights, in one line."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -90,17 +90,15 @@ def fit(
       WeightsError: the weights do not fit the model.
     """
     found.check(model.config)
-    family = family_of_model(model)
-    given = named_leaves(found.variables(_whole(model, found.num_classes)))
-    abstract = abstract_variables(model)
-    wanted = named_leaves(abstract)
-    new: Mapping[VariablePath, Any] = {}
-    if model.num_classes and (
-        model.num_classes != found.num_classes
-        or (class_names is not None and not found.tells_apart(class_names))
-    ):
-        new = _new_head(model, family, seed)
-    if new:
+    variables = found.variables(_whole(model, found.num_classes))
+    others = class_names is not None and not found.tells_apart(class_names)
+    if model.num_classes == found.num_classes and not (others or gives_features(model)):
+        return variables
+    abstract, family = abstract_variables(model), family_of_model(model)
+    given, wanted = named_leaves(variables), named_leaves(abstract)
+    head = [path for path in wanted if _in_head(family, path)]
+    new = {}
+    if head and (others or model.num_classes != found.num_classes):
         _log.warning(
             "%s: the classifier starts anew, with %s classes; that of the weights has %s%s",
             found.title,
@@ -108,20 +106,25 @@ def fit(
             f"{found.num_classes:,}",
             " others" if model.num_classes == found.num_classes else "",
         )
-    if stray := _stray(model, family, given, wanted, new):
+        new = dict(zip(head, _initial(model, head, seed)))
+    kept = wanted.keys() - new.keys()
+    lacking = [
+        path for path in kept if path not in given or given[path].shape != wanted[path].shape
+    ]
+    left = [path for path in given.keys() - wanted.keys() if not _in_head(family, path)]
+    if stray := sorted(map("/".join, lacking if gives_features(model) else lacking + left)):
         raise WeightsError(
-            f"{found.title}: with {model.num_classes} classes, not {found.num_classes}, the model "
-            f"differs beyond its head {'/'.join(family.head)}, in {', '.join(stray[:3])}"
+            f"{found.title}: with {model.num_classes} classes in place of {found.num_classes} the "
+            f"model differs beyond its head {'/'.join(family.head)}, in {', '.join(stray[:3])}"
         )
-    variables: Variables = jax.tree.unflatten(
-        jax.tree.structure(abstract), [new[p] if p in new else given[p] for p in wanted]
-    )
-    return variables
+    leaves = [new[path] if path in new else given[path] for path in wanted]
+    fitted: Variables = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    return fitted
 
 
 def _whole(model: Model, num_classes: int) -> Any:
     """The model with all that weights of that many classes have."""
-    features = {"features_only": False} if hasattr(model, "features_only") else {}
+    features = {"features_only": False} if gives_features(model) else {}
     return model.clone(num_classes=num_classes, **features)
 
 
@@ -129,32 +132,13 @@ def _in_head(family: Family, path: VariablePath) -> bool:
     return path[1 : 1 + len(family.head)] == family.head
 
 
-def _stray(
-    model: Model,
-    family: Family,
-    given: Mapping[VariablePath, Any],
-    wanted: Mapping[VariablePath, Any],
-    new: Iterable[VariablePath],
-) -> list[str]:
-    """Leaves that the weights lack or have too many, or in other shapes, beside the head."""
-    kept = wanted.keys() - set(new)
-    lacking = [
-        path for path in kept if path not in given or given[path].shape != wanted[path].shape
-    ]
-    if gives_features(model):
-        return sorted(map("/".join, lacking))
-    left = [path for path in given.keys() - wanted.keys() if not _in_head(family, path)]
-    return sorted(map("/".join, lacking + left))
-
-
-def _new_head(model: Model, family: Family, seed: int) -> dict[VariablePath, np.ndarray]:
-    """The head as the model's own initialization draws it."""
+def _initial(model: Model, paths: list[VariablePath], seed: int) -> list[np.ndarray]:
+    """Some of the variables that a model begins with."""
     images = jax.ShapeDtypeStruct((1, model.min_size, model.min_size, 3), jnp.float32)
-    paths = [path for path in named_leaves(abstract_variables(model)) if _in_head(family, path)]
 
-    @jax.jit  # Which leaves the rest of the network out.
+    @jax.jit  # Which computes no others.
     def draw(key: jax.Array) -> list[jax.Array]:
         leaves = named_leaves(model.lazy_init(key, images, train=False))
         return [leaves[path] for path in paths]
 
-    return dict(zip(paths, map(np.asarray, draw(jax.random.key(seed)))))
+    return [np.asarray(leaf) for leaf in draw(jax.random.key(seed))]
