@@ -1,7 +1,7 @@
 """An experiment as a ConfigDict, which the command line can override, and back.
 
-Nothing else in the package sees a ConfigDict, so a field that is unknown or has the wrong type is an
-error before anything starts.
+Nothing else in the package sees a ConfigDict, so a field that is unknown or has the wrong type is
+an error before anything starts.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def defaults_of(group: str, name: str) -> ml_collections.ConfigDict:
 
 
 def to_config_dict(node: Any) -> ml_collections.ConfigDict:
-    """An experiment, or a part of one, as a ConfigDict whose fields the command line can override."""
+    """An experiment, or a part of one, as a ConfigDict, whose fields can be overridden."""
     config = ml_collections.ConfigDict()
     hints = typing.get_type_hints(type(node))
     for field in dataclasses.fields(node):
