@@ -9,8 +9,8 @@ fine-tuned on ImageNet; the classifier, which starts anew, learns ten times as f
 
 Another model: `--config.model.name=efficientnetv2-b0 --config.init=in1k`. Weights of your own:
 `--config.init=workdir:RUN` or `file:PATH`. The classifier alone, on a small machine:
-`--config.rates="(('classifier',1),('.*',0))" --config.model.bn_frozen=True`. `:smoke` runs for about a minute on
-embedded data, from random weights.
+`--config.rates="(('classifier',1),('.*',0))" --config.model.bn_frozen=True`. `:smoke` runs for
+about a minute on embedded data, from random weights.
 """
 
 import ml_collections

@@ -111,6 +111,20 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> E
     return experiment
 
 
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The model of a config, whatever its other fields are.
+
+    Raises:
+      ConfigError: it has no model, or one that no family here has.
+    """
+    if "model" not in config:
+        raise ConfigError("config lacks the field 'model'")
+    model: ModelConfig = _parse(ModelConfig, config["model"], "model")
+    for fault in model.faults():
+        raise ConfigError(f"config.model.{fault}")
+    return model
+
+
 def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "config") -> str:
     """The message for a field that does not exist, with the closest one that does."""
     known = sorted(known)

@@ -8,6 +8,8 @@ from typing import Any
 from etils import epath
 
 from effnetv2_jax.config.differences import differences
+from effnetv2_jax.config.legacy import upgrade
+from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.storage import write_text
 from effnetv2_jax.preprocessing import Preprocessing
 
@@ -66,12 +68,16 @@ def open_workdir(
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
-    """The config the run in `workdir` was started with.
+    """The config the run in `workdir` was started with, in the words of this version.
 
     Raises:
-      WorkdirError: there is none, or it is not JSON.
+      WorkdirError: there is none, or it is not the JSON of a config.
     """
-    return _read(epath.Path(workdir) / _CONFIG)
+    path = epath.Path(workdir) / _CONFIG
+    try:
+        return upgrade(_read(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WorkdirError(f"{path} makes no sense: {error!r}") from error
 
 
 def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
@@ -143,7 +149,9 @@ def _unusable(workdir: epath.Path, error: OSError) -> WorkdirError:
 def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:
     if not (workdir / _CONFIG).exists():
         return
-    differing = differences(read_config(workdir), json.loads(_to_json(config)))
+    # Through the dataclasses: a field that an earlier version lacked has its default.
+    began = dataclasses.asdict(from_config_dict(read_config(workdir)))
+    differing = differences(json.loads(_to_json(began)), json.loads(_to_json(config)))
     if differing:
         raise WorkdirError(
             f"{workdir} holds a run with another config; choose another --workdir or undo:\n  "
