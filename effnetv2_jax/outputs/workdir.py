@@ -1,13 +1,15 @@
 """A run's working directory: its config, classes and data, with which later starts agree."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
 from effnetv2_jax.config.differences import differences
+from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.legacy import upgrade
 from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.storage import write_text
@@ -80,6 +82,34 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         raise WorkdirError(f"{path} makes no sense: {error!r}") from error
 
 
+class FoundRun(NamedTuple):
+    """A run whose weights are meant."""
+
+    workdir: epath.Path
+    step: int | None
+    """Of the checkpoint; None is the newest."""
+
+
+def find_run(weights: str) -> FoundRun | None:
+    """The run that a `config.init` or a `weights` argument names; None where it names none.
+
+    Args:
+      weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory or of one of its
+        checkpoints.
+    """
+    kind, _, rest = weights.partition(":")
+    if kind == "workdir":
+        return FoundRun(epath.Path(rest).expanduser(), None)
+    if kind not in ("file", "hub", "http", "https") and "://" in weights:
+        return FoundRun(epath.Path(weights), None)
+    path = epath.Path(rest if kind == "file" else weights).expanduser()
+    if (path / "checkpoints").is_dir():
+        return FoundRun(path, None)
+    if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
+        return FoundRun(path.parent.parent, int(path.name))
+    return None
+
+
 def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
     """The names of the classes of the run in `workdir`, in the order of their labels.
 
@@ -149,8 +179,10 @@ def _unusable(workdir: epath.Path, error: OSError) -> WorkdirError:
 def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:
     if not (workdir / _CONFIG).exists():
         return
-    # Through the dataclasses: a field that an earlier version lacked has its default.
-    began = dataclasses.asdict(from_config_dict(read_config(workdir)))
+    began = read_config(workdir)
+    # A field that an earlier version lacked has its default. What cannot be read differs anyway.
+    with contextlib.suppress(ConfigError):
+        began = dataclasses.asdict(from_config_dict(began))
     differing = differences(json.loads(_to_json(began)), json.loads(_to_json(config)))
     if differing:
         raise WorkdirError(
