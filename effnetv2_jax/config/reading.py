@@ -154,7 +154,10 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
     if (some := _optional(kind)) is not None:
         return None if value is None else _parse(some, value, path)
     if value is None:
-        raise ConfigError(f"config.{path} must be stated, as in --config.{path}=VALUE")
+        name = getattr(kind, "__name__", kind)
+        raise ConfigError(
+            f"config.{path} must be {name}, not None; state it, as in --config.{path}=VALUE"
+        )
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in options:
