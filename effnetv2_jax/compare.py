@@ -96,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(any(difference.in_result for difference in differences))
 
 
-class _Run(NamedTuple):
+class _Record(NamedTuple):
     """What a working directory says of its run."""
 
     path: epath.Path
@@ -110,7 +110,7 @@ class _Run(NamedTuple):
     """Of the parameters at the end; None before it."""
 
 
-def _read(workdir: epath.PathLike) -> _Run:
+def _read(workdir: epath.PathLike) -> _Record:
     path = epath.Path(workdir)
     try:
         if not path.is_dir():
@@ -119,7 +119,7 @@ def _read(workdir: epath.PathLike) -> _Run:
         metrics: dict[int, dict[str, Any]] = {}
         for line in lines:
             metrics.setdefault(line["step"], {}).update(line)
-        return _Run(
+        return _Record(
             path=path,
             config=dict(flatten(read_config(path))),
             classes=read_class_names(path),
@@ -134,7 +134,7 @@ def _read(workdir: epath.PathLike) -> _Run:
         raise WorkdirError(f"{path / METRICS} makes no sense: {error!r}") from error
 
 
-def _differences(a: _Run, b: _Run) -> list[Difference]:
+def _differences(a: _Record, b: _Record) -> list[Difference]:
     return [
         *_config(a, b),
         *_classes(a, b),
@@ -153,14 +153,14 @@ def _unequal(subject: Subject, a: Mapping[str, str], b: Mapping[str, str]) -> It
             yield Difference(subject, name, a.get(name, _ABSENT), b.get(name, _ABSENT))
 
 
-def _config(a: _Run, b: _Run) -> Iterator[Difference]:
+def _config(a: _Record, b: _Record) -> Iterator[Difference]:
     for name in sorted({*a.config, *b.config}):
         values = [repr(run.config[name]) if name in run.config else _ABSENT for run in (a, b)]
         if values[0] != values[1]:
             yield Difference("config", f"*{name}" if may_differ(name) else name, *values)
 
 
-def _classes(a: _Run, b: _Run) -> Iterator[Difference]:
+def _classes(a: _Record, b: _Record) -> Iterator[Difference]:
     if len(a.classes) != len(b.classes):
         yield Difference("classes", "number", str(len(a.classes)), str(len(b.classes)))
         return
@@ -169,12 +169,12 @@ def _classes(a: _Run, b: _Run) -> Iterator[Difference]:
             yield Difference("classes", f"class {index}", repr(one), repr(other))
 
 
-def _data(run: _Run) -> dict[str, str]:
+def _data(run: _Record) -> dict[str, str]:
     recorded = {name: text for name, text in _starts(run).items() if name.startswith("data.")}
     return recorded | ({} if run.train_data is None else {"data.train": run.train_data})
 
 
-def _made_with(a: _Run, b: _Run) -> Iterator[Difference]:
+def _made_with(a: _Record, b: _Record) -> Iterator[Difference]:
     one, other = (
         {name: text for name, text in _starts(run).items() if not name.startswith("data.")}
         for run in (a, b)
@@ -182,11 +182,11 @@ def _made_with(a: _Run, b: _Run) -> Iterator[Difference]:
     if one and other:
         yield from _unequal("starts", one, other)
     elif one or other:
-        told = ("tells of starts" if starts else "tells of none" for starts in (one, other))
-        yield Difference("starts", EVENTS, *told)
+        recorded = ("has starts" if starts else "has none" for starts in (one, other))
+        yield Difference("starts", EVENTS, *recorded)
 
 
-def _starts(run: _Run) -> dict[str, str]:
+def _starts(run: _Record) -> dict[str, str]:
     """What the first start recorded, and the last one where that is something else."""
     starts = [
         dict(flatten({name: value for name, value in event.items() if name not in _OF_EVENTS}))
@@ -203,7 +203,7 @@ def _then(first: Any, last: Any) -> str:
     return f"{first}" if first == last else f"{first}, at the last start {last}"
 
 
-def _events(run: _Run) -> dict[str, str]:
+def _events(run: _Record) -> dict[str, str]:
     steps: dict[str, list[str]] = {}
     for event in run.events:
         steps.setdefault(str(event.get("event")), []).append(str(event.get("step")))
@@ -213,7 +213,7 @@ def _events(run: _Run) -> dict[str, str]:
     }
 
 
-def _metrics(subject: Subject, kind: str, a: _Run, b: _Run) -> Iterator[Difference]:
+def _metrics(subject: Subject, kind: str, a: _Record, b: _Record) -> Iterator[Difference]:
     """The first difference in each metric, the earliest first."""
     found: set[str] = set()
     for step in _common_steps(kind, a, b):
@@ -229,7 +229,7 @@ def _metrics(subject: Subject, kind: str, a: _Run, b: _Run) -> Iterator[Differen
                 )
 
 
-def _common_steps(kind: str, a: _Run, b: _Run) -> list[int]:
+def _common_steps(kind: str, a: _Record, b: _Record) -> list[int]:
     return [
         step
         for step in sorted(a.metrics.keys() & b.metrics.keys())
@@ -237,7 +237,7 @@ def _common_steps(kind: str, a: _Run, b: _Run) -> list[int]:
     ]
 
 
-def _of_kind(run: _Run, step: int, kind: str) -> dict[str, Any]:
+def _of_kind(run: _Record, step: int, kind: str) -> dict[str, Any]:
     return {
         name.removeprefix(kind): value
         for name, value in run.metrics.get(step, {}).items()
@@ -249,13 +249,13 @@ def _value(value: Any) -> str:
     return "not finite" if value is None else str(value)
 
 
-def _parameters(a: _Run, b: _Run) -> Iterator[Difference]:
+def _parameters(a: _Record, b: _Record) -> Iterator[Difference]:
     if a.sha256 is None or a.sha256 != b.sha256:
         one, other = (run.sha256 or "unknown, as it has not ended" for run in (a, b))
         yield Difference("parameters", _SHA256, one, other)
 
 
-def _report(a: _Run, b: _Run, differences: Sequence[Difference]) -> Iterator[str]:
+def _report(a: _Record, b: _Record, differences: Sequence[Difference]) -> Iterator[str]:
     yield f"A: {a.path}"
     yield f"B: {b.path}"
     for subject, heading in _HEADINGS.items():
@@ -280,7 +280,7 @@ def _report(a: _Run, b: _Run, differences: Sequence[Difference]) -> Iterator[str
     )
 
 
-def _evaluations(a: _Run, b: _Run) -> list[str]:
+def _evaluations(a: _Record, b: _Record) -> list[str]:
     """The accuracies side by side."""
     found = {
         step: (_of_kind(a, step, "eval/"), _of_kind(b, step, "eval/"))

@@ -1,4 +1,4 @@
-"""What a start of a run was made with, so that another can be made like it, or told apart."""
+"""What a start of a run was made with, so that it can be repeated, or compared with another."""
 
 import os
 import platform
@@ -80,7 +80,7 @@ def run_record(mesh: Mesh, *, train_data: str, eval_data: str) -> dict[str, Any]
 
 
 class Revision(NamedTuple):
-    """Which source code a directory holds; None where git does not tell."""
+    """Which source code a directory holds; None where git does not know."""
 
     commit: str | None
     changed: bool | None
