@@ -9,11 +9,16 @@ PICTURES holds a subfolder for each class, or `train/` and `val/` with these sub
 import ml_collections
 
 from effnetv2_jax import progressive
+from effnetv2_jax.config import (
+    AdamW,
+    Cosine,
+    DataConfig,
+    EvaluationConfig,
+    Experiment,
+    LogConfig,
+)
 from effnetv2_jax.config.argument import choose
-from effnetv2_jax.config.experiment import DataConfig, EvaluationConfig, Experiment, LogConfig
-from effnetv2_jax.config.optimizers import OptimizerConfig
-from effnetv2_jax.config.schedules import ScheduleConfig
-from effnetv2_jax.models.protocol import ModelConfig
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -22,7 +27,12 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
 def folder() -> Experiment:
     return Experiment(
-        model=ModelConfig(name="efficientnetv2-b0", stochastic_depth_rate=0.1, bn_momentum=0.9),
+        model=EfficientNetConfig(
+            name="efficientnetv2-b0",
+            stochastic_depth_rate=0.1,
+            bn_momentum=0.9,
+            dtype="bfloat16",
+        ),
         data=DataConfig(
             source="folder", crop="torchvision", crop_area=(0.2, 1.0), validation_share=0.1
         ),
@@ -34,10 +44,8 @@ def folder() -> Experiment:
         ),
         epochs=60,
         batch_size=64,
-        optimizer=OptimizerConfig(
-            name="adamw", learning_rate=0.004, decay=0.999, epsilon=1e-8, l2=0.0, weight_decay=0.05
-        ),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=3.0),
+        optimizer=AdamW(learning_rate=0.004, weight_decay=0.05),
+        schedule=Cosine(warmup_epochs=3.0),
         ema_decay=0.999,
         evaluation=EvaluationConfig(image_size=256, resize="crop", batch_size=64, every_epochs=5.0),
         log=LogConfig(every_steps=20),

@@ -8,18 +8,18 @@ RandAugment and dropout rise together from stage to stage, as in the paper's Alg
 import ml_collections
 
 from effnetv2_jax import progressive
-from effnetv2_jax.config.argument import choose
-from effnetv2_jax.config.experiment import (
+from effnetv2_jax.config import (
+    AdamW,
     AugmentConfig,
     CheckpointConfig,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
     LogConfig,
 )
-from effnetv2_jax.config.optimizers import OptimizerConfig
-from effnetv2_jax.config.schedules import ScheduleConfig
-from effnetv2_jax.models.protocol import ModelConfig
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
 def quickstart() -> Experiment:
     return Experiment(
-        model=ModelConfig(
+        model=EfficientNetConfig(
             name="efficientnetv2-b0",
             width=0.5,
             depth=0.1,
@@ -55,10 +55,8 @@ def quickstart() -> Experiment:
         augment=AugmentConfig(randaugment_layers=1, translate_pixels=12.0, cutout_pixels=12.0),
         epochs=22,
         batch_size=16,
-        optimizer=OptimizerConfig(
-            name="adamw", learning_rate=0.12, decay=0.999, epsilon=1e-8, l2=0.0, weight_decay=0.05
-        ),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=1.0),
+        optimizer=AdamW(learning_rate=0.12, weight_decay=0.05),
+        schedule=Cosine(warmup_epochs=1.0),
         ema_decay=0.99,
         evaluation=EvaluationConfig(
             image_size=112, resize="squash", batch_size=64, every_epochs=5.5

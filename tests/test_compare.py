@@ -14,8 +14,9 @@ import pytest
 import tiny
 from etils import epath
 
-from effnetv2_jax.compare import Difference, compare_runs, main
+from effnetv2_jax.compare import main
 from effnetv2_jax.config.experiment import DataConfig, LogConfig
+from effnetv2_jax.outputs.comparison import Difference, compare_runs
 from effnetv2_jax.outputs.run_record import run_record
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
 from effnetv2_jax.outputs.writers import Writers

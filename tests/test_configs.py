@@ -57,9 +57,9 @@ def test_every_file_says_what_it_does(name: str) -> None:
 
 # One of each kind: the network is thin and the images small, but all of the program is there.
 KINDS = [
-    ("imagenet_b0", "paper"),
-    ("imagenet21k_s", "code,sigmoid"),
-    ("cifar10", "b0,paper"),
+    ("imagenet_b", "b0,paper"),
+    ("imagenet21k", "code,sigmoid"),
+    ("transfer", "b0,paper"),
 ]
 
 
@@ -125,7 +125,7 @@ def test_the_page_of_plans_is_what_the_program_prints(name: str) -> None:
 def test_the_page_of_plans_has_every_config() -> None:
     for name in config_files.NAMES:
         assert f"{name}.py" in PAGE.read_text()
-    assert PLANS["section"]("imagenet_b0", "paper") in PAGE.read_text()
+    assert PLANS["section"]("imagenet_b", "b0,paper") in PAGE.read_text()
 
 
 class Reads:

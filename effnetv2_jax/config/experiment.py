@@ -76,7 +76,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """What happens to a batch on the device; how strongly is each stage's affair."""
+    """What happens to a batch on the device; each stage states how strongly."""
 
     flip: bool = True
     """Mirror half of the images."""
@@ -87,7 +87,7 @@ class AugmentConfig:
     """Operations applied to each image, one after another."""
     translate_pixels: float | None = None
     """Translation at level 10; None takes the policy's own, 100 in RandAugment and 250 in
-    AutoAugment. It does not shrink with the image, so images well below 128 pixels want less."""
+    AutoAugment. It does not shrink with the image, so images well below 128 pixels need less."""
     cutout_pixels: float | None = None
     """Half the side of RandAugment's Cutout at level 10, likewise; its own is 40."""
     cutout: float = 0.0
@@ -132,7 +132,7 @@ class CheckpointConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """What a run tells about itself."""
+    """How often a run logs, and where to."""
 
     every_steps: int = 50
     tensorboard: bool = True
@@ -150,7 +150,7 @@ class FaultsConfig:
     `roll_back` returns to the newest checkpoint, and takes the examples from there on in another
     order."""
     max_divergences: int = 10
-    """So many since the start are borne by `skip` and `roll_back`; one more halts the run."""
+    """`skip` and `roll_back` allow so many since the start; one more halts the run."""
     loss_spike: float = 3.0
     """A loss this many times its recent mean is logged with the names of the batch's examples."""
     hang_seconds: float = 1800.0

@@ -1,7 +1,7 @@
 """An experiment as a ConfigDict, which the command line can override, and back.
 
-Nothing else in the package sees a ConfigDict, so a field that is unknown or has the wrong type is an
-error before anything starts.
+Nothing else in the package sees a ConfigDict, so a field that is unknown or has the wrong type is
+an error before anything starts.
 """
 
 import dataclasses
@@ -77,7 +77,7 @@ def defaults_of(group: str, name: str) -> ml_collections.ConfigDict:
 
 
 def to_config_dict(node: Any) -> ml_collections.ConfigDict:
-    """An experiment, or a part of one, as a ConfigDict whose fields the command line can override."""
+    """An experiment, or a part of one, as a ConfigDict, whose fields can be overridden."""
     config = ml_collections.ConfigDict()
     hints = typing.get_type_hints(type(node))
     for field in dataclasses.fields(node):
@@ -111,16 +111,18 @@ def from_config_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> E
     return experiment
 
 
-def read_model(fields: Mapping[str, Any]) -> ModelConfig:
-    """The config of a network from its fields, as they stand in a run's or a model's `config.json`.
+def model_config(config: Mapping[str, Any]) -> ModelConfig:
+    """The model of a config, whatever its other fields are.
 
     Raises:
-      ConfigError: a field is unknown, missing, of the wrong type or out of range.
+      ConfigError: it has no model, or one that no family here has.
     """
-    config: ModelConfig = _parse(ModelConfig, fields, "model")
-    for fault in config.faults():
+    if "model" not in config:
+        raise ConfigError("config lacks the field 'model'")
+    model: ModelConfig = _parse(ModelConfig, config["model"], "model")
+    for fault in model.faults():
         raise ConfigError(f"config.model.{fault}")
-    return config
+    return model
 
 
 def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "config") -> str:
@@ -152,7 +154,10 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
     if (some := _optional(kind)) is not None:
         return None if value is None else _parse(some, value, path)
     if value is None:
-        raise ConfigError(f"config.{path} must be stated, as in --config.{path}=VALUE")
+        name = getattr(kind, "__name__", kind)
+        raise ConfigError(
+            f"config.{path} must be {name}, not None; state it, as in --config.{path}=VALUE"
+        )
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         if value not in options:

@@ -9,10 +9,10 @@ from typing import Literal
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, EvaluationConfig, Experiment
-from effnetv2_jax.config.optimizers import OptimizerConfig
-from effnetv2_jax.config.schedules import ScheduleConfig
+from effnetv2_jax.config.optimizers import RMSProp
+from effnetv2_jax.config.schedules import Constant, Cosine, Exponential
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import get_variant
-from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from effnetv2_jax.progressive import Stage, constant
 
@@ -36,21 +36,20 @@ IMAGENET = DataConfig(
     mean=(128.0, 128.0, 128.0),
     std=(128.0, 128.0, 128.0),
 )
-RMSPROP = OptimizerConfig(
-    name="rmsprop", learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5
-)
+RMSPROP = RMSProp(learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5)
 
 
 def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment:
     """ImageNet from scratch (sections 4 and 5.1): EfficientNetV2-S, M and L."""
     size = get_variant(name).eval_size
     return Experiment(
-        model=ModelConfig(
+        model=EfficientNetConfig(
             name=name,
             stochastic_depth_rate=0.2,
             bn_momentum=BN_MOMENTUM[origin],
             # The released program shares statistics over 8 of 32 cores.
             bn_group=1024 if origin == "code" else None,
+            dtype="bfloat16",
         ),
         data=IMAGENET,
         augment=AugmentConfig(policy="randaugment", randaugment_layers=2),
@@ -58,9 +57,7 @@ def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment
         epochs=350,
         batch_size=4096,
         optimizer=RMSPROP,
-        schedule=ScheduleConfig(
-            name="exponential", warmup_epochs=5.0, decay_rate=0.97, decay_epochs=2.4
-        ),
+        schedule=Exponential(warmup_epochs=5.0, decay_rate=0.97, decay_epochs=2.4),
         loss="softmax",
         label_smoothing=0.1,
         ema_decay=0.9999,
@@ -109,7 +106,7 @@ def imagenet21k(name: str, origin: Origin, loss: LossName) -> Experiment:
         augment=AugmentConfig(policy="none"),
         epochs=60,
         optimizer=dataclasses.replace(RMSPROP, learning_rate=0.008),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=1.0),
+        schedule=Cosine(warmup_epochs=1.0),
         loss=loss,
         label_smoothing=0.0,
         evaluation=EvaluationConfig(
@@ -144,8 +141,12 @@ def fine_tune(
     epochs = max(15.0, least_steps * batch / data.num_train_examples)
     return Experiment(
         init=init,
-        model=ModelConfig(
-            name=name, stochastic_depth_rate=0.2, bn_momentum=BN_MOMENTUM[origin], bn_group=None
+        model=EfficientNetConfig(
+            name=name,
+            stochastic_depth_rate=0.2,
+            bn_momentum=BN_MOMENTUM[origin],
+            bn_group=None,
+            dtype="bfloat16",
         ),
         data=dataclasses.replace(
             data,
@@ -161,9 +162,7 @@ def fine_tune(
         optimizer=dataclasses.replace(
             RMSPROP, learning_rate=0.0005, l2=0.0 if origin == "paper" else 1e-5
         ),
-        schedule=ScheduleConfig(
-            name="cosine" if origin == "paper" else "constant", warmup_epochs=1.0
-        ),
+        schedule=Cosine(warmup_epochs=1.0) if origin == "paper" else Constant(warmup_epochs=1.0),
         loss="softmax",
         label_smoothing=0.1,
         ema_decay=0.9996,

@@ -1,4 +1,4 @@
-"""The learning rate's curves over the epochs: one dataclass each. They count examples, not steps."""
+"""Learning rate schedules: one dataclass each. They count examples, not steps."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a start of a run was made with, so that another can be made like it, or told apart."""
+"""What a start of a run was made with, so that it can be repeated, or compared with another."""
 
 import os
 import platform
@@ -88,7 +88,7 @@ def run_record(
 
 
 class Revision(NamedTuple):
-    """Which source code a directory holds; None where git does not tell."""
+    """Which source code a directory holds; None where git does not know."""
 
     commit: str | None
     changed: bool | None

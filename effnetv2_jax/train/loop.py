@@ -36,8 +36,8 @@ def train(
       progress: shows how it goes; None shows it on standard error, in the first process.
 
     Returns:
-      The final evaluation, as `train.evaluate.evaluate` returns it, and `top1`, which is that of the
-      averaged weights where there are any.
+      The final evaluation, see `train.evaluate.evaluate`, and `top1`, which is that of the averaged
+      weights where there are any.
 
     Raises:
       ConfigError: the experiment does not fit the devices or the data.

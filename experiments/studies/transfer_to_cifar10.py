@@ -85,7 +85,7 @@ def pretraining(folder: Path, share: float) -> Experiment:
 
 
 def fine_tuning(folder: Path, init: str, share: float, learning_rate: float) -> Experiment:
-    """CIFAR-10 by the recipe of `configs/cifar10.py`, at the scale of a small machine."""
+    """CIFAR-10 by the recipe of `configs/transfer.py`, at the scale of a small machine."""
     data = DataConfig(source="folder", path=str(folder), num_classes=10, num_train_examples=50_000)
     recipe = recipes.transfer("b0", "paper", data)
     epochs = FINE_TUNING_STEPS * share * BATCH_SIZE / 50_000

@@ -98,21 +98,17 @@ class EfficientNetConfig(ModelConfig):
         if self.stages is not None:
             return self
         whole = self.resolved()
-        assert whole.stages is not None and whole.width is not None and whole.depth is not None
-        width = whole.width if self.width is None else 1.0
-        depth = whole.depth if self.depth is None else 1.0
-        floor = whole.rounding_floor or 0.0
-        return dataclasses.replace(
-            self,
-            stages=tuple(
-                dataclasses.replace(
-                    row,
-                    outputs=round_channels(row.outputs, width, floor),
-                    repeats=round_repeats(row.repeats, depth),
-                )
-                for row in whole.stages
-            ),
+        width = 1.0 if self.width is not None else whole.width or 1.0
+        depth = 1.0 if self.depth is not None else whole.depth or 1.0
+        rows = (
+            dataclasses.replace(
+                row,
+                outputs=round_channels(row.outputs, width, whole.rounding_floor or 0.0),
+                repeats=round_repeats(row.repeats, depth),
+            )
+            for row in whole.stages or ()
         )
+        return dataclasses.replace(self, stages=tuple(rows))
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""

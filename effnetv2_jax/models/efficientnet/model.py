@@ -111,7 +111,7 @@ class EfficientNet(nn.Module):
         }
         return EfficientNetConfig(
             name=self.variant,
-            dtype=jnp.dtype(self.dtype).name,  # type: ignore[arg-type]
+            dtype=jnp.dtype(self.dtype).name,
             stem=self.stem_features,
             head=self.head_features,
             **own,
