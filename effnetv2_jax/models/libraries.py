@@ -140,6 +140,15 @@ def interchanges() -> Iterator[tuple[Family, Interchange]]:
             yield family, interchange
 
 
+def is_tag(word: str) -> bool:
+    """Whether any model has published weights of that tag."""
+    return any(
+        interchange.published(name, word) is not None
+        for _, interchange in interchanges()
+        for name in interchange.tags
+    )
+
+
 def torch_variables() -> dict[Kind, Mapping[str, str]]:
     """Our names and PyTorch's of a layer's arrays."""
     kernel = {"kernel": "weight"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from effnetv2_jax.config.errors import ConfigError
-from effnetv2_jax.config.reading import read_model
+from effnetv2_jax.config.reading import model_config
 from effnetv2_jax.models.libraries import Library, interchanges
 from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import UnknownModelError, family_of, family_of_model
@@ -115,7 +115,7 @@ def _of_ours(
     except UnknownModelError:
         raise unknown_model(title, name, family=ours.get("family"), module=None) from None
     try:
-        config = read_model(ours["model"] if own else {"name": name, **ours["fields"]})
+        config = model_config({"model": ours["model"] if own else {"name": name, **ours["fields"]}})
     except ConfigError as error:
         raise WeightsError(f"{title}: {error}") from error
     return Card(

@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from effnetv2_jax.models.libraries import Published, interchange_of, interchanges
+from effnetv2_jax.models.libraries import Published, interchange_of, interchanges, is_tag
 from effnetv2_jax.models.registry import family_of
+from effnetv2_jax.outputs.workdir import FoundRun, find_run
 from effnetv2_jax.weights import hub
 from effnetv2_jax.weights.arrays import Arrays, read_safetensors, read_torch, to_numpy
 from effnetv2_jax.weights.card import OWN, Card, read_card
 from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.found import OWN_PREFIX, Found, LibraryWeights, OwnWeights
-from effnetv2_jax.weights.run_config import is_tag, run_at
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
 
 
@@ -68,6 +68,8 @@ def _find(weights: Any, name: str | None) -> Found:
     if is_tag(text):
         known = _tagged(text, name)
         return _published(hub.Address(known.repository), name, known)
+    if (run := find_run(text)) is not None:
+        return _of_run(run)
     kind, _, rest = text.partition(":")
     match kind:
         case "hub":
@@ -76,15 +78,12 @@ def _find(weights: Any, name: str | None) -> Found:
             return _published(address, *found) if found else _on_hub(address)
         case "file":
             return _of_path(Path(rest).expanduser())
-        case "workdir":
-            return _of_run(rest)
         case "http" | "https":
             raise WeightsError(
                 f"{text} is a page; weights on the Hub are written hub:OWNER/REPO, and others have "
                 "to be downloaded first"
             )
-    # A bucket can hold a run only.
-    return _of_run(text) if "://" in text else _of_path(Path(text).expanduser())
+    return _of_path(Path(text).expanduser())
 
 
 def _tagged(tag: str, name: str | None) -> Published:
@@ -153,9 +152,6 @@ def _bare(title: str, arrays: Arrays) -> Found:
 
 
 def _of_folder(folder: Path) -> Found:
-    if (run := run_at(folder)) is not None:
-        workdir, step = run
-        return _of_run(workdir, step=step)
     if any(folder.glob("*.index")):
         return LibraryWeights(title=str(folder), read=partial(_read_tf1, folder))
     config = folder / hub.CONFIG
@@ -171,11 +167,11 @@ def _of_folder(folder: Path) -> Found:
     )
 
 
-def _of_run(workdir: str | Path, step: int | None = None) -> Found:
+def _of_run(run: FoundRun) -> Found:
     # Imported here: Orbax takes a second, and only runs need it.
-    from effnetv2_jax.weights.runs import find_run
+    from effnetv2_jax.weights.runs import weights_of_run
 
-    return find_run(workdir, step=step)
+    return weights_of_run(run.workdir, step=run.step)
 
 
 def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:

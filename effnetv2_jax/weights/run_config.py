@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from effnetv2_jax.config.errors import ConfigError
-from effnetv2_jax.config.reading import from_config_dict, read_model
-from effnetv2_jax.models.libraries import interchanges
+from effnetv2_jax.config.reading import from_config_dict, model_config
+from effnetv2_jax.models.libraries import is_tag
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.models.registry import UnknownModelError, family_of
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
+    find_run,
     read_class_names,
     read_config,
     read_preprocessing,
@@ -62,55 +63,39 @@ def read_run(workdir: epath.PathLike) -> RunConfig:
         raise WeightsError(f"{workdir}: {error}") from error
 
 
-def run_model_config(weights: str) -> ModelConfig | None:
-    """The network that weights are for, where they are a run's or in our own format.
+def network_of(weights: str) -> ModelConfig | None:
+    """The network of weights of our own: a run's, or those of a folder in our own format.
 
     Args:
-      weights: as for `Experiment.init`; nothing is downloaded.
+      weights: as for `Experiment.init`.
+
+    Returns:
+      Its config; None for other weights, and for those that would have to be downloaded.
 
     Raises:
-      WeightsError: the run or folder is none, or its model is of a family that is not here.
+      WeightsError: the run or folder cannot be read, or its model is of a family that is not here.
     """
-    kind, _, rest = weights.partition(":")
-    if is_tag(weights) or kind in ("hub", "http", "https"):
+    if is_tag(weights):
         return None
-    if kind == "workdir" or "://" in weights:
-        return read_run(rest if kind == "workdir" else weights).model
-    folder = Path(rest if kind == "file" else weights).expanduser()
-    if (run := run_at(folder)) is not None:
-        return read_run(run[0]).model
-    config = folder / CONFIG
-    return read_card(config, str(folder)).config if config.is_file() else None
+    if (run := find_run(weights)) is not None:
+        try:
+            return _model(run.workdir, read_config(run.workdir))
+        except (WorkdirError, ConfigError) as error:
+            raise WeightsError(f"{run.workdir}: {error}") from error
+    folder = Path(weights.removeprefix("file:")).expanduser()
+    card = folder / CONFIG
+    return read_card(card, str(folder)).config if card.is_file() else None
 
 
-def run_at(folder: Path) -> tuple[Path, int | None] | None:
-    """The run, and the step of its checkpoint, that a folder is one of; None if it is none."""
-    if (folder / "checkpoints").is_dir():
-        return folder, None
-    if folder.parent.name == "checkpoints" and folder.name.isdigit():
-        return folder.parent.parent, int(folder.name)
-    return None
-
-
-def is_tag(word: str) -> bool:
-    """Whether any model has published weights of that tag."""
-    return any(
-        interchange.published(name, word) is not None
-        for _, interchange in interchanges()
-        for name in interchange.tags
-    )
-
-
-def _model(workdir: epath.Path, config: Any) -> ModelConfig:
-    fields = config.get("model") if isinstance(config, dict) else None
-    name = fields.get("name") if isinstance(fields, dict) else None
-    if not isinstance(fields, dict) or not isinstance(name, str):
-        raise WeightsError(f"{workdir}: config.json does not say which model it is of")
+def _model(workdir: epath.Path, config: dict[str, Any]) -> ModelConfig:
     try:
+        name = config["model"]["name"]
         family_of(name)
+    except (KeyError, TypeError):
+        raise WeightsError(f"{workdir}: its config.json does not name its model") from None
     except UnknownModelError:
-        recorded = [entry["model"] for entry in read_log(workdir / EVENTS) if "model" in entry]
-        last = recorded[-1] if recorded and isinstance(recorded[-1], dict) else {}
+        recorded = [entry.get("model") for entry in read_log(workdir / EVENTS)]
+        last = next((entry for entry in reversed(recorded) if isinstance(entry, dict)), {})
         family, module = last.get("family"), last.get("module")
         raise unknown_model(str(workdir), name, family=family, module=module) from None
-    return read_model(fields)
+    return model_config(config)

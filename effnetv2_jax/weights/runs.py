@@ -19,7 +19,7 @@ from effnetv2_jax.weights.found import OwnWeights
 from effnetv2_jax.weights.run_config import read_run
 
 
-def find_run(workdir: epath.PathLike, *, step: int | None = None) -> OwnWeights:
+def weights_of_run(workdir: epath.PathLike, *, step: int | None = None) -> OwnWeights:
     """The weights of a run: averaged ones where it has them, of its newest checkpoint.
 
     Args:
