@@ -5,37 +5,68 @@ import numpy as np
 import pytest
 from random_weights import random_variables, thin
 
-from effnetv2_jax import create_model, list_models
-from effnetv2_jax.models.efficientnet.names import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
+from effnetv2_jax import create_model
+from effnetv2_jax.models.efficientnet.layers_by_name import layers
+from effnetv2_jax.models.efficientnet.names import INTERCHANGE, KERAS, TF1, TIMM, TORCHVISION
+from effnetv2_jax.models.libraries import Library
+from effnetv2_jax.models.shapes import variable_shapes
 from effnetv2_jax.weights.convert import (
     entries,
     from_library,
+    from_own,
     to_library,
-    variable_shapes,
+    to_own,
 )
 from effnetv2_jax.weights.errors import WeightsError
 
-EACH_SOURCE = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.title)
+LIBRARIES = INTERCHANGE.libraries
+EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 
 
-@EACH_SOURCE
+@EACH_LIBRARY
 @pytest.mark.parametrize("name", ["efficientnetv2-b1", "efficientnetv2-m", "efficientnet-b1"])
-def test_there_and_back_every_array_is_the_same(name: str, source: Source) -> None:
+def test_there_and_back_every_array_is_the_same(name: str, library: Library) -> None:
     model = thin(name)
     variables = random_variables(model)
-    back = from_library(model, to_library(model, variables, source), source)
+    back = from_library(model, to_library(model, variables, library), library)
     assert jax.tree.structure(back) == jax.tree.structure(variables)
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
-@pytest.mark.parametrize("name", [list_models()[0], "efficientnetv2-xl", "efficientnet-b7"])
+@pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnetv2-xl", "efficientnet-b7"])
 def test_every_array_has_one_name(name: str) -> None:
     model = thin(name)
     shapes = variable_shapes(model)
-    for source in SOURCES:
-        found = entries(model, source)
+    for library in LIBRARIES:
+        found = entries(model, library)
         assert {entry.path for entry in found.values()} == shapes.keys()
         assert len(found) == len(shapes)
+
+
+def test_under_our_own_names_every_array_is_the_same() -> None:
+    model = thin()
+    variables = random_variables(model)
+    arrays = to_own(model, variables)
+    assert {tuple(name.split("/")) for name in arrays} == variable_shapes(model).keys()
+    back = from_own(model, arrays, title="")
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+@EACH_LIBRARY
+def test_a_library_is_known_by_its_first_layer_and_counts_classes_by_its_last(
+    library: Library,
+) -> None:
+    first, *_, last = layers(thin())
+    assert (library.layer_name(first), library.layer_name(last)) == (
+        library.first,
+        library.classifier,
+    )
+    others = [other for other in LIBRARIES if other is not library]
+    names = entries(thin(), library)
+    assert library.sign in names
+    assert library.last_bias in names
+    assert not {other.sign for other in others} & names.keys()
 
 
 def test_names_are_those_of_the_released_checkpoints() -> None:
