@@ -1,5 +1,6 @@
 """Makes TFDS sets of ArrayRecord files, so that it can be interrupted and goes on."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -10,9 +11,9 @@ import pathlib
 import re
 import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -182,13 +183,17 @@ class _Split:
         self, positions: range, threads: int
     ) -> Generator[bytes | _Unreadable, None, None]:
         """Makes the examples at these positions, a few ahead."""
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-        numbers = grain.MapDataset.range(positions.start, positions.stop)
-        made = iter(numbers.map(self._example).to_iter_dataset(options))
+        executor = ThreadPoolExecutor(threads)
+        pending: collections.deque[Future[bytes | _Unreadable]] = collections.deque()
         try:
-            yield from made
+            for position in positions:
+                pending.append(executor.submit(self._example, position))
+                if len(pending) > 4 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            made.close()
+            executor.shutdown(cancel_futures=True)
 
     def describe(self, manifest: "_Manifest") -> tfds.core.SplitInfo:
         """What TFDS has to know, once all files are finished."""
