@@ -38,7 +38,6 @@ from effnetv2_jax.data.prepare.recode import recode
 from effnetv2_jax.data.sources.unlabelled import list_pictures
 
 PACKAGES = (
-    "grain",
     "numpy",
     "opencv-python-headless",
     "pillow",

@@ -56,7 +56,7 @@ from effnetv2_jax.train.state import abstract_state, build_model, create_state
 from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
 from effnetv2_jax.train.step_log import Report
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 SIDES = ("background", "inline")
 
 

@@ -43,7 +43,7 @@ from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
 from effnetv2_jax.train.step_log import Report
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "simplejpeg", "opencv-python-headless")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "simplejpeg", "opencv-python-headless")
 
 
 def main() -> None:
