@@ -1,8 +1,8 @@
 """Permutations of a range, of which any entry can be computed by itself.
 
 They are Grain's (`grain.experimental.index_shuffle` with 4 rounds), so that a run continues in the
-order it began with. Computed here, since importing Grain imports JAX: 90 MB and several seconds in
-every decoding process.
+order it began with. Importing Grain would import JAX, and double the memory and the start-up time
+of each decoding process.
 
 The algorithm: 4 rounds of the Simon block cipher (https://eprint.iacr.org/2013/404) permute the
 numbers of an even count of bits, at least 16; a result outside the range is encrypted again until
@@ -48,9 +48,8 @@ def shuffled(index: int, count: int, seed: int) -> int:
     return index
 
 
-@functools.lru_cache(
-    maxsize=32
-)  # At most 1 MB; many epochs fit in a batch if there are few examples.
+# Several, since a batch may hold many epochs of a few examples; at most 1 MB.
+@functools.lru_cache(maxsize=32)
 def _permutation(count: int, width: int, seed: int) -> NDArray[np.uint16]:
     """All entries: each pass doubles the walks that have not ended inside the range."""
     reached = _encrypt(np.arange(4**width), _round_keys(seed), width)
@@ -61,7 +60,7 @@ def _permutation(count: int, width: int, seed: int) -> NDArray[np.uint16]:
 
 
 def _encrypt(value: _Value, keys: tuple[int, ...], width: int) -> _Value:
-    """Simon with two words of `width` bits."""
+    """The Simon cipher for two words of `width` bits, of a number or of each entry of an array."""
     mask = (1 << width) - 1
     left, right = value >> width & mask, value & mask
     for key in keys:

@@ -1,4 +1,4 @@
-"""A process that makes rows of batches for the training process, which `workers` runs in."""
+"""A process that makes rows of batches for the training process; `workers` is the other end."""
 
 import mmap
 import os
@@ -30,7 +30,7 @@ class AddSource(NamedTuple):
 
 
 class StartJob(NamedTuple):
-    """The batches of a stage or an evaluation, whose rows will be asked for."""
+    """A stage or an evaluation begins; requests for rows of its batches follow."""
 
     number: int
     source: int
@@ -50,7 +50,7 @@ class MakeRows(NamedTuple):
 
 
 class EndJob(NamedTuple):
-    """Rows of a job that are not being made yet are no longer wanted."""
+    """No more rows of a job are wanted."""
 
     job: int
 
@@ -115,7 +115,7 @@ def _load(pickled: mmap.mmap) -> Source | DataError:
 
 
 class _Job:
-    """A stage or evaluation whose rows are made."""
+    """Makes the rows that a stage or an evaluation asks for."""
 
     def __init__(self, start: StartJob, source: Source | DataError, threads: int) -> None:
         self._start = start

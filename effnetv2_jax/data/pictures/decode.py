@@ -26,7 +26,7 @@ class OpenPicture(Protocol):
         They do not depend on whether the rest is decoded.
 
         Raises:
-          DecodeError: it is damaged, as `decode` says.
+          DecodeError: it is damaged; nothing else is raised.
         """
         ...
 
@@ -78,6 +78,8 @@ def open_picture(encoded: bytes, *, exif: bool = False) -> OpenPicture:
 
 @dataclasses.dataclass(frozen=True)
 class _Decoded:
+    """An `OpenPicture` that is decoded already."""
+
     pixels: Pixels
 
     @property
@@ -94,6 +96,8 @@ class _Decoded:
 
 @dataclasses.dataclass(frozen=True)
 class _BaselineJpeg:
+    """An `OpenPicture` of which `jpeg.decode_part` decodes no more than it has to."""
+
     encoded: bytes
     header: jpeg.JpegHeader
     stored_height: int
@@ -113,6 +117,7 @@ class _BaselineJpeg:
         stored = stored_box(box, self.orientation, self.stored_height, self.stored_width)
         pixels = jpeg.decode_part(self.encoded, self.header, stored)
         if pixels is None:
+            # Whatever orientation Pillow may find, the box was planned with the header's.
             whole, _ = _decode_stored(self.encoded, self.header)
             if whole.shape[:2] != (self.stored_height, self.stored_width):
                 raise DecodeError("its headers state more than one size")
