@@ -202,7 +202,7 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Eff
     return EfficientNet(**{**fields, "num_classes": num_classes, **overrides})
 
 
-def abstract_variables(model: EfficientNet, *, height: int = 32, width: int = 32) -> Any:
+def abstract_variables(model: nn.Module, *, height: int = 32, width: int = 32) -> Any:
     """The shapes and dtypes of a model's variables, initialised for images of that size."""
 
     def initialize(images: jax.Array) -> Any:
