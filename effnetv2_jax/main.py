@@ -23,6 +23,7 @@ from effnetv2_jax.cli.command_line import Command, parse
 from effnetv2_jax.cli.errors import CommandError
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.outputs.workdir import WorkdirError
+from effnetv2_jax.weights.errors import WeightsError
 
 LEAVING_SECONDS = 10
 """For the processes of a run to end together; one that failed alone goes without the others."""
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     try:
         command = parse(sys.argv if arguments is None else arguments, description=__doc__)
-    except (CommandError, ConfigError, WorkdirError) as error:
+    except (CommandError, ConfigError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if isinstance(command, str):
@@ -57,7 +58,6 @@ def run(command: Command) -> int:
     from effnetv2_jax.train.divergence import DivergenceError
     from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.train.loop import train
-    from effnetv2_jax.weights.errors import WeightsError
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 
 if TYPE_CHECKING:
-    from effnetv2_jax.models.efficientnet.model import EfficientNet
+    from effnetv2_jax.models.protocol import Model
 
 
 class Guess(NamedTuple):
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(
-    model: "EfficientNet",
+    model: "Model",
     variables: Mapping[str, Any],
     paths: Sequence[str],
     *,
@@ -109,7 +109,9 @@ def predict(
     """
     if not paths:
         return
-    if model.features_only or not model.num_classes:
+    from effnetv2_jax.models.protocol import gives_features
+
+    if gives_features(model) or not model.num_classes:
         raise ValueError("the model has no classifier, and so no classes to tell apart")
     import jax
     import jax.numpy as jnp
@@ -165,22 +167,20 @@ def predict(
         yield from predictions(*pending)
 
 
-def class_name(model: "EfficientNet", label: int) -> str:
+def class_name(model: "Model", label: int) -> str:
     """The name of a class, as far as the weights came with any."""
     return f"class {label}" if model.class_names is None else model.class_names[label]
 
 
-def _load(options: argparse.Namespace) -> tuple["EfficientNet", Mapping[str, Any]]:
-    from effnetv2_jax.models.efficientnet.variants import get_variant
+def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
+    from effnetv2_jax.models.registry import UnknownModelError
     from effnetv2_jax.weights.errors import WeightsError
     from effnetv2_jax.weights.pretrained import load_pretrained
 
     try:
-        if options.model is not None:
-            get_variant(options.model)
-    except ValueError as error:
+        model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
+    except UnknownModelError as error:
         raise WeightsError(str(error)) from None
-    model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
     if not model.num_classes:
         raise WeightsError(f"{options.weights} has no classifier, and so no classes to tell apart")
     return model, variables

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from effnetv2_jax import EfficientNet, create_model
-from effnetv2_jax.weights.convert import variable_shapes
+from effnetv2_jax.models.shapes import variable_shapes
 
 
 def thin(name: str = "efficientnetv2-b0", num_classes: int = 7, **fields: Any) -> EfficientNet:

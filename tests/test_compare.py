@@ -73,7 +73,9 @@ def test_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for run in runs:
-        write_run(run, record=run_record(mesh, train_data="12ab", eval_data="34cd"))
+        write_run(
+            run, record=run_record(mesh, model=tiny.MODEL, train_data="12ab", eval_data="34cd")
+        )
     assert compare_runs(*runs) == []
     assert main([str(run) for run in runs]) == 0
     text = capsys.readouterr().out

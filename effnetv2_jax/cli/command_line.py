@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
       CommandError: a flag or config field is unknown or has a bad value, or there is no such
         config file or module.
       ConfigError: the config makes no sense.
-      WorkdirError: the run to start from cannot be read.
+      WeightsError: the run to start from cannot be read.
     """
     program, *rest = map(normalize, arguments)
     if {"--help", "-h"} & set(rest):

@@ -24,7 +24,7 @@ from effnetv2_jax.config.reading import (
 )
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.models.registry import family_of
-from effnetv2_jax.outputs.workdir import find_run, read_config
+from effnetv2_jax.weights.run_config import network_of
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
 _INDEX = re.compile(r"\.(-?\d+)(?=[.\[]|$)")
@@ -72,7 +72,7 @@ def adapt(
     Raises:
       CommandError: two overrides exclude each other, or a path leads nowhere.
       ConfigError: a name is unknown.
-      WorkdirError: the run to start from cannot be read.
+      WeightsError: the run to start from cannot be read.
     """
     stated = {override.path: override.value for override in overrides}
     _refuse_parts_beside_a_whole(overrides)
@@ -123,10 +123,9 @@ def check_network_of_run(config: Any, model: ModelConfig, stated: Sequence[Overr
       model: of the experiment.
       stated: the overrides.
     """
-    run = find_run(config.init)
-    if run is None or not any(override.group == "model" for override in stated):
+    own = network_of(config.init)
+    if own is None or not any(override.group == "model" for override in stated):
         return
-    own = model_config(read_config(run.workdir))
     names = {"name": (model.name, own.name)} if type(model) is not type(own) else {}
     if any(override.path == "model.name" for override in stated):
         names = {"name": (model.name, own.name)}
@@ -172,10 +171,10 @@ def _take_network_of_run(
 ) -> Iterator[str]:
     """The network of the run that `init` names, where it names one."""
     init = stated.get("init", config.get("init"))
-    run = find_run(init) if init else None
-    if run is None or "model" not in config:
+    own = network_of(init) if init else None
+    if own is None or "model" not in config:
         return
-    own, recipes = model_config(read_config(run.workdir)), _model(config)
+    recipes = _model(config)
     if type(own) is type(recipes):
         fields = ("name", *own.FOLLOW_NAME, *own.NUMERICS)
         own = dataclasses.replace(recipes, **{field: getattr(own, field) for field in fields})

@@ -113,6 +113,11 @@ class Model(Protocol):
         ...
 
 
+def gives_features(model: Model) -> bool:
+    """Whether a model gives feature maps in place of logits, as some have a field for."""
+    return bool(getattr(model, "features_only", False))
+
+
 def is_kernel(path: tuple[str, ...]) -> bool:
     """Whether a parameter is a kernel, as most families let only those decay."""
     return path[-1] == "kernel"
@@ -137,5 +142,5 @@ class Family:
     decays: Callable[[tuple[str, ...]], bool] = is_kernel
     """Whether weight decay and L2 apply to the parameter of that path."""
     libraries: str = ""
-    """Module with the family's names in other libraries, which keeps the promise of
+    """Module with the family's names in other libraries, whose `INTERCHANGE` is an
     `effnetv2_jax.models.libraries.Interchange`; empty where there are none."""

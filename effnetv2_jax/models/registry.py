@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from effnetv2_jax.models.protocol import Family, Model
+from effnetv2_jax.models.protocol import Family, Model, ModelConfig
 
 ENTRY_POINTS = "effnetv2_jax.families"
 
@@ -119,14 +119,19 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Any
       ValueError: unknown name; the message has the known ones and the closest.
       TypeError: the model has no such field.
     """
-    family = family_of(name)
+    return model_of(family_of(name).config(name=name), num_classes=num_classes, **overrides)
+
+
+def model_of(config: ModelConfig, *, num_classes: int, **overrides: Any) -> Any:
+    """The module of a config; see `create_model`."""
+    family = family_of(config.name)
     if "dtype" in overrides:
         overrides["dtype"] = dtype_name(overrides["dtype"])
-    of_config = {field.name for field in dataclasses.fields(family.config)} & overrides.keys()
-    config = family.config(name=name, **{field: overrides.pop(field) for field in of_config})
+    of_config = {field.name for field in dataclasses.fields(config)} & overrides.keys()
+    config = dataclasses.replace(config, **{field: overrides.pop(field) for field in of_config})
     if faults := list(config.faults()):
-        raise ValueError(f"{name}: {faults[0]}")
-    fields = {"preprocessing": family.variants[name]} | overrides
+        raise ValueError(f"{config.name}: {faults[0]}")
+    fields = {"preprocessing": family.variants[config.name]} | overrides
     return family.build(config, num_classes=num_classes, **fields)
 
 

@@ -100,7 +100,9 @@ def find_run(weights: str) -> FoundRun | None:
     kind, _, rest = weights.partition(":")
     if kind == "workdir":
         return FoundRun(epath.Path(rest).expanduser(), None)
-    if kind not in ("file", "hub", "http", "https") and "://" in weights:
+    if kind in ("hub", "http", "https"):
+        return None
+    if kind != "file" and "://" in weights:
         return FoundRun(epath.Path(weights), None)
     path = epath.Path(rest if kind == "file" else weights).expanduser()
     if (path / "checkpoints").is_dir():

@@ -227,7 +227,12 @@ def open_run(
         )
         stack.enter_context(contextlib.closing(run.progress))
         if run.done < plan.total_steps:
-            record = run_record(mesh, train_data=fingerprint, eval_data=eval_source.fingerprint)
+            record = run_record(
+                mesh,
+                model=experiment.model,
+                train_data=fingerprint,
+                eval_data=eval_source.fingerprint,
+            )
             run.writers.event("start", step=run.done, **record)
         run.tell_of_broken()
         run.report = Report(plan, run.writers, run.progress, every_steps=experiment.log.every_steps)
