@@ -1,7 +1,7 @@
 """What a run will do, as a table, without reading a picture."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,26 +9,24 @@ import jax.numpy as jnp
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data.sources.open import examples_and_classes
 from effnetv2_jax.models.complexity import complexity
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
-from effnetv2_jax.train.optimizer import learning_rate
-from effnetv2_jax.train.rates import trainable_part
+from effnetv2_jax.train.rates import check_rates, factors
+from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.state import build_model
+from effnetv2_jax.train.step import step_values
 from effnetv2_jax.weights.find import find_weights
 
-_COLUMNS = (
-    "stage",
-    "steps",
-    "size",
-    "batch",
-    "epochs",
-    "RandAugment",
-    "mixup",
-    "cutmix",
-    "dropout",
-    "lr at start",
-    "GMACs",
-)
+_VALUES = {
+    "randaugment_magnitude": ("RandAugment", ".4g"),
+    "mixup_alpha": ("mixup", ".3g"),
+    "cutmix_alpha": ("cutmix", ".3g"),
+    "dropout_rate": ("dropout", ".3g"),
+    "stochastic_depth_rate": ("stochastic depth", ".3g"),
+    "learning_rate": ("lr at start", ".3g"),
+}
+"""Title and format of a step's values, in the order of their columns; others come after them."""
 
 
 def describe(experiment: Experiment) -> str:
@@ -52,34 +50,26 @@ def describe(experiment: Experiment) -> str:
     randomly = experiment.augment.policy == "randaugment"
     # Tracing takes seconds, and random resizing has many stages of few sizes.
     cost_at = functools.cache(lambda size: complexity(model, height=size, width=size))
-    rows: list[Sequence[str]] = [_COLUMNS]
+    rows: list[Sequence[str]] = []
     for planned in plan.stages:
-        stage = planned.stage
-        size = stage.image_size
-        macs = cost_at(size).macs
+        size = planned.stage.image_size
         rate = learning_rate(experiment, plan, planned.first_step, num_examples=num_examples)
+        values = step_values(planned.stage, rate)
+        names = [*(name for name in _VALUES if name in values), *(values.keys() - _VALUES.keys())]
+        cells = {_title(name): _cell(name, values[name]) for name in names}
+        if not randomly:
+            cells[_title("randaugment_magnitude")] = "-"
         steps = planned.end_step - planned.first_step
-        rows.append(
-            (
-                f"{planned.index + 1}/{len(plan.stages)}",
-                f"{planned.first_step:,} - {planned.end_step - 1:,}",
-                str(size),
-                f"{planned.batch_size:,}",
-                f"{steps * planned.batch_size / num_examples:.2f}",
-                f"{stage.randaugment_magnitude:.4g}" if randomly else "-",
-                f"{stage.mixup_alpha:.3g}",
-                f"{stage.cutmix_alpha:.3g}",
-                f"{stage.dropout_rate:.3g}",
-                f"{rate:.3g}",
-                f"{macs / 1e9:.3g}",
-            )
-        )
-    trained = []
-    if experiment.trainable != Experiment.trainable:
-        params = abstract_variables(model)["params"]
-        part = jax.tree.leaves(trainable_part(params, experiment.trainable))
-        count = sum(leaf.size for leaf in part)
-        trained = [f"trains {count:,} of them, whose paths match {experiment.trainable!r}"]
+        row = {
+            "stage": f"{planned.index + 1}/{len(plan.stages)}",
+            "steps": f"{planned.first_step:,} - {planned.end_step - 1:,}",
+            "size": str(size),
+            "batch": f"{planned.batch_size:,}",
+            "epochs": f"{steps * planned.batch_size / num_examples:.2f}",
+            **cells,
+            "GMACs": f"{cost_at(size).macs / 1e9:.3g}",
+        }
+        rows += [tuple(row.values())] if rows else [tuple(row), tuple(row.values())]
     size = model.preprocessing.image_size
     cost = cost_at(size)
     computes = jnp.dtype(experiment.model.dtype).name
@@ -96,8 +86,33 @@ def describe(experiment: Experiment) -> str:
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
     start = [f"starts from {experiment.init}"] if experiment.init else []
     return "\n".join(
-        [network, training, augmentation, *start, *trained, "", *align(rows), "", evaluation]
+        [
+            *(network, training, augmentation, *start, *_trained(experiment, model)),
+            *("", *align(rows), "", evaluation),
+        ]
     )
+
+
+def _title(name: str) -> str:
+    return _VALUES[name][0] if name in _VALUES else name.replace("_", " ")
+
+
+def _cell(name: str, value: float) -> str:
+    return format(value, _VALUES[name][1] if name in _VALUES else ".3g")
+
+
+def _trained(experiment: Experiment, model: Model) -> Iterator[str]:
+    """What of the parameters is trained, and what at a rate of its own."""
+    params = abstract_variables(model)["params"]
+    check_rates(params, experiment.rates)
+    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+    factor = jax.tree.leaves(factors(params, experiment.rates))
+    if 0 in factor:
+        count = sum(size for size, own in zip(sizes, factor, strict=True) if own)
+        yield f"trains {count:,} of them"
+    for own in sorted({own for own in factor if own not in (0, 1)}):
+        count = sum(size for size, other in zip(sizes, factor, strict=True) if other == own)
+        yield f"trains {count:,} of them at {own:g} times the learning rate"
 
 
 def _augmentation(experiment: Experiment) -> str:

@@ -30,6 +30,8 @@ def check(experiment: Experiment) -> None:
         need(size >= smallest, f"{at}.image_size is {size}; {smallest} is the least")
         need(0 < stage.share < math.inf, f"{at}.share must be above 0, not {stage.share}")
         need(0 <= stage.dropout_rate < 1, f"{at}.dropout_rate must be in [0, 1)")
+        depth = stage.stochastic_depth_rate
+        need(depth is None or 0 <= depth < 1, f"{at}.stochastic_depth_rate must be in [0, 1)")
         for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
             need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
         batch = stage.batch_size if stage.batch_size is not None else experiment.batch_size

@@ -49,7 +49,8 @@ def evaluate_run(experiment: Experiment, workdir: epath.PathLike) -> Results:
     # By name, without the optimizer's part, which may be larger than the rest together.
     wanted = {"step": state.step, **state.variables, "ema": state.ema}
     with Checkpoints(epath.Path(workdir) / "checkpoints", None) as checkpoints:
-        restored = TrainState(opt_state=None, **checkpoints.restore_parts(wanted))
+        parts = checkpoints.restore_parts(wanted)
+    restored = TrainState.from_dict(parts | {"opt_state": None})
     results = _evaluate_all(experiment, model, weights_of(restored), sources, mesh)
     return {name: {"step": float(restored.step)} | result for name, result in results.items()}
 
