@@ -45,9 +45,7 @@ _COMPILED = ("image_size", "batch_size")
 """Fields that decide the shapes of a step."""
 
 TRACED = tuple(
-    field.name
-    for field in dataclasses.fields(Stage)
-    if field.name not in (*_COMPILED, "share")
+    field.name for field in dataclasses.fields(Stage) if field.name not in (*_COMPILED, "share")
 )
 """Fields of a stage whose values go into its steps, and into every row of their log."""
 

@@ -1,7 +1,7 @@
 """What a run will do, as a table, without reading a picture."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -12,21 +12,21 @@ from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
-from effnetv2_jax.train.rates import check_rates, factors
+from effnetv2_jax.train.rates import counts
 from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.train.step import step_values
 from effnetv2_jax.weights.find import find_weights
 
-_VALUES = {
-    "randaugment_magnitude": ("RandAugment", ".4g"),
-    "mixup_alpha": ("mixup", ".3g"),
-    "cutmix_alpha": ("cutmix", ".3g"),
-    "dropout_rate": ("dropout", ".3g"),
-    "stochastic_depth_rate": ("stochastic depth", ".3g"),
-    "learning_rate": ("lr at start", ".3g"),
+_TITLES = {
+    "randaugment_magnitude": "RandAugment",
+    "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix",
+    "dropout_rate": "dropout",
+    "stochastic_depth_rate": "stochastic depth",
+    "learning_rate": "lr at start",
 }
-"""Title and format of a step's values, in the order of their columns; others come after them."""
+"""Of a step's values, in the order of their columns; one without comes last, under its name."""
 
 
 def describe(experiment: Experiment) -> str:
@@ -47,29 +47,25 @@ def describe(experiment: Experiment) -> str:
         own = find_weights(experiment.init, name=experiment.model.name).preprocessing
     model = build_model(experiment, num_classes, own)
 
-    randomly = experiment.augment.policy == "randaugment"
     # Tracing takes seconds, and random resizing has many stages of few sizes.
     cost_at = functools.cache(lambda size: complexity(model, height=size, width=size))
-    rows: list[Sequence[str]] = []
+    rows: list[dict[str, str]] = []
     for planned in plan.stages:
         size = planned.stage.image_size
         rate = learning_rate(experiment, plan, planned.first_step, num_examples=num_examples)
-        values = step_values(planned.stage, rate)
-        names = [*(name for name in _VALUES if name in values), *(values.keys() - _VALUES.keys())]
-        cells = {_title(name): _cell(name, values[name]) for name in names}
-        if not randomly:
-            cells[_title("randaugment_magnitude")] = "-"
         steps = planned.end_step - planned.first_step
-        row = {
-            "stage": f"{planned.index + 1}/{len(plan.stages)}",
-            "steps": f"{planned.first_step:,} - {planned.end_step - 1:,}",
-            "size": str(size),
-            "batch": f"{planned.batch_size:,}",
-            "epochs": f"{steps * planned.batch_size / num_examples:.2f}",
-            **cells,
-            "GMACs": f"{cost_at(size).macs / 1e9:.3g}",
-        }
-        rows += [tuple(row.values())] if rows else [tuple(row), tuple(row.values())]
+        rows.append(
+            {
+                "stage": f"{planned.index + 1}/{len(plan.stages)}",
+                "steps": f"{planned.first_step:,} - {planned.end_step - 1:,}",
+                "size": str(size),
+                "batch": f"{planned.batch_size:,}",
+                "epochs": f"{steps * planned.batch_size / num_examples:.2f}",
+                **_value_cells(experiment, step_values(planned.stage, rate)),
+                "GMACs": f"{cost_at(size).macs / 1e9:.3g}",
+            }
+        )
+    table = align([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
     size = model.preprocessing.image_size
     cost = cost_at(size)
     computes = jnp.dtype(experiment.model.dtype).name
@@ -85,34 +81,36 @@ def describe(experiment: Experiment) -> str:
     augmentation = _augmentation(experiment)
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
     start = [f"starts from {experiment.init}"] if experiment.init else []
+    trained = _trained(experiment, model) if experiment.rates else []
     return "\n".join(
-        [
-            *(network, training, augmentation, *start, *_trained(experiment, model)),
-            *("", *align(rows), "", evaluation),
-        ]
+        [network, training, augmentation, *start, *trained, "", *table, "", evaluation]
     )
 
 
-def _title(name: str) -> str:
-    return _VALUES[name][0] if name in _VALUES else name.replace("_", " ")
+def _value_cells(experiment: Experiment, values: Mapping[str, float]) -> dict[str, str]:
+    """The values of a step, as text under their titles."""
+    cells = {}
+    for name in dict.fromkeys([*_TITLES, *values]):
+        if name in values:
+            digits = 4 if name == "randaugment_magnitude" else 3
+            cells[_TITLES.get(name, name)] = f"{values[name]:.{digits}g}"
+    if experiment.augment.policy != "randaugment":
+        cells[_TITLES["randaugment_magnitude"]] = "-"
+    return cells
 
 
-def _cell(name: str, value: float) -> str:
-    return format(value, _VALUES[name][1] if name in _VALUES else ".3g")
-
-
-def _trained(experiment: Experiment, model: Model) -> Iterator[str]:
-    """What of the parameters is trained, and what at a rate of its own."""
+def _trained(experiment: Experiment, model: Model) -> list[str]:
+    """How much of the parameters is trained, and at which rates."""
+    rates = experiment.rates
     params = abstract_variables(model)["params"]
-    check_rates(params, experiment.rates)
-    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
-    factor = jax.tree.leaves(factors(params, experiment.rates))
-    if 0 in factor:
-        count = sum(size for size, own in zip(sizes, factor, strict=True) if own)
-        yield f"trains {count:,} of them"
-    for own in sorted({own for own in factor if own not in (0, 1)}):
-        count = sum(size for size, other in zip(sizes, factor, strict=True) if other == own)
-        yield f"trains {count:,} of them at {own:g} times the learning rate"
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    by_rate = list(zip(rates, counts(params, rates), strict=True))
+    count = total - sum(count for (_, factor), count in by_rate if factor == 0)
+    own = [
+        f"{factor:g} x the learning rate for {count:,} with {pattern!r} in their path"
+        for (pattern, factor), count in by_rate
+    ]
+    return [f"trains {count:,} of them; " + ", ".join(own)]
 
 
 def _augmentation(experiment: Experiment) -> str:

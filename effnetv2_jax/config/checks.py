@@ -5,6 +5,7 @@ import re
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.schedules import WarmupStableDecay
 
 
 def check(experiment: Experiment) -> None:
@@ -52,6 +53,14 @@ def check(experiment: Experiment) -> None:
         )
     epochs = experiment.epochs
     need(0 < epochs < math.inf, f"epochs must be above 0 and not endless, not {epochs}")
+    schedule = experiment.schedule
+    if isinstance(schedule, WarmupStableDecay):
+        together = schedule.warmup_epochs + schedule.decay_epochs
+        need(
+            together <= epochs * (1 + 1e-9),
+            f"schedule.warmup_epochs and decay_epochs are {together:g} together, more than the "
+            f"run's {epochs:g}",
+        )
     need(experiment.seed >= 0, f"seed must not be negative, it is {experiment.seed}")
     need(0 <= experiment.label_smoothing < 1, "label_smoothing must be in [0, 1)")
     decay = experiment.ema_decay

@@ -120,7 +120,7 @@ def _evaluate_and_save(run: Run) -> None:
 
 
 def _save_at_last(run: Run) -> None:
-    """Saves a run that has to end, but not one to halt or to roll back: the next start meets that."""
+    """Saves a run that has to end, unless it diverged and its next start has to meet that."""
     with contextlib.suppress(DivergenceError, _RollBack):
         _handle(run, run.losses.flush())
         run.save()

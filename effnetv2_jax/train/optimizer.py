@@ -121,9 +121,7 @@ def _those_that(holds: Callable[[tuple[str, ...]], bool]) -> Mask:
 
 
 def _whose_factor_is(factor: float, experiment: Experiment) -> Mask:
-    return lambda params: jax.tree.map(
-        lambda own: own == factor, factors(params, experiment.rates)
-    )
+    return lambda params: jax.tree.map(lambda own: own == factor, factors(params, experiment.rates))
 
 
 def _scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:

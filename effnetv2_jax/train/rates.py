@@ -14,44 +14,45 @@ from flax import traverse_util
 from effnetv2_jax.config.errors import ConfigError
 
 Params = Mapping[str, Any]
+"""Nested dicts."""
 Rates = Sequence[tuple[str, float]]
 
 
-def _winner(path: str, rates: Rates) -> int | None:
-    """Which of the expressions decides about a path; None if none of them is found in it."""
-    found = (index for index, (pattern, _) in enumerate(rates) if re.search(pattern, path))
-    return next(found, None)
+def counts(params: Params, rates: Rates) -> list[int]:
+    """How many numbers each of the rates decides about.
+
+    Args:
+      params: all of a model's, arrays or shapes.
+
+    Raises:
+      ConfigError: one decides about none, or all of them together leave nothing to train.
+    """
+    flat = traverse_util.flatten_dict(dict(params), sep="/")
+    winners = {path: _winner(path, rates) for path in flat}
+    for index, (pattern, _) in enumerate(rates):
+        if index not in winners.values():
+            others = " that those before it left" if index else ""
+            paths = sorted(flat)
+            raise ConfigError(
+                f"config.rates[{index}] has {pattern!r}, which is found in no parameter's path"
+                f"{others}; they look like {', '.join([*paths[:2], paths[-1]])}"
+            )
+    if all(winner is not None and rates[winner][1] == 0 for winner in winners.values()):
+        raise ConfigError("config.rates has factor 0 for all parameters; leave some to train")
+    return [
+        sum(leaf.size for path, leaf in flat.items() if winners[path] == index)
+        for index in range(len(rates))
+    ]
 
 
-def factors(params: Params, rates: Rates) -> dict[str, Any]:
-    """A tree of the structure of `params`, of each parameter's factor."""
+def factors(params: Params, rates: Rates) -> Any:
+    """A tree like `params`, of each parameter's factor."""
 
     def factor(path: tuple[jax.tree_util.DictKey, ...], _: Any) -> float:
         winner = _winner("/".join(key.key for key in path), rates)
         return 1.0 if winner is None else rates[winner][1]
 
-    tree: dict[str, Any] = jax.tree_util.tree_map_with_path(factor, params)
-    return tree
-
-
-def check_rates(params: Params, rates: Rates) -> None:
-    """Raises a ConfigError if an expression decides about no parameter, or if none is trained.
-
-    Args:
-      params: all of them, as nested dicts.
-    """
-    paths = sorted(traverse_util.flatten_dict(dict(params), sep="/"))
-    winners = {_winner(path, rates) for path in paths}
-    looks = f"they look like {', '.join([*paths[:2], *paths[-1:]])}"
-    for index, (pattern, _) in enumerate(rates):
-        if index not in winners:
-            before = " that no expression before it is found in" if index else ""
-            raise ConfigError(
-                f"config.rates[{index}] is {pattern!r}, which is found in no parameter's path"
-                f"{before}; {looks}"
-            )
-    if all(winner is not None and rates[winner][1] == 0 for winner in winners):
-        raise ConfigError("config.rates has factor 0 for every parameter; leave one to train")
+    return jax.tree_util.tree_map_with_path(factor, params)
 
 
 def trained_params(params: Params, rates: Rates) -> dict[str, Any]:
@@ -65,3 +66,9 @@ def with_trained(params: Params, trained: Params) -> dict[str, Any]:
     """The parameters with those of `trained` in the place of their namesakes."""
     flat = traverse_util.flatten_dict(dict(params))
     return traverse_util.unflatten_dict(flat | traverse_util.flatten_dict(dict(trained)))
+
+
+def _winner(path: str, rates: Rates) -> int | None:
+    """Which of the expressions decides about a path; None if none of them is found in it."""
+    found = (index for index, (pattern, _) in enumerate(rates) if re.search(pattern, path))
+    return next(found, None)

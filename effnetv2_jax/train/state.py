@@ -17,7 +17,7 @@ from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.registry import UnknownModelError, family_of
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.preprocessing import Preprocessing
-from effnetv2_jax.train.rates import check_rates, trained_params
+from effnetv2_jax.train.rates import counts, trained_params
 
 
 @flax.struct.dataclass
@@ -60,7 +60,9 @@ _OWN = ("step", "params", "opt_state", "ema")
 """Names that no collection may have, since they are the state's own."""
 
 
-def build_model(experiment: Experiment, num_classes: int, own: Preprocessing | None = None) -> Model:
+def build_model(
+    experiment: Experiment, num_classes: int, own: Preprocessing | None = None
+) -> Model:
     """The model of an experiment.
 
     Args:
@@ -149,7 +151,7 @@ def _initializer(
                 "checkpoints hold something else under that name; rename it in the model"
             )
         params = variables["params"]
-        check_rates(params, experiment.rates)
+        counts(params, experiment.rates)  # Raises if they do not fit.
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
