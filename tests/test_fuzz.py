@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from chaos.mutated_pictures import originals
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,14 +15,12 @@ from PIL import Image
 
 from effnetv2_jax.cli.command_line import CommandError, parse
 from effnetv2_jax.config.errors import ConfigError
-from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.data import DataError, DecodeError
 from effnetv2_jax.data.pictures.box import Box
 from effnetv2_jax.data.pictures.decode import decode, open_picture
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 from effnetv2_jax.data.sources.tfrecord_index import FOOTER, HEADER
-from effnetv2_jax.progressive import linear
 from effnetv2_jax.system.checksums import masked_crc32c
 
 REAL = [data for files in originals().values() for data in files[::3]]
@@ -131,9 +130,7 @@ def test_any_bytes_are_tfrecords_or_refused(
 
 # Configs.
 
-BASE = dataclasses.asdict(
-    Experiment(stages=linear(image_size=(96, 128), dropout_rate=(0.1, 0.3)), batch_size=64)
-)
+BASE = dataclasses.asdict(tiny.experiment())
 scalars = (
     st.none()
     | st.booleans()

@@ -68,7 +68,7 @@ def parameters(workdir: Path, dtype: str) -> dict[str, np.ndarray]:
     jax.config.update("jax_enable_x64", dtype == "float64")
     try:
         experiment = tiny.experiment(model=dataclasses.replace(tiny.MODEL, dtype=dtype))
-        model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+        model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
         state = abstract_state(experiment, model, optimizer, make_mesh(jax.devices()[:1]))
         with Checkpoints(workdir / "checkpoints", None) as checkpoints:
             assert checkpoints.latest_step() == STEPS

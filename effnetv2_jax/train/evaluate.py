@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from effnetv2_jax.augment import normalize
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, EvalExamples, Source, Workers, make_batches
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import put_batch, replicated
@@ -36,7 +36,7 @@ EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, Sums
 
 
 def make_eval_step(
-    model: EfficientNet,
+    model: Model,
     mesh: Mesh,
     *,
     loss: str = "softmax",

@@ -39,9 +39,9 @@ from effnetv2_jax.progressive import PlannedStage
 from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.feed import Feed, TrainingData, feed, host_batches, on_devices
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import build_model, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
-from effnetv2_jax.train.step_log import Report
+from effnetv2_jax.train.state import build_model, create_state, key_of
+from effnetv2_jax.train.step import as_float32, make_train_step, step_values
+from effnetv2_jax.train.step_log import StepLog
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "simplejpeg", "opencv-python-headless")
 
@@ -86,33 +86,35 @@ def measure(
                 f"fewer than {rounds} rounds of {steps}: lower --rounds or --steps"
             )
     model = build_model(experiment, len(source.class_names))
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     train_step = make_train_step(experiment, model, optimizer, mesh)
     state = create_state(experiment, model, optimizer, mesh)
-    report_dir = tempfile.TemporaryDirectory()
+    key = key_of(experiment.seed)
+    log_dir = tempfile.TemporaryDirectory()
 
     def rates(planned: PlannedStage, data: TrainingData) -> dict[str, Any]:
         nonlocal state
         images = steps * planned.batch_size
-        settings = step_settings(planned.stage, 0.01)
+        values = step_values(planned.stage, 0.01)
+        arguments = as_float32(values), key
         start = planned.first_step
         with contextlib.closing(host_batches(data, start=start)) as batches:
             decoded = next(batches)
         batch = put_batch(decoded.batch, mesh)
-        state, _ = train_step(state, batch, settings)  # compiles
+        state, _ = train_step(state, batch, *arguments)  # compiles
 
         def bare() -> None:
             nonlocal state
             for _ in range(steps):
-                state, metrics = train_step(state, batch, settings)
+                state, metrics = train_step(state, batch, *arguments)
             jax.block_until_ready(metrics)
 
         def loop(coming: Iterator[Feed]) -> None:
             nonlocal state
             for item in itertools.islice(coming, steps):
-                state, metrics = train_step(state, item.batch, settings)
-                report.step(item.step + 1, item.planned, 0.01, metrics)
-            report.flush()
+                state, metrics = train_step(state, item.batch, *arguments)
+                step_log.step(item.step + 1, item.planned, values, metrics)
+            step_log.flush()
             jax.block_until_ready(state)
 
         def only_input() -> None:
@@ -124,10 +126,10 @@ def measure(
         with (
             contextlib.closing(feed(data, mesh, start=start)) as running,
             contextlib.closing(host_batches(data, start=start)) as decoding,
-            Writers(report_dir.name, experiment.log, step=0) as writers,
+            Writers(log_dir.name, experiment.log, step=0) as writers,
         ):
             ready = on_devices(itertools.repeat(decoded), mesh)
-            report = Report(plan, writers, Progress(), every_steps=experiment.log.every_steps)
+            step_log = StepLog(plan, writers, Progress(), every_steps=experiment.log.every_steps)
             timed: dict[str, Callable[[], None]] = {
                 "bare_step": bare,
                 "loop": lambda: loop(running),
@@ -155,7 +157,7 @@ def measure(
             "memory_after_first_round": memory,
         }
 
-    with report_dir, make_workers(experiment.data) as workers:
+    with log_dir, make_workers(experiment.data) as workers:
         data = TrainingData(
             source=source,
             config=experiment.data,
