@@ -15,7 +15,6 @@ about a minute on embedded data, from random weights.
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import (
     AdamW,
     Cosine,
@@ -26,6 +25,7 @@ from effnetv2_jax.config import (
 )
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.progressive import Stage, linear
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -44,11 +44,10 @@ def finetune() -> Experiment:
         data=DataConfig(
             source="folder", crop="torchvision", crop_area=(0.2, 1.0), validation_share=0.1
         ),
-        stages=progressive.linear(
+        stages=linear(
             2,
-            image_size=(224, 300),
-            dropout_rate=(0.1, 0.3),
-            randaugment_magnitude=(5.0, 10.0),
+            first=Stage(image_size=224, dropout_rate=0.1, randaugment_magnitude=5.0),
+            last=Stage(image_size=300, dropout_rate=0.3, randaugment_magnitude=10.0),
         ),
         epochs=20,
         batch_size=32,

@@ -8,7 +8,6 @@ PICTURES holds a subfolder for each class, or `train/` and `val/` with these sub
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import (
     AdamW,
     Cosine,
@@ -19,6 +18,7 @@ from effnetv2_jax.config import (
 )
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.progressive import Stage, linear
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -36,11 +36,10 @@ def folder() -> Experiment:
         data=DataConfig(
             source="folder", crop="torchvision", crop_area=(0.2, 1.0), validation_share=0.1
         ),
-        stages=progressive.linear(
+        stages=linear(
             4,
-            image_size=(128, 224),
-            dropout_rate=(0.1, 0.3),
-            randaugment_magnitude=(3.0, 10.0),
+            first=Stage(image_size=128, dropout_rate=0.1, randaugment_magnitude=3.0),
+            last=Stage(image_size=224, dropout_rate=0.3, randaugment_magnitude=10.0),
         ),
         epochs=60,
         batch_size=64,

@@ -11,10 +11,10 @@ minute on embedded data (`:code,smoke`). The data is that of `imagenet_s.py`.
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import recipes
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.progressive import Stage, released_code
 
 ARGUMENTS = (("paper", "code"),)
 
@@ -25,10 +25,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
 def build(which: str) -> Experiment:
     name = "efficientnetv2-b1"
+    last = Stage(image_size=192, dropout_rate=0.2)
     if which == "code":
-        return recipes.imagenet_small(
-            name, "code", progressive.released_code(4, image_size=192, dropout_rate=0.2)
-        )
-    return recipes.imagenet_small(
-        name, "paper", progressive.constant(image_size=192, dropout_rate=0.2)
-    )
+        first = Stage(image_size=128, dropout_rate=0.2)
+        return recipes.imagenet_small(name, "code", released_code(4, first=first, last=last))
+    return recipes.imagenet_small(name, "paper", (last,))

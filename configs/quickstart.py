@@ -7,7 +7,6 @@ RandAugment and dropout rise together from stage to stage, as in the paper's Alg
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import (
     AdamW,
     AugmentConfig,
@@ -20,6 +19,7 @@ from effnetv2_jax.config import (
 )
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.progressive import Stage, linear
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -44,12 +44,11 @@ def quickstart() -> Experiment:
             mean=(128.0, 128.0, 128.0),
             std=(128.0, 128.0, 128.0),
         ),
-        stages=progressive.linear(
+        stages=linear(
             4,
-            image_size=(48, 96),
-            dropout_rate=(0.0, 0.15),
-            # Of 10: at 5, Color, Contrast, Brightness and Sharpness change nothing.
-            randaugment_magnitude=(5.0, 6.5),
+            # RandAugment's are of 10: at 5, Color, Contrast, Brightness and Sharpness do nothing.
+            first=Stage(image_size=48, dropout_rate=0.0, randaugment_magnitude=5.0),
+            last=Stage(image_size=96, dropout_rate=0.15, randaugment_magnitude=6.5),
         ),
         # Translations of 100 pixels would leave nothing of such small images.
         augment=AugmentConfig(randaugment_layers=1, translate_pixels=12.0, cutout_pixels=12.0),

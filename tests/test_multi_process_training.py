@@ -19,7 +19,7 @@ from effnetv2_jax.data import Unreadable, open_source
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed
-from effnetv2_jax.train.feed import host_batches
+from effnetv2_jax.train.feed import TrainingData, host_batches
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
 
@@ -68,7 +68,7 @@ def parameters(workdir: Path, dtype: str) -> dict[str, np.ndarray]:
     jax.config.update("jax_enable_x64", dtype == "float64")
     try:
         experiment = tiny.experiment(model=dataclasses.replace(tiny.MODEL, dtype=dtype))
-        model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+        model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
         state = abstract_state(experiment, model, optimizer, make_mesh(jax.devices()[:1]))
         with Checkpoints(workdir / "checkpoints", None) as checkpoints:
             assert checkpoints.latest_step() == STEPS
@@ -189,11 +189,15 @@ def batches() -> list[tuple[int, dict[str, np.ndarray]]]:
     """This process's rows of the batches of two stages, by step."""
     experiment = tiny.experiment(steps=6)
     source = open_source(experiment.data, "train")
-    plan = experiment.plan(len(source))
-    coming = host_batches(
-        experiment, plan, source, preprocessing=squashed(40), start=0, unreadable=Unreadable(0)
+    data = TrainingData(
+        source=source,
+        config=experiment.data,
+        preprocessing=squashed(40),
+        plan=experiment.plan(len(source)),
+        seed=experiment.seed,
+        unreadable=Unreadable(0),
     )
-    with contextlib.closing(coming):
+    with contextlib.closing(host_batches(data, start=0)) as coming:
         return [(step, batch) for step, _, batch in coming]
 
 

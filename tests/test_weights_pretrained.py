@@ -304,7 +304,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     names = tuple("uvwxyz")
     open_workdir(workdir, dataclasses.asdict(experiment), names, preprocessing)
     model = build_model(experiment, 6, preprocessing)
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     mesh = make_mesh(jax.devices()[:1])
     with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
         for step in (3, 6):
@@ -312,7 +312,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
             state = create_state(experiment, model, optimizer, mesh, variables)
             averages = random_variables(model, seed=step + 1)
             state = state.replace(ema=jax.device_put(averages))
-            checkpoints.save(step, state, force=True)
+            checkpoints.save(step, state.to_dict())
     return workdir, averages
 
 

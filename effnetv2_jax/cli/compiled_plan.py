@@ -55,7 +55,7 @@ StepCosts = Callable[[PlannedStage], StepCost]
 def step_costs(experiment: Experiment, mesh: Mesh, *, num_classes: int) -> StepCosts:
     """A function from a stage to the cost of its step; each call compiles, for minutes on TPU."""
     model = build_model(experiment, num_classes)
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     train_step = make_train_step(experiment, model, optimizer, mesh)
     state = abstract_state(experiment, model, optimizer, mesh)
     limits = limits_of(mesh.devices.flat[0])
@@ -180,7 +180,7 @@ def batch_unit(experiment: Experiment, *, devices: int) -> int:
     parts = experiment.gradient_accumulation
     whole = (
         devices * parts,
-        parts * (experiment.model.bn_group or 1),
+        parts * experiment.model.example_group,
         experiment.augment.mix_group or 1,
     )
     return math.lcm(8 * devices, *whole) // devices

@@ -5,6 +5,7 @@ import re
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.schedules import WarmupStableDecay
 
 
 def check(experiment: Experiment) -> None:
@@ -30,6 +31,8 @@ def check(experiment: Experiment) -> None:
         need(size >= smallest, f"{at}.image_size is {size}; {smallest} is the least")
         need(0 < stage.share < math.inf, f"{at}.share must be above 0, not {stage.share}")
         need(0 <= stage.dropout_rate < 1, f"{at}.dropout_rate must be in [0, 1)")
+        depth = stage.stochastic_depth_rate
+        need(depth is None or 0 <= depth < 1, f"{at}.stochastic_depth_rate must be in [0, 1)")
         for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
             need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
         batch = stage.batch_size if stage.batch_size is not None else experiment.batch_size
@@ -50,6 +53,14 @@ def check(experiment: Experiment) -> None:
         )
     epochs = experiment.epochs
     need(0 < epochs < math.inf, f"epochs must be above 0 and not endless, not {epochs}")
+    schedule = experiment.schedule
+    if isinstance(schedule, WarmupStableDecay):
+        together = schedule.warmup_epochs + schedule.decay_epochs
+        need(
+            together <= epochs * (1 + 1e-9),
+            f"schedule.warmup_epochs and decay_epochs are {together:g} together, more than the "
+            f"run's {epochs:g}",
+        )
     need(experiment.seed >= 0, f"seed must not be negative, it is {experiment.seed}")
     need(0 <= experiment.label_smoothing < 1, "label_smoothing must be in [0, 1)")
     decay = experiment.ema_decay

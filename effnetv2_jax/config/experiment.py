@@ -11,7 +11,7 @@ from effnetv2_jax.config.optimizers import OptimizerConfig
 from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.preprocessing import CROP_PADDING, Interpolation, Preprocessing, Triple
-from effnetv2_jax.progressive import Plan, Stage, plan
+from effnetv2_jax.progressive import Plan, Stage, plan, uniform
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -229,7 +229,7 @@ class Experiment:
         """The stages over steps, for a training set of `num_train_examples`."""
         try:
             return plan(
-                self.stages,
+                uniform(self.stages, self.model),
                 examples=self.epochs * num_train_examples,
                 batch_size=self.batch_size,
             )

@@ -14,7 +14,7 @@ from effnetv2_jax.config.schedules import Constant, Cosine, Exponential
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import get_variant
 from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from effnetv2_jax.progressive import Stage, constant
+from effnetv2_jax.progressive import Stage
 
 Origin = Literal["paper", "code"]
 
@@ -90,7 +90,7 @@ def imagenet_small(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Expe
 
 def imagenet21k(name: str, origin: Origin, loss: LossName) -> Experiment:
     """ImageNet21k from scratch (section 5.2): several labels an image, little regularisation."""
-    experiment = imagenet(name, origin, constant(image_size=224))
+    experiment = imagenet(name, origin, (Stage(image_size=224),))
     return dataclasses.replace(
         experiment,
         model=dataclasses.replace(experiment.model, stochastic_depth_rate=0.0),
@@ -156,7 +156,7 @@ def fine_tune(
             std=(127.5, 127.5, 127.5),
         ),
         augment=AugmentConfig(policy="none", cutout=0.5),
-        stages=constant(image_size=size),
+        stages=(Stage(image_size=size),),
         epochs=epochs,
         batch_size=batch,
         optimizer=dataclasses.replace(

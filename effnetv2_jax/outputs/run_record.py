@@ -23,7 +23,6 @@ PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
-    "grain",
     "tensorflow-datasets",
     "simplejpeg",
     "numpy",
