@@ -81,5 +81,5 @@ def write_run(
     state = {"step": jnp.int32(3), **variables, "opt_state": {"count": jnp.int32(3)}}
     state |= {} if averages is None else {"ema": averages}
     with Checkpoints(workdir / "checkpoints", CheckpointConfig()) as checkpoints:
-        checkpoints.save(3, jax.tree.map(jnp.asarray, state), force=True)
+        checkpoints.save(3, jax.tree.map(jnp.asarray, state))
     return workdir

@@ -333,13 +333,13 @@ def python(program: str, *arguments: Path | str) -> subprocess.CompletedProcess[
 WITHOUT_EFFICIENTNET = """
 import sys
 sys.modules["effnetv2_jax.models.efficientnet"] = None
-import mixer_family
 from effnetv2_jax import list_models, load_pretrained
 from effnetv2_jax.predict import main
+options = ["--import=mixer_family", "--format=json", "--top=1", sys.argv[3]]
 for place in sys.argv[1:3]:
+    assert main([f"--weights={place}", *options]) == 0
     model, variables = load_pretrained(None, place, num_classes=3)
     assert variables["params"]["logits"]["bias"].shape == (3,)
-    assert main([f"--weights={place}", "--format=json", "--top=1", sys.argv[3]]) == 0
 assert list_models() == ["mixer-tiny", "mixer-small"]
 """
 
