@@ -116,7 +116,7 @@ def predict(
 
     from effnetv2_jax.augment.batch import normalize
     from effnetv2_jax.config.experiment import DataConfig
-    from effnetv2_jax.data import Unreadable, eval_batches
+    from effnetv2_jax.data import EvalExamples, Unreadable, make_batches
     from effnetv2_jax.data.sources.unlabelled import FilesSource
     from effnetv2_jax.parallel.compiler import compiler_options
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
@@ -148,13 +148,10 @@ def predict(
                 ),
             )
 
-    batches = eval_batches(
-        FilesSource(paths),
-        DataConfig(threads=threads),
-        preprocessing,
-        batch_size=batch_size,
-        unreadable=unreadable,
+    examples = EvalExamples(
+        data=DataConfig(threads=threads), preprocessing=preprocessing, batch_size=batch_size
     )
+    batches = make_batches(FilesSource(paths), examples, unreadable=unreadable)
     pending: tuple[int, np.ndarray, Any] | None = None
     with contextlib.closing(batches):
         for number, batch in enumerate(batches):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from effnetv2_jax.data.pictures import crops
-from effnetv2_jax.data.pictures.crops import Box, eval_box, eval_image, resize_box
+from effnetv2_jax.data.pictures.box import Box
+from effnetv2_jax.data.pictures.crops import eval_box, eval_image, resize
 from effnetv2_jax.preprocessing import cropped, squashed
 
 SIDES = st.integers(1, 600)
@@ -214,12 +215,13 @@ def cubic(x: float, a: float = -0.75) -> float:
 )
 def test_resizing_is_separable_interpolation_at_pixel_centres(size, interpolation, kernel, reach):
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    resized = resize_box(pixels, Box(0, 0, 20, 30), size, interpolation)
+    preprocessing = dataclasses.replace(squashed(size), interpolation=interpolation)
+    resized = resize(pixels, preprocessing)
     assert resized.shape == (size, size, 3)
     assert resized.dtype == np.uint8
     # Pixel rows that do not vary isolate one direction.
     flat = np.repeat(pixels[:1], 20, axis=0)
-    resized = resize_box(flat, Box(0, 0, 20, 30), size, interpolation)
+    resized = resize(flat, preprocessing)
     for channel in range(3):
         expected = sampled(pixels[0, :, channel].astype(float), size, kernel, reach)
         np.testing.assert_allclose(resized[size // 2, :, channel], expected, atol=1.01)
@@ -228,16 +230,14 @@ def test_resizing_is_separable_interpolation_at_pixel_centres(size, interpolatio
 def test_only_the_box_enters_the_result():
     pixels = np.zeros((20, 30, 3), np.uint8)
     pixels[5:15, 8:22] = 200
-    assert (resize_box(pixels, Box(5, 8, 10, 14), 32, "bicubic") == 200).all()
+    bicubic = dataclasses.replace(squashed(32), interpolation="bicubic")
+    assert (resize(Box(5, 8, 10, 14).cut(pixels), bicubic) == 200).all()
 
 
 def test_turned_views_resize_like_their_copies():
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    view = pixels.transpose(1, 0, 2)[::-1]
-    box = Box(3, 2, 20, 15)
-    np.testing.assert_array_equal(
-        resize_box(view, box, 40, "bilinear"), resize_box(view.copy(), box, 40, "bilinear")
-    )
+    view = Box(3, 2, 20, 15).cut(pixels.transpose(1, 0, 2)[::-1])
+    np.testing.assert_array_equal(resize(view, squashed(40)), resize(view.copy(), squashed(40)))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])

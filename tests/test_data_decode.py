@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from effnetv2_jax.data.pictures.decode import Box, decode
+from effnetv2_jax.data.pictures import pillow
+from effnetv2_jax.data.pictures.box import Box, Pixels
+from effnetv2_jax.data.pictures.decode import decode, open_picture
 from effnetv2_jax.data.record import DecodeError
 
 RGB = np.zeros((24, 32, 3), np.uint8)
@@ -227,19 +229,22 @@ def test_a_part_has_the_pixels_of_the_whole(orientation, options, edges):
     data = oriented(orientation, **options)
     whole = decode(data, exif=True)
 
-    def part(height: int, width: int) -> Box:
-        assert (height, width) == whole.shape[:2]
-        top, bottom = sorted(round(edge * (height - 1)) for edge in edges[:2])
-        left, right = sorted(round(edge * (width - 1)) for edge in edges[2:])
-        return Box(top, left, bottom - top + 1, right - left + 1)
-
-    np.testing.assert_array_equal(
-        decode(data, exif=True, part=part), part(*whole.shape[:2]).cut(whole)
-    )
+    picture = open_picture(data, exif=True)
+    height, width = picture.height, picture.width
+    assert (height, width) == whole.shape[:2]
+    top, bottom = sorted(round(edge * (height - 1)) for edge in edges[:2])
+    left, right = sorted(round(edge * (width - 1)) for edge in edges[2:])
+    box = Box(top, left, bottom - top + 1, right - left + 1)
+    np.testing.assert_array_equal(picture.part(box), box.cut(whole))
 
 
 def upper(height: int, width: int) -> Box:
     return Box(1, 2, min(height - 1, 17), width - 2)
+
+
+def upper_part(data: bytes) -> Pixels:
+    picture = open_picture(data)
+    return picture.part(upper(picture.height, picture.width))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "grey", "CMYK", "trailer", "4:4:0"])
@@ -252,7 +257,7 @@ def test_parts_of_every_kind_of_picture(kind):
         "4:4:0": lambda: simplejpeg.encode_jpeg(PHOTO, colorsubsampling="440"),
     }.get(kind, lambda: encoded(image, kind))()
     whole = decode(data)
-    np.testing.assert_array_equal(decode(data, part=upper), upper(*whole.shape[:2]).cut(whole))
+    np.testing.assert_array_equal(upper_part(data), upper(*whole.shape[:2]).cut(whole))
 
 
 def test_rows_below_a_part_are_not_decoded(monkeypatch):
@@ -269,16 +274,27 @@ def test_rows_below_a_part_are_not_decoded(monkeypatch):
     segment = b"\xff\xe2" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
     data = oriented(1, subsampling=2)
     data = data[:2] + segment + data[2:]
-    assert decode(data, part=upper).shape == (17, 81, 3)
+    assert upper_part(data).shape == (17, 81, 3)
     assert heights == [20]
 
 
 def test_a_picture_without_its_end_is_refused_whatever_the_part():
     data = oriented(1, quality=95)
     with pytest.raises(DecodeError, match="cannot be decoded"):
-        decode(data[: len(data) * 2 // 3], part=upper)
+        upper_part(data[: len(data) * 2 // 3])
     with pytest.raises(DecodeError, match=r"^it "):
-        decode(data[:40] + b"\xff\xd9", part=upper)
+        upper_part(data[:40] + b"\xff\xd9")
+
+
+def test_headers_that_state_two_sizes_are_refused(monkeypatch):
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", _refuse)
+    monkeypatch.setattr(pillow, "decode", lambda encoded: (PHOTO[1:], 1))
+    with pytest.raises(DecodeError, match="more than one size"):
+        upper_part(oriented(1))
+
+
+def _refuse(*_: object, **__: object) -> np.ndarray:
+    raise ValueError
 
 
 def test_damage_within_a_jpeg_changes_a_part_as_it_changes_the_whole():
@@ -292,5 +308,5 @@ def test_damage_within_a_jpeg_changes_a_part_as_it_changes_the_whole():
         damaged[at : at + 20] = rng.integers(0, 255, 20, np.uint8).tobytes()
         whole = decode(bytes(damaged))
         np.testing.assert_array_equal(
-            decode(bytes(damaged), part=upper), upper(*whole.shape[:2]).cut(whole)
+            upper_part(bytes(damaged)), upper(*whole.shape[:2]).cut(whole)
         )

@@ -22,8 +22,17 @@ from PIL import Image
 from tensorflow_datasets.proto import tf_example_pb2
 
 from effnetv2_jax.config.experiment import DataConfig
-from effnetv2_jax.data import DataError, Unreadable, eval_batches, open_source, train_batches
-from effnetv2_jax.data.pictures.decode import MAX_BYTES, MAX_PIXELS, MAX_SCANS, decode
+from effnetv2_jax.data import (
+    DataError,
+    EvalExamples,
+    Order,
+    TrainExamples,
+    Unreadable,
+    make_batches,
+    open_source,
+)
+from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.pictures.limits import MAX_BYTES, MAX_PIXELS, MAX_SCANS
 from effnetv2_jax.data.pictures.picture_file import read_picture
 from effnetv2_jax.data.prepare.array_record_set import Recipe, prepare
 from effnetv2_jax.data.record import DecodeError
@@ -140,10 +149,14 @@ def source_of(data: DataConfig) -> FolderSource:
     return FolderSource(data.path, "train", validation_share=0)
 
 
+def trained(source, data: DataConfig, *, size: int = 8, **options):
+    order = Order(len(source), seed=0)
+    examples = TrainExamples(order=order, data=data, preprocessing=squashed(32), batch_size=size)
+    return make_batches(source, examples, **options)
+
+
 def taken(source, data: DataConfig, *, batches: int = 2, size: int = 8, **options):
-    options = {"first_example": 0, "seed": 0, "image_size": 32, "batch_size": size} | options
-    found = train_batches(source, data, preprocessing=squashed(32), **options)
-    with contextlib.closing(found):
+    with contextlib.closing(trained(source, data, size=size, **options)) as found:
         return list(itertools.islice(found, batches))
 
 
@@ -188,7 +201,8 @@ def test_broken_files_are_named_counted_and_replaced_everywhere_alike(
         for index in (0, 1)
     ]
     same(whole, [joined(parts) for parts in zip(*halves)])
-    evaluated = list(eval_batches(source, data, squashed(32), batch_size=count))
+    examples = EvalExamples(data=data, preprocessing=squashed(32), batch_size=count)
+    evaluated = list(make_batches(source, examples))
     assert evaluated[0]["mask"].sum() == 8
     with pytest.raises(DataError, match=rf"{len(broken)} pictures cannot be read"):
         taken(source, dataclasses.replace(data, max_unreadable=len(broken) - 1), size=count)
@@ -196,15 +210,16 @@ def test_broken_files_are_named_counted_and_replaced_everywhere_alike(
 
 CROWDED = """
 import os, resource, sys, threading
-from effnetv2_jax.data import Unreadable, eval_batches, open_source
+from effnetv2_jax.data import EvalExamples, Unreadable, make_batches, open_source
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.preprocessing import squashed
 
 data = DataConfig(source="folder", path=sys.argv[1], validation_share=0.5, threads=2)
 source, unreadable = open_source(data, "eval"), Unreadable(0)
+examples = EvalExamples(data=data, preprocessing=squashed(8), batch_size=4)
 
 def readable():
-    found = eval_batches(source, data, squashed(8), batch_size=4, unreadable=unreadable)
+    found = make_batches(source, examples, unreadable=unreadable)
     return sum(int(batch["mask"].sum()) for batch in found)
 
 before = readable()
@@ -288,7 +303,7 @@ def test_pictures_converted_in_pieces_have_the_pixels_of_the_whole(
 
 PEAK = """
 import pathlib, sys
-from effnetv2_jax.data.pictures.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
+from effnetv2_jax.data.pictures.decode import decode
 from effnetv2_jax.data.record import DecodeError
 
 def peak():
@@ -426,16 +441,8 @@ def test_a_file_that_changes_under_the_run_gives_way_to_the_next(
     data = write(tmp_path)
     source = source_of(data)
     unreadable = Unreadable(1)
-    batches = train_batches(
-        source,
-        dataclasses.replace(data, prefetch_batches=1),
-        image_size=32,
-        preprocessing=squashed(32),
-        batch_size=8,
-        first_example=0,
-        seed=0,
-        unreadable=unreadable,
-    )
+    soon = dataclasses.replace(data, prefetch_batches=1)
+    batches = trained(source, soon, unreadable=unreadable)
     with contextlib.closing(batches):
         next(batches)
         path = pathlib.Path(source[3].key)

@@ -19,7 +19,7 @@ from effnetv2_jax.data import Unreadable, open_source
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed
-from effnetv2_jax.train.feed import host_batches
+from effnetv2_jax.train.feed import TrainingData, host_batches
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
 
@@ -189,11 +189,15 @@ def batches() -> list[tuple[int, dict[str, np.ndarray]]]:
     """This process's rows of the batches of two stages, by step."""
     experiment = tiny.experiment(steps=6)
     source = open_source(experiment.data, "train")
-    plan = experiment.plan(len(source))
-    coming = host_batches(
-        experiment, plan, source, preprocessing=squashed(40), start=0, unreadable=Unreadable(0)
+    data = TrainingData(
+        source=source,
+        config=experiment.data,
+        preprocessing=squashed(40),
+        plan=experiment.plan(len(source)),
+        seed=experiment.seed,
+        unreadable=Unreadable(0),
     )
-    with contextlib.closing(coming):
+    with contextlib.closing(host_batches(data, start=0)) as coming:
         return [(step, batch) for step, _, batch in coming]
 
 

@@ -46,7 +46,7 @@ def test_what_a_start_was_made_with(
     assert record["packages"]["effnetv2_jax"] == effnetv2_jax.__version__
     assert record["python"] == platform.python_version()
     assert record["packages"]["jaxlib"] == importlib.metadata.version("jaxlib")
-    assert {"orbax-checkpoint", "grain", "simplejpeg", "numpy"} < record["packages"].keys()
+    assert {"orbax-checkpoint", "simplejpeg", "numpy"} < record["packages"].keys()
     assert any("opencv" in name for name in record["packages"])
     assert (record["platform"], record["devices"], record["processes"]) == ("cpu", {"cpu": 8}, 1)
     assert record["cores"] >= 1

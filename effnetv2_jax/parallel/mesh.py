@@ -11,7 +11,7 @@ def make_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     """A mesh over `devices`, by default all devices of all processes."""
     devices = jax.devices() if devices is None else devices
     # Explicit axes, the default, refuse the reshape of a sharded batch into groups.
-    return jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), ("batch",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

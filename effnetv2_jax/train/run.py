@@ -34,7 +34,7 @@ from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
-from effnetv2_jax.train.feed import Feed, Salts, by_position, feed
+from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state
@@ -128,28 +128,27 @@ class Run:
 
     def batches(self) -> Generator[Feed, None, None]:
         """Yields the steps from here to the end."""
-        return feed(
-            self.experiment,
-            self.plan,
-            self.train_source,
-            self.mesh,
+        return feed(self.training_data(), self.mesh, start=self.done)
+
+    def training_data(self) -> TrainingData:
+        """What is trained on, in the order that holds now."""
+        return TrainingData(
+            source=self.train_source,
+            config=self.experiment.data,
             preprocessing=self.model.preprocessing,
-            start=self.done,
-            unreadable=self.unreadable,
+            plan=self.plan,
+            seed=self.experiment.seed,
             salts=self.salts,
+            unreadable=self.unreadable,
             workers=self.workers,
         )
 
     def examples_of(self, done: int) -> list[str]:
         """Names the examples that step `done` trained on, or 64 of them."""
-        planned = self.plan.stage_at(done - 1)
-        return example_keys(
-            self.train_source,
-            first_example=self.plan.examples_before(done - 1),
-            count=min(planned.batch_size, _NAMED),
-            seed=self.experiment.seed,
-            salts=by_position(self.salts, self.plan),
-        )
+        first = self.plan.examples_before(done - 1)
+        count = min(self.plan.stage_at(done - 1).batch_size, _NAMED)
+        order = self.training_data().order
+        return example_keys(self.train_source, order, range(first, first + count))
 
     def tell_of_broken(self) -> None:
         """Tells of the checkpoints that the last `restore` passed over."""

@@ -50,13 +50,13 @@ from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.compilation import Programs
-from effnetv2_jax.train.feed import Feed, feed
+from effnetv2_jax.train.feed import Feed, TrainingData, feed
 from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model, create_state
 from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
 from effnetv2_jax.train.step_log import Report
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 SIDES = ("background", "inline")
 
 
@@ -224,16 +224,16 @@ class Parts:
         return Programs(*parts, plan, state, self._mesh, start=start)
 
     def _feed(self, plan: Plan, start: int, workers: Workers | None) -> Generator[Feed, None, None]:
-        return feed(
-            self._experiment,
-            plan,
-            self._source,
-            self._mesh,
+        data = TrainingData(
+            source=self._source,
+            config=self._experiment.data,
             preprocessing=self._model.preprocessing,
-            start=start,
+            plan=plan,
+            seed=self._experiment.seed,
             unreadable=Unreadable(self._experiment.data.max_unreadable),
             workers=workers,
         )
+        return feed(data, self._mesh, start=start)
 
 
 def shortened(experiment: Experiment, steps: int) -> Plan:

@@ -37,13 +37,13 @@ from effnetv2_jax.parallel import startup
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.progressive import PlannedStage
 from effnetv2_jax.system.machine import describe_machine
-from effnetv2_jax.train.feed import Feed, feed, host_batches, on_devices
+from effnetv2_jax.train.feed import Feed, TrainingData, feed, host_batches, on_devices
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.train.step import make_train_step, step_settings
 from effnetv2_jax.train.step_log import Report
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "simplejpeg", "opencv-python-headless")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "simplejpeg", "opencv-python-headless")
 
 
 def main() -> None:
@@ -89,20 +89,14 @@ def measure(
     optimizer = make_optimizer(experiment.optimizer)
     train_step = make_train_step(experiment, model, optimizer, mesh)
     state = create_state(experiment, model, optimizer, mesh)
-    reading: Any = {
-        "preprocessing": model.preprocessing,
-        "unreadable": Unreadable(experiment.data.max_unreadable),
-    }
     report_dir = tempfile.TemporaryDirectory()
 
-    def rates(planned: PlannedStage) -> dict[str, Any]:
+    def rates(planned: PlannedStage, data: TrainingData) -> dict[str, Any]:
         nonlocal state
         images = steps * planned.batch_size
         settings = step_settings(planned.stage, 0.01)
         start = planned.first_step
-        with contextlib.closing(
-            host_batches(experiment, plan, source, start=start, **reading)
-        ) as batches:
+        with contextlib.closing(host_batches(data, start=start)) as batches:
             decoded = next(batches)
         batch = put_batch(decoded.batch, mesh)
         state, _ = train_step(state, batch, settings)  # compiles
@@ -128,12 +122,8 @@ def measure(
         found: dict[str, list[float]] = collections.defaultdict(list)
         memory: dict[str, dict[str, int]] = {}
         with (
-            contextlib.closing(
-                feed(experiment, plan, source, mesh, start=start, **reading)
-            ) as running,
-            contextlib.closing(
-                host_batches(experiment, plan, source, start=start, **reading)
-            ) as decoding,
+            contextlib.closing(feed(data, mesh, start=start)) as running,
+            contextlib.closing(host_batches(data, start=start)) as decoding,
             Writers(report_dir.name, experiment.log, step=0) as writers,
         ):
             ready = on_devices(itertools.repeat(decoded), mesh)
@@ -166,8 +156,16 @@ def measure(
         }
 
     with report_dir, make_workers(experiment.data) as workers:
-        reading["workers"] = workers
-        return [rates(planned) for planned in chosen]
+        data = TrainingData(
+            source=source,
+            config=experiment.data,
+            preprocessing=model.preprocessing,
+            plan=plan,
+            seed=experiment.seed,
+            unreadable=Unreadable(experiment.data.max_unreadable),
+            workers=workers,
+        )
+        return [rates(planned, data) for planned in chosen]
 
 
 def memory_in_use() -> dict[str, int]:

@@ -34,14 +34,17 @@ from PIL import Image
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import (
     DecodeError,
+    EvalExamples,
+    Order,
     Record,
+    TrainExamples,
     Unreadable,
-    eval_batches,
     example_keys,
+    make_batches,
     open_source,
-    train_batches,
 )
-from effnetv2_jax.data.pictures.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
+from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS, PEAK_BYTES_PER_PIXEL
 from effnetv2_jax.preprocessing import squashed
 
 SECONDS = 20.0
@@ -317,27 +320,21 @@ def run_pipeline(
     """Trains and evaluates on all pictures once."""
     source, count = Mutated(pictures), len(pictures)
     data = DataConfig(threads=threads, max_unreadable=count)
+    shared: dict[str, Any] = {"data": data, "preprocessing": squashed(32), "batch_size": BATCH}
+    modes = {
+        "train": TrainExamples(order=Order(count, seed=0), **shared),
+        "eval": EvalExamples(**shared),
+    }
     found: dict[str, Any] = {}
-    for mode in ("train", "eval"):
+    for mode, examples in modes.items():
         unreadable, logged = Unreadable(count), _Logged()
-        shared: dict[str, Any] = {
-            "batch_size": BATCH,
-            "process_index": process_index,
-            "process_count": process_count,
-            "unreadable": unreadable,
-        }
-        if mode == "train":
-            batches = train_batches(
-                source,
-                data,
-                image_size=32,
-                preprocessing=squashed(32),
-                first_example=0,
-                seed=0,
-                **shared,
-            )
-        else:
-            batches = eval_batches(source, data, squashed(32), **shared)
+        batches = make_batches(
+            source,
+            examples,
+            process_index=process_index,
+            process_count=process_count,
+            unreadable=unreadable,
+        )
         threads_before = set(threading.enumerate())
         with logged:
             with contextlib.closing(batches):
@@ -467,7 +464,7 @@ def _check_training(found: dict[str, Any], refused: set[str], count: int) -> Non
     unreadable = set(found["unreadable"])
     assert unreadable <= refused
     pictures = [Picture("", b"", b"")] * count
-    keys = example_keys(Mutated(pictures), first_example=0, count=count, seed=0)
+    keys = example_keys(Mutated(pictures), Order(count, seed=0), range(count))
     for key, label in zip(keys, (label for batch in found["labels"] for label in batch)):
         first = int(key.split()[1])
         passed = [f"picture {(first + n) % count}" for n in range((label - first) % count)]
@@ -502,7 +499,7 @@ def main() -> None:
         return
     from effnetv2_jax.system.machine import describe_machine
 
-    packages = ["pillow", "simplejpeg", "numpy", "grain", "opencv-python-headless"]
+    packages = ["pillow", "simplejpeg", "numpy", "opencv-python-headless"]
     result = {
         **describe_machine(packages),
         "command": "python tests/chaos/mutated_pictures.py "
