@@ -78,7 +78,7 @@ class StepLog:
             done,
             "train",
             metrics
-            | values
+            | dict(values)
             | {"stage": planned.index, "image_size": planned.stage.image_size}
             | ({} if speed is None else {"images_per_second": speed}),
         )
