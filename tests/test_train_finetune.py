@@ -10,14 +10,16 @@ import numpy as np
 import optax
 import pytest
 import tiny
-from random_weights import random_variables, thin
+from mixer_family import MixerConfig
+from random_weights import random_variables, thin, write_run
 
-from effnetv2_jax import WeightsError, load_pretrained, preprocess, save_pretrained
+from effnetv2_jax import StageSpec, WeightsError, load_pretrained, preprocess, save_pretrained
 from effnetv2_jax.config import AugmentConfig, ConfigError, Experiment
 from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.data import open_source
 from effnetv2_jax.main import main
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.models.registry import family_of_model, model_of
 from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.preprocessing import cropped
@@ -32,6 +34,10 @@ from effnetv2_jax.train.step import as_float32, make_train_step, step_values
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+OWN_TABLE = (
+    StageSpec("fused", 3, 2, 1, 8, 1),
+    StageSpec("mbconv", 5, 2, 2, 16, 2, 0.5),
+)
 PREPROCESSING = dataclasses.replace(cropped(40), mean=(1.0, 2.0, 3.0))
 CLASSES = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
 """Of the embedded pictures."""
@@ -259,3 +265,40 @@ def test_weights_of_another_width_or_padding_are_refused(folder: Path, tmp_path:
     ):
         with pytest.raises(WeightsError, match=complaint):
             initial_model(from_weights(folder, model=model), CLASSES, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "field"),
+    [
+        (
+            EfficientNetConfig(name="efficientnetv2-b0", stages=OWN_TABLE, stem=8),
+            EfficientNetConfig(name="efficientnetv2-b0", stages=OWN_TABLE[::-1], stem=8),
+            r"stages\[0\].operator='fused', but the model has 'mbconv'; .*config.model.stages",
+        ),
+        (
+            MixerConfig(width=8),
+            MixerConfig(),
+            "width=8, but the model has 16; .*model.width",
+        ),
+        (MixerConfig(width=8), EfficientNetConfig(), "of mixer-tiny, not of efficientnetv2-s"),
+    ],
+)
+def test_a_run_begins_from_a_run_of_the_same_network(
+    model: Any, other: Any, field: str, tmp_path: Path
+) -> None:
+    network = model_of(model, num_classes=6, class_names=CLASSES, preprocessing=PREPROCESSING)
+    raw, averages = random_variables(network, seed=1), random_variables(network, seed=2)
+    init = f"workdir:{write_run(tmp_path / 'run', network, raw, averages)}"
+    found, variables = initial_model(from_weights(init, model=model), CLASSES, tmp_path / "new")
+    assert variables is not None
+    jax.tree.map(np.testing.assert_array_equal, variables, averages)
+    assert (found.config, found.preprocessing) == (network.config, PREPROCESSING)
+    found, variables = initial_model(from_weights(init, model=model), "abc", tmp_path / "new")
+    assert variables is not None
+    assert jax.tree.structure(variables) == jax.tree.structure(averages)
+    changed = [name for name, has_moved in moved(averages, variables).items() if has_moved]
+    head = family_of_model(found).head[0]
+    assert changed == [f"['params']['{head}']['{leaf}']" for leaf in ("bias", "kernel")]
+    assert found.num_classes == 3
+    with pytest.raises(WeightsError, match=field):
+        initial_model(from_weights(init, model=other), CLASSES, tmp_path / "new")
