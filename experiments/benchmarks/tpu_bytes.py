@@ -26,6 +26,7 @@ from plain_flax import plain_flax
 
 from effnetv2_jax.cli.compiled_plan import needed_memory
 from effnetv2_jax.config import AugmentConfig, recipes
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.parallel.topology import find_mesh
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.compilation import compile_step
@@ -74,10 +75,9 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, size: int, *, plain: bool) -> dict[str, Any]:
-    recipe = recipes.imagenet(options.model, "paper", (Stage(image_size=size),))
     experiment = dataclasses.replace(
-        recipe,
-        model=dataclasses.replace(recipe.model, remat=options.remat),
+        recipes.imagenet(options.model, "paper", (Stage(image_size=size),)),
+        model=EfficientNetConfig(name=options.model, remat=options.remat, dtype="bfloat16"),
         augment=AugmentConfig(policy="none"),
         batch_size=options.batch,
     )
