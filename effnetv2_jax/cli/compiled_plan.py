@@ -143,7 +143,8 @@ def describe_compiled(
     limits = limits_of(device)
     yield f"{mesh.size} x {device.device_kind}, {_gib(limits.memory)} each for a program"
     model, parts = experiment.model, experiment.gradient_accumulation
-    yield f"{model.name} in {model.dtype}; remat={model.remat}, gradient_accumulation={parts}"
+    remat = f"remat={model.remat}, " if hasattr(model, "remat") else ""
+    yield f"{model.name} in {model.dtype}; {remat}gradient_accumulation={parts}"
 
     costs = step_costs(experiment, mesh, num_classes=classes)
     columns = [*_COLUMNS, *(["largest batch"] if search else [])]

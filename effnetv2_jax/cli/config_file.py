@@ -2,10 +2,9 @@
 
 import dataclasses
 import importlib.util
-import inspect
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import ml_collections
 
@@ -74,8 +73,8 @@ def _explain(error: TypeError) -> str:
     pattern = r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
     match = re.match(pattern, str(error))
     kinds = vars(config_package) | {kind.__name__: kind for kind in ModelConfig.__subclasses__()}
-    kind = match and kinds.get(match[1])
-    if not match or not inspect.isclass(kind):
+    kind: Any = match and kinds.get(match[1])
+    if not match or not dataclasses.is_dataclass(kind):
         return str(error)
     names = [field.name for field in dataclasses.fields(kind)]
     return unknown_field(match[2], names, where=match[1])

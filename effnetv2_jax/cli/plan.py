@@ -1,5 +1,6 @@
 """What a run will do, as a table, without reading a picture."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.optimizers import OptimizerConfig
 from effnetv2_jax.data.sources.open import examples_and_classes
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.protocol import Model
@@ -69,10 +71,13 @@ def describe(experiment: Experiment) -> str:
     size = model.preprocessing.image_size
     cost = cost_at(size)
     computes = jnp.dtype(experiment.model.dtype).name
+    others = sorted(abstract_variables(model).keys() - {"params"})
+    named = "BatchNorm statistics" if others == ["batch_stats"] else ", ".join(others)
     network = (
         f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
-        f"parameters, {cost.total:,} with BatchNorm statistics; computes in {computes}"
+        f"parameters{f', {cost.total:,} with {named}' if others else ''}; computes in {computes}"
     )
+    blocks = experiment.model.rows()
     training = (
         f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
         f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
@@ -83,7 +88,29 @@ def describe(experiment: Experiment) -> str:
     start = [f"starts from {experiment.init}"] if experiment.init else []
     trained = _trained(experiment, model) if experiment.rates else []
     return "\n".join(
-        [network, training, augmentation, *start, *trained, "", *table, "", evaluation]
+        [
+            network,
+            *([*align(blocks), ""] if blocks else []),
+            training,
+            f"{experiment.optimizer.name}: {_fields(experiment.optimizer)}",
+            augmentation,
+            *start,
+            *trained,
+            "",
+            *table,
+            "",
+            evaluation,
+        ]
+    )
+
+
+def _fields(config: OptimizerConfig) -> str:
+    """What an optimizer's config states, in one line."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+        if name != "name" and value is not None
     )
 
 

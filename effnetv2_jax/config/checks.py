@@ -15,13 +15,13 @@ def check(experiment: Experiment) -> None:
         if not condition:
             raise ConfigError(f"config.{message}")
 
-    for group, config in (
+    for chosen, config in (
         ("model", experiment.model),
         ("optimizer", experiment.optimizer),
         ("schedule", experiment.schedule),
     ):
         for fault in config.faults():
-            need(False, f"{group}.{fault}")
+            need(False, f"{chosen}.{fault}")
 
     model, smallest = experiment.model, experiment.model.MIN_SIZE
     need(bool(experiment.stages), "stages must hold at least one stage")
@@ -37,13 +37,13 @@ def check(experiment: Experiment) -> None:
             need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
         batch = stage.batch_size if stage.batch_size is not None else experiment.batch_size
         need(batch > 0, f"{at}.batch_size must be above 0, not {batch}")
-        for name, group in (
+        for name, examples in (
             ("model.bn_group", model.example_group),
             ("augment.mix_group", experiment.augment.mix_group),
         ):
             need(
-                group is None or (group > 0 and batch % group == 0),
-                f"{name} is {group}; it must divide {at}'s batch of {batch} examples",
+                examples is None or (examples > 0 and batch % examples == 0),
+                f"{name} is {examples}; it must divide {at}'s batch of {batch} examples",
             )
         parts, group = experiment.gradient_accumulation, model.example_group
         need(

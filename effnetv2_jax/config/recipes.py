@@ -43,14 +43,7 @@ def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment
     """ImageNet from scratch (sections 4 and 5.1): EfficientNetV2-S, M and L."""
     size = get_variant(name).eval_size
     return Experiment(
-        model=EfficientNetConfig(
-            name=name,
-            stochastic_depth_rate=0.2,
-            bn_momentum=BN_MOMENTUM[origin],
-            # The released program shares statistics over 8 of 32 cores.
-            bn_group=1024 if origin == "code" else None,
-            dtype="bfloat16",
-        ),
+        model=_network(name, origin, stochastic_depth_rate=0.2),
         data=IMAGENET,
         augment=AugmentConfig(policy="randaugment", randaugment_layers=2),
         stages=stages,
@@ -64,6 +57,17 @@ def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment
         evaluation=EvaluationConfig(
             image_size=size, resize="squash", batch_size=1024, every_epochs=10.0
         ),
+    )
+
+
+def _network(name: str, origin: Origin, *, stochastic_depth_rate: float) -> EfficientNetConfig:
+    return EfficientNetConfig(
+        name=name,
+        stochastic_depth_rate=stochastic_depth_rate,
+        bn_momentum=BN_MOMENTUM[origin],
+        # The released program shares statistics over 8 of 32 cores.
+        bn_group=1024 if origin == "code" else None,
+        dtype="bfloat16",
     )
 
 
@@ -93,7 +97,7 @@ def imagenet21k(name: str, origin: Origin, loss: LossName) -> Experiment:
     experiment = imagenet(name, origin, (Stage(image_size=224),))
     return dataclasses.replace(
         experiment,
-        model=dataclasses.replace(experiment.model, stochastic_depth_rate=0.0),
+        model=_network(name, origin, stochastic_depth_rate=0.0),
         data=dataclasses.replace(
             experiment.data,
             name="imagenet21k",

@@ -44,9 +44,13 @@ class ModelConfig:
         """What makes no sense, each beginning with the field's name."""
         yield from ()
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """A table that the config states, for a plan to show, with its titles first."""
+        return []
+
     def renamed(self, name: str) -> Self:
         """The model of that name of the same family, all else as it is."""
-        reset = dict.fromkeys(self.FOLLOW_NAME)
+        reset: dict[str, Any] = dict.fromkeys(self.FOLLOW_NAME)
         return dataclasses.replace(self, name=name, **reset)
 
     def architecture(self) -> dict[str, Any]:

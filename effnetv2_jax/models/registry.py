@@ -8,6 +8,7 @@ entry point of the group `effnetv2_jax.families` that names its `Family`, or by 
 import dataclasses
 import difflib
 import fnmatch
+import functools
 import importlib
 import importlib.metadata
 import logging
@@ -59,10 +60,15 @@ def families() -> Iterator[Family]:
     One that cannot be imported is logged and left out.
     """
     for name, module in _OWN.items():
-        yield from _imported(name, lambda module=module: importlib.import_module(module).FAMILY)
+        yield from _imported(name, functools.partial(_own, module))
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         yield from _imported(point.name, point.load)
     yield from list(_registered.values())
+
+
+def _own(module: str) -> Family:
+    family: Family = importlib.import_module(module).FAMILY
+    return family
 
 
 def _imported(name: str, load: Callable[[], Family]) -> Iterator[Family]:

@@ -77,13 +77,10 @@ class StepLog:
         self._writers.write(
             done,
             "train",
-            {
-                **metrics,
-                **values,
-                "stage": planned.index,
-                "image_size": planned.stage.image_size,
-                **({} if speed is None else {"images_per_second": speed}),
-            },
+            metrics
+            | dict(values)
+            | {"stage": planned.index, "image_size": planned.stage.image_size}
+            | ({} if speed is None else {"images_per_second": speed}),
         )
         self._progress.show(
             Status(

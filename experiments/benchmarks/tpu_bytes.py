@@ -75,9 +75,12 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, size: int, *, plain: bool) -> dict[str, Any]:
+    recipe = recipes.imagenet(options.model, "paper", (Stage(image_size=size),))
     experiment = dataclasses.replace(
-        recipes.imagenet(options.model, "paper", (Stage(image_size=size),)),
-        model=EfficientNetConfig(name=options.model, remat=options.remat, dtype="bfloat16"),
+        recipe,
+        model=EfficientNetConfig(
+            name=options.model, bn_momentum=0.99, remat=options.remat, dtype="bfloat16"
+        ),
         augment=AugmentConfig(policy="none"),
         batch_size=options.batch,
     )

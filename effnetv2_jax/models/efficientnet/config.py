@@ -110,6 +110,28 @@ class EfficientNetConfig(ModelConfig):
         )
         return dataclasses.replace(self, stages=tuple(rows))
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """The stated table of stages, scaled, with the number of blocks."""
+        if self.stages is None:
+            return []
+        whole = self.resolved()
+        width, depth, floor = whole.width or 1.0, whole.depth or 1.0, whole.rounding_floor or 0.0
+        titles = ("stages", "blocks", "operator", "kernel", "stride", "expand", "channels", "SE")
+        cells = [
+            (
+                f"[{index}]",
+                str(round_repeats(row.repeats, depth)),
+                row.operator,
+                str(row.kernel),
+                str(row.stride),
+                str(row.expand),
+                str(round_channels(row.outputs, width, floor)),
+                f"{row.se_ratio:g}" if row.se_ratio else "-",
+            )
+            for index, row in enumerate(self.stages)
+        ]
+        return [titles, *cells]
+
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
         for name in ("width", "depth", "stem", "head"):
