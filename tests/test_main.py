@@ -166,7 +166,7 @@ def test_the_workdir_of_another_config_is_refused(
     assert not isinstance(command, str)
     names = ["cardboard", "glass", "metal", "paper", "plastic", "trash"]
     open_workdir(tmp_path, dataclasses.asdict(command.experiment), names, squashed(32))
-    assert call(SMOKE, f"--workdir={tmp_path}", "--config.optimizer.momentum=0.5") == 1
+    assert call(SMOKE, f"--workdir={tmp_path}", "--config.optimizer.beta1=0.5") == 1
     error = capsys.readouterr().err
-    assert "optimizer.momentum: 0.9 -> 0.5" in error
-    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["momentum"] == 0.9
+    assert "optimizer.beta1: 0.9 -> 0.5" in error
+    assert json.loads((tmp_path / "config.json").read_text())["optimizer"]["beta1"] == 0.9

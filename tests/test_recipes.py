@@ -7,10 +7,10 @@ import pytest
 from config_files import load
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.registry import create_model
+from effnetv2_jax.models.registry import create_model, family_of
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.progressive import Stage
-from effnetv2_jax.train.optimizer import kernels, learning_rate
+from effnetv2_jax.train.schedule import learning_rate
 
 
 def rates(experiment: Experiment, *epochs: float) -> list[float]:
@@ -193,7 +193,9 @@ def _check_fine_tuning(experiment: Experiment, origin: str, *, size: int, epochs
 
 def test_the_penalty_is_over_kernels_only() -> None:
     params = abstract_variables(create_model("efficientnetv2-s"))["params"]
-    leaves, decays = jax.tree.leaves(params), jax.tree.leaves(kernels(params))
+    decays_at = family_of("efficientnetv2-s").decays
+    paths, leaves = zip(*jax.tree.leaves_with_path(params))
+    decays = [decays_at(tuple(key.key for key in path)) for path in paths]
     assert [leaf.ndim > 1 for leaf in leaves] == decays
     # Neither BatchNorm's scales and shifts, as many as its moving statistics, nor biases: of the
     # classifier and, per MBConv, of squeeze-and-excitation's two layers.

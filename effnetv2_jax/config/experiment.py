@@ -66,7 +66,7 @@ class DataConfig:
     """Processes that share these threads out, so that Python's interpreter lock holds neither them
     nor the training up; 0 decodes in the training process, several thousand pictures a second at
     most. None takes one for every 4 threads if there are 8 or more, up to 32. Each takes about
-    150 MB, and a copy of the list of pictures."""
+    50 MB, and a copy of the list of pictures."""
     prefetch_batches: int = 4
     """Batches decoded ahead of the device."""
     max_unreadable: int = 100
