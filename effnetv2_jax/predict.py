@@ -3,8 +3,9 @@
     python -m effnetv2_jax.predict --model=efficientnetv2-s --weights=in21k-ft1k cat.jpg folder/
 
 Weights are a tag of the model's published ones (in1k, in21k, in21k-ft1k), hub:OWNER/REPO, or a
-path: of a run's --workdir, of a timm, torchvision or Keras file, of a TensorFlow checkpoint. Where
-they say which model they are for, --model can be left out.
+path: of a run's --workdir, of a folder that was saved, of a timm, torchvision or Keras file, of a
+TensorFlow checkpoint. Where they say which model they are for, --model can be left out. A family
+that is not of this package is registered by --import=MODULE.
 """
 
 import argparse
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 1 if a picture could not be read."""
     options = _parser().parse_args(arguments)
     # Imported late, so that a mistyped option is answered at once.
+    from effnetv2_jax.cli.errors import CommandError
+    from effnetv2_jax.cli.families import import_family
     from effnetv2_jax.data import DataError
     from effnetv2_jax.data.sources.unlabelled import list_pictures
     from effnetv2_jax.parallel import startup
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # A path may be any bytes.
     unread = 0
     try:
+        for module in options.modules:
+            import_family(module)
         paths = list_pictures(options.pictures)
         startup.start("off")
         model, variables = _load(options)
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write(prediction)
                 advance()
         write.close()
-    except (DataError, WeightsError) as error:
+    except (CommandError, DataError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
@@ -197,6 +202,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", required=True, help="where the weights are: see above")
     parser.add_argument("--model", help="such as efficientnetv2-s")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="imported first, since it registers a family of models",
+    )
     parser.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to show (5)")
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
     parser.add_argument(

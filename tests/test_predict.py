@@ -99,6 +99,10 @@ def test_pictures_that_cannot_be_read_are_told_and_the_others_classified(
         (["--weights=nowhere", "none.jpg"], "there is no file or folder 'none.jpg'"),
         (["--weights=nowhere", str(Path(__file__).parent.parent / "configs")], "no picture"),
         (["--weights=nowhere", "--model=b0", str(PICTURES)], "unknown model 'b0'"),
+        (
+            ["--weights=nowhere", "--import=nothing_here", str(PICTURES)],
+            "--import=nothing_here: No",
+        ),
     ],
 )
 def test_bad_input_is_named(

@@ -1,7 +1,6 @@
 """The command line as a checked experiment, with errors that name the flag or field."""
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -11,6 +10,7 @@ from ml_collections.config_flags import config_path
 
 from effnetv2_jax.cli.config_file import find_config_file
 from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.cli.families import import_family
 from effnetv2_jax.cli.overrides import (
     adapt,
     check_network_of_run,
@@ -67,7 +67,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         )
         return f"{description}\n{values.main_module_help() or values.get_help()}"
     for module in _values_of("import", rest):
-        _import(module)
+        import_family(module)
     chosen = _values_of("config", rest)
     if not chosen:
         raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
@@ -116,13 +116,6 @@ def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
     """What a flag is given, each time it is."""
     names = (f"--{flag}=", f"-{flag}=")
     return [a.partition("=")[2] for a in arguments if a.startswith(names)]
-
-
-def _import(module: str) -> None:
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        raise CommandError(f"--import={module}: {error}") from error
 
 
 def _define_flags() -> flags.FlagValues:
