@@ -1,7 +1,7 @@
 """Training networks without collections beside the parameters, and with several."""
 
-import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -137,25 +137,25 @@ def test_a_state_and_its_dict_are_the_same() -> None:
     assert jax.tree.structure(TrainState.from_dict(saved)) == jax.tree.structure(state)
 
 
-class Unlucky(Counting):
-    """Has a collection that is named like a field of the state."""
+@pytest.mark.parametrize(
+    ("collection", "value", "complaint"),
+    [
+        ("ema", lambda: jnp.zeros(()), "odd has a collection 'ema', and"),
+        ("noise", lambda: jax.random.key(0), "odd has a random key in its collection 'noise'"),
+    ],
+)
+def test_what_checkpoints_cannot_hold_is_refused_at_the_start(
+    collection: str, value: Callable[[], jax.Array], complaint: str
+) -> None:
+    class Odd(Counting):
+        @nn.compact
+        def __call__(self, *arguments: Any, **options: Any) -> jax.Array:
+            self.variable(collection, "value", value)
+            return super().__call__(*arguments, **options)
 
-    @nn.compact
-    def __call__(
-        self, images: jax.Array, train: bool = False, dropout_rate: Any = 0.0
-    ) -> jax.Array:
-        self.variable("ema", "mean", jnp.zeros, ())
-        return super().__call__(images, train, dropout_rate)
-
-
-def test_a_collection_named_like_a_field_of_the_state_is_refused() -> None:
-    @dataclasses.dataclass(frozen=True, kw_only=True)
-    class UnluckyConfig(ModelConfig):
-        name: str = "unlucky"
-
-    registry.register(family(UnluckyConfig, Unlucky, "unlucky"))
-    with pytest.raises(ConfigError, match="unlucky has a collection 'ema'"):
-        create_state(*parts(experiment(UnluckyConfig())))
+    registry.register(family(CountingConfig, Odd, "odd"))
+    with pytest.raises(ConfigError, match=complaint):
+        create_state(*parts(experiment(CountingConfig(name="odd"))))
 
 
 def test_stochastic_depth_of_a_model_that_has_none_is_refused() -> None:

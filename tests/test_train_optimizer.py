@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from effnetv2_jax.config import LAMB, SGD, AdamW, Lion, RMSProp
 from effnetv2_jax.config.optimizers import OPTIMIZERS, OptimizerConfig
+from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.train.optimizer import make_optimizer
 
 PARAMS = {
@@ -160,3 +161,35 @@ def test_factors_scale_the_updates_of_what_they_match(kind: Any) -> None:
         usual,
         expected,
     )
+
+
+ON_DISK: list[tuple[OptimizerConfig, str]] = [
+    (
+        RMSProp(learning_rate=1.0, l2=1e-5),
+        """1/0/inner_state/0/nu 1/0/inner_state/2/trace
+        1/1/inner_state/0/nu/conv/kernel 1/1/inner_state/2/trace/conv/kernel""",
+    ),
+    (
+        SGD(learning_rate=1.0),
+        "0/0/inner_state/1/trace 0/1/inner_state/1/trace/conv/kernel",
+    ),
+    (
+        AdamW(learning_rate=1.0, weight_decay=0.05),
+        """0/0/inner_state/0/count 0/0/inner_state/0/mu 0/0/inner_state/0/nu
+        0/1/inner_state/0/count
+        0/1/inner_state/0/mu/conv/kernel 0/1/inner_state/0/nu/conv/kernel""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "expected"), ON_DISK)
+@pytest.mark.parametrize("rates", [(), (("conv", 10.0),)])
+def test_states_have_the_names_that_earlier_runs_saved(
+    config: OptimizerConfig, expected: str, rates: Any
+) -> None:
+    state = optimizer_of(config, rates=rates).init(PARAMS)
+    assert ["/".join(path) for path in named_leaves(state)] == expected.split()
+    clipping = dataclasses.replace(config, gradient_clip=1.0)
+    shifted = optimizer_of(clipping, rates=rates).init(PARAMS)
+    first = int(expected[0][0]) + 1
+    assert {path[0] for path in named_leaves(shifted)} == {str(first)}

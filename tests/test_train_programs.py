@@ -9,9 +9,11 @@ import jax
 import pytest
 import tiny
 from jax.experimental.compilation_cache import compilation_cache
+from tiny_families import PlainConfig, families
 
 from effnetv2_jax.config import AugmentConfig, ConfigError, Experiment
 from effnetv2_jax.config.checks import check
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.outputs.writers import read_log
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.progressive import Stage, linear
@@ -19,8 +21,10 @@ from effnetv2_jax.train import state as state_module
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.schedule import learning_rate
-from effnetv2_jax.train.state import build_model, create_state, key_of
+from effnetv2_jax.train.state import abstract_state, build_model, create_state, key_of
 from effnetv2_jax.train.step import as_float32, make_train_step, step_values
+
+__all__ = ["families"]
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -44,7 +48,7 @@ def test_seeds_share_their_programs() -> None:
         model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
         create = jax.jit(state_module._initializer(experiment, model, optimizer))
         states.append(create.lower(key_of(seed)).as_text())
-        state = create_state(experiment, model, optimizer, mesh)
+        state = abstract_state(experiment, model, optimizer, mesh)
         step: Any = make_train_step(experiment, model, optimizer, mesh)
         values = as_float32(step_values(experiment.stages[0], 0.1))
         batch = put_batch(tiny.random_batch(32), mesh)
@@ -68,28 +72,33 @@ def cache(tmp_path: Path) -> Iterator[Path]:
     compilation_cache.reset_cache()
 
 
+@pytest.mark.usefixtures("families")
 def test_a_run_of_another_seed_compiles_nothing(cache: Path, tmp_path: Path) -> None:
     def programs() -> set[str]:
         return {path.name for path in cache.iterdir() if path.name.endswith("-cache")}
 
     results = []
     for seed in (0, 1):
-        experiment = quick(steps=3, seed=seed, stages=STAGES[:1])
+        experiment = quick(steps=6, seed=seed, stages=STAGES, model=PlainConfig())
         results.append(train(experiment, tmp_path / f"seed_{seed}"))
         if seed == 0:
             first = programs()
-    assert any(name.startswith("jit_train_step") for name in first)
+    steps = [name for name in first if name.startswith("jit_train_step")]
+    assert len(steps) == 1, "and so do stages of one size"
     assert programs() == first
     assert results[0]["raw_loss"] != results[1]["raw_loss"]
 
 
+@pytest.mark.usefixtures("families")
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_every_row_of_the_log_has_the_values_of_its_step(scheduled: bool, tmp_path: Path) -> None:
     stages = STAGES
+    model: ModelConfig = PlainConfig()
     if scheduled:  # The last stage takes the model's own rate.
+        model = tiny.MODEL
         depths = zip(STAGES, (0.0, 0.1, None), strict=True)
         stages = tuple(dataclasses.replace(s, stochastic_depth_rate=rate) for s, rate in depths)
-    experiment = quick(steps=6, stages=stages)
+    experiment = quick(steps=6, stages=stages, model=model)
     train(experiment, tmp_path)
     plan = experiment.plan(2016)
     rows = [row for row in read_log(tmp_path / "metrics.jsonl") if "train/loss" in row]

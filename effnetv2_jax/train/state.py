@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import dtypes
 from jax.sharding import Mesh
 
 from effnetv2_jax.config.errors import ConfigError
@@ -145,11 +146,9 @@ def _initializer(
             variables = model.lazy_init(jax.random.wrap_key_data(key), images, train=False)
         variables = dict(variables)
         collections = {name: tree for name, tree in variables.items() if name != "params"}
-        if taken := sorted(collections.keys() & set(_OWN)):
-            raise ConfigError(
-                f"config.model.name: {experiment.model.name} has a collection {taken[0]!r}, and "
-                "checkpoints hold something else under that name; rename it in the model"
-            )
+        for name, tree in collections.items():
+            if fault := _fault(name, tree):
+                raise ConfigError(f"config.model.name: {experiment.model.name} has {fault}")
         params = variables["params"]
         counts(params, experiment.rates)  # Raises if they do not fit.
         return TrainState(
@@ -161,6 +160,21 @@ def _initializer(
         )
 
     return create
+
+
+def _fault(collection: str, tree: Any) -> str:
+    """Why checkpoints cannot hold a collection; empty if they can."""
+    if collection in _OWN:
+        return (
+            f"a collection {collection!r}, and checkpoints hold something else under that name; "
+            "rename it in the model"
+        )
+    if any(jnp.issubdtype(leaf.dtype, dtypes.prng_key) for leaf in jax.tree.leaves(tree)):
+        return (
+            f"a random key in its collection {collection!r}, which checkpoints cannot hold; keep "
+            "its jax.random.key_data in the model"
+        )
+    return ""
 
 
 def moving_average(
