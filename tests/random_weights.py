@@ -15,6 +15,7 @@ from effnetv2_jax.config import CheckpointConfig
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import variable_shapes
 from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.outputs.workdir import open_workdir
 
 
@@ -39,6 +40,15 @@ def random_variables(model: Model, seed: int = 0) -> dict[str, Any]:
             node = node.setdefault(key, {})
         node[path[-1]] = value.astype(np.float32)
     return variables
+
+
+def assert_equal(found: Any, expected: Any) -> None:
+    """Trees have the same leaves: names, dtypes, shapes and bits."""
+    leaves, wanted = named_leaves(found), named_leaves(expected)
+    assert leaves.keys() == wanted.keys()
+    for path, leaf in leaves.items():
+        values = np.asarray(leaf), np.asarray(wanted[path])
+        np.testing.assert_array_equal(*values, strict=True, err_msg="/".join(path))
 
 
 def calibrated(

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import io
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,7 +79,7 @@ def write(root: Path, name: str) -> None:
     )
     writer.initialize_splits([split])
     for index in range(COUNT):
-        example = {"image": picture(index)}
+        example: dict[str, Any] = {"image": picture(index)}
         if real:
             found = list(labels_of(name, index))
             example |= {"original_label": 0, "real_label": np.array(found, np.int64)}
@@ -101,7 +102,7 @@ def variables() -> dict:
     return random_variables(MODEL)
 
 
-def experiment(sets: Path, **fields: object) -> Experiment:
+def experiment(sets: Path, **fields: Any) -> Experiment:
     run = tiny.experiment(
         data=DataConfig(
             source="tfds", name="imagenet2012", path=str(sets), eval_split="validation", threads=2
@@ -122,8 +123,9 @@ def test_every_set_is_evaluated_as_its_authors_do(
     assert len(found) == len(SETS)
     for name, result in zip(SETS, found.values()):
         chosen = logits.copy()
-        if EVAL_SETS[name].classes is not None:
-            left_out = np.setdiff1d(np.arange(1000), EVAL_SETS[name].classes)
+        classes = EVAL_SETS[name].classes
+        if classes is not None:
+            left_out = np.setdiff1d(np.arange(1000), classes)
             chosen[:, left_out] = -np.inf
         best = (-chosen).argsort(1)[:, :5]
         rows = [index for index in range(COUNT) if labels_of(name, index)]

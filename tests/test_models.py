@@ -310,8 +310,8 @@ def test_with_its_table_written_out_a_model_is_the_same_network(name: str) -> No
 
 
 def test_what_is_stated_beside_a_name_still_scales_a_table_that_is_written_out() -> None:
-    for scale in ({"width": 0.5}, {"depth": 0.5}, {"width": 0.5, "depth": 2.0}):
-        config = EfficientNetConfig(name="efficientnetv2-b2", **scale)
+    for width, depth in ((0.5, None), (None, 0.5), (0.5, 2.0)):
+        config = EfficientNetConfig(name="efficientnetv2-b2", width=width, depth=depth)
         models = [model_of(each, num_classes=7) for each in (config, config.written_out())]
         assert models[0].block_specs() == models[1].block_specs()
     own = EfficientNetConfig(name="efficientnetv2-b2", stages=NANO)

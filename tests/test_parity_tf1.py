@@ -66,7 +66,7 @@ class Reference:
         """Logits, for images `[B, H, W, 3]`."""
         with tf1.variable_scope(self.name):
             with tf1.variable_scope("stem"):
-                x = self.conv(images, self.channels(self.variant.stages[0].inputs), 3, 2)
+                x = self.conv(images, self.channels(self.variant.stem), 3, 2)
                 x = tf.nn.silu(self.norm(x))
             block = 0
             for stage in self.variant.stages:
@@ -75,7 +75,7 @@ class Reference:
                         x = self.block(x, stage, repeat)
                     block += 1
             with tf1.variable_scope("head"):
-                x = tf.nn.silu(self.norm(self.conv(x, self.channels(1280), 1)))
+                x = tf.nn.silu(self.norm(self.conv(x, self.channels(self.variant.head), 1)))
                 x = tf.reduce_mean(x, [1, 2])
                 with tf1.variable_scope(None, "dense"):
                     kernel = self.kernel("kernel", (x.shape[-1], CLASSES), x.shape[-1])

@@ -133,7 +133,7 @@ def test_trained_parameters_go_back_where_they_came_from() -> None:
     params = VARIABLES["params"]
     trained = jax.tree.map(lambda leaf: leaf + 1, trained_params(params, only("bias")))
     whole = with_trained(params, trained)
-    assert jax.tree.structure(whole) == jax.tree.structure(params)
+    assert tiny.leaves_by_name(whole).keys() == tiny.leaves_by_name(params).keys()
     for name, has_moved in moved(params, whole).items():
         assert has_moved == ("bias" in name)
 
@@ -295,7 +295,7 @@ def test_a_run_begins_from_a_run_of_the_same_network(
     assert (found.config, found.preprocessing) == (network.config, PREPROCESSING)
     found, variables = initial_model(from_weights(init, model=model), "abc", tmp_path / "new")
     assert variables is not None
-    assert jax.tree.structure(variables) == jax.tree.structure(averages)
+    assert tiny.leaves_by_name(variables).keys() == tiny.leaves_by_name(averages).keys()
     changed = [name for name, has_moved in moved(averages, variables).items() if has_moved]
     head = family_of_model(found).head[0]
     assert changed == [f"['params']['{head}']['{leaf}']" for leaf in ("bias", "kernel")]

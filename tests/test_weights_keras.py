@@ -126,7 +126,7 @@ def legacy_weights(model: Any, folder: Path) -> Path:
                 for weight in layer.weights
             }
             if isinstance(layer, keras.layers.Normalization):
-                weights = {"mean:0": np.zeros(3), "variance:0": np.ones(3), "count:0": np.int64(0)}
+                weights = {"mean:0": np.zeros(3), "variance:0": np.ones(3), "count:0": np.array(0)}
             group.attrs["weight_names"] = [name.encode() for name in weights]
             for name, array in weights.items():
                 group[name] = array

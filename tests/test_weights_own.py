@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import mixer_family
 import numpy as np
 import pytest
-from random_weights import random_variables, thin, write_run
+from random_weights import assert_equal, random_variables, thin, write_run
 
 from effnetv2_jax import (
     StageSpec,
@@ -90,7 +90,11 @@ PREPROCESSING = dataclasses.replace(cropped(48), mean=(1.0, 2.0, 3.0))
 
 
 def model_of(name: str, **fields: Any) -> Any:
-    common = {"num_classes": 7, "class_names": NAMES, "preprocessing": PREPROCESSING}
+    common: dict[str, Any] = {
+        "num_classes": 7,
+        "class_names": NAMES,
+        "preprocessing": PREPROCESSING,
+    }
     return create_model(name, **(common | fields))
 
 
@@ -109,11 +113,6 @@ def variables_of(model: Model) -> Any:
     return variables
 
 
-def assert_equal(found: Any, expected: Any) -> None:
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b, strict=True), found, expected)
-
-
 @KEPT
 @pytest.mark.parametrize("kind", MODELS)
 def test_any_network_comes_back_with_all_that_belongs_to_it(
@@ -122,11 +121,13 @@ def test_any_network_comes_back_with_all_that_belongs_to_it(
     model, variables = MODELS[kind], variables_of(MODELS[kind])
     place = keep(tmp_path / "kept", model, variables)
     found, loaded = load_pretrained(None, place)
-    assert_equal(jax.tree.map(np.asarray, loaded), variables)
+    assert_equal(loaded, variables)
     assert found == model
     assert (found.config, found.class_names) == (model.config, NAMES)
     assert load_pretrained(model.config.name, str(place))[0] == model
-    assert network_of(str(place)).resolved() == model.config.resolved()
+    network = network_of(str(place))
+    assert network is not None
+    assert network.resolved() == model.config.resolved()
 
 
 @KEPT
@@ -154,9 +155,9 @@ def test_another_number_of_classes_starts_the_head_of_any_family(
     assert found.class_names is None
     rest = variables["params"] | {}
     del rest[head]
-    assert_equal(jax.tree.map(np.asarray, loaded), variables | {"params": rest})
+    assert_equal(loaded, variables | {"params": rest})
     _, without = load_pretrained(None, place, num_classes=0)
-    assert_equal(jax.tree.map(np.asarray, without), variables | {"params": rest})
+    assert_equal(without, variables | {"params": rest})
 
 
 def test_another_seed_draws_another_head_and_equal_classes_keep_it(tmp_path: Path) -> None:
@@ -286,10 +287,10 @@ def test_a_run_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     }
     run = write_run(tmp_path / "run", model, raw, averages, config=old)
     found, variables = load_pretrained(None, run)
-    assert_equal(jax.tree.map(np.asarray, variables), averages)
+    assert_equal(variables, averages)
     assert found == model.clone(bn_momentum=0.9, bn_group=8)
     without = write_run(tmp_path / "raw", model, raw, config=old | {"ema_decay": None})
-    assert_equal(jax.tree.map(np.asarray, load_pretrained(None, without)[1]), raw)
+    assert_equal(load_pretrained(None, without)[1], raw)
 
 
 @pytest.mark.parametrize("library", ["timm", "torchvision"])
@@ -309,7 +310,7 @@ def test_a_folder_of_an_earlier_version_is_read(library: Any, tmp_path: Path) ->
     (folder / "config.json").write_text(json.dumps(content))
     found, loaded = load_pretrained(None, folder)
     assert found == model
-    assert_equal(jax.tree.map(np.asarray, loaded), variables)
+    assert_equal(loaded, variables)
 
 
 def test_a_network_of_any_family_is_exported(tmp_path: Path) -> None:
@@ -317,7 +318,7 @@ def test_a_network_of_any_family_is_exported(tmp_path: Path) -> None:
     model, variables = MODELS["mixer"], variables_of(MODELS["mixer"])
     exported = export_model(model, variables, platforms=["cpu"])
     images = np.random.default_rng(0).integers(0, 256, (3, 48, 48, 3), np.uint8)
-    mean, std = np.float32([PREPROCESSING.mean, PREPROCESSING.std])
+    mean, std = np.array([PREPROCESSING.mean, PREPROCESSING.std], np.float32)
     expected = jax.jit(model.apply)(variables, (images - mean) / std)
     again = jax.export.deserialize(exported.serialize())
     np.testing.assert_allclose(again.call(images), expected, rtol=1e-4, atol=1e-5)

@@ -12,7 +12,7 @@ import mixer_family  # noqa: F401  # Registers itself.
 import numpy as np
 import pytest
 import tiny
-from random_weights import random_variables, thin
+from random_weights import assert_equal, random_variables, thin
 from safetensors.numpy import load_file, save_file
 
 from effnetv2_jax import WeightsError, create_model, load_pretrained, save_pretrained
@@ -20,6 +20,7 @@ from effnetv2_jax.models.efficientnet.names import TIMM, TORCHVISION
 from effnetv2_jax.models.efficientnet.published import TAGS, published
 from effnetv2_jax.models.efficientnet.variants import VARIANTS
 from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.outputs.workdir import open_workdir
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import cropped, squashed
@@ -38,11 +39,6 @@ NAMES = tuple("abcdefg")
 PREPROCESSING = dataclasses.replace(cropped(48), mean=(1.0, 2.0, 3.0))
 MODEL = thin(class_names=NAMES, preprocessing=PREPROCESSING)
 VARIABLES = random_variables(MODEL)
-
-
-def assert_equal(found: Any, expected: Any) -> None:
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.fixture
@@ -208,7 +204,7 @@ def test_features_only_has_no_head(folder: Path) -> None:
     whole, all_variables = load_pretrained(None, folder)
     assert_equal(maps, whole.apply(all_variables, images, method="features"))
     initial = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    assert jax.tree.structure(initial) == jax.tree.structure(variables)
+    assert named_leaves(initial).keys() == named_leaves(variables).keys()
 
 
 def test_fields_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
@@ -311,7 +307,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
             variables = random_variables(model, seed=step)
             state = create_state(experiment, model, optimizer, mesh, variables)
             averages = random_variables(model, seed=step + 1)
-            state = state.replace(ema=jax.device_put(averages))
+            state = dataclasses.replace(state, ema=jax.device_put(averages))
             checkpoints.save(step, state.to_dict())
     return workdir, averages
 

@@ -34,7 +34,7 @@ FOLDER = Path(__file__).parent / "checkpoints"
 INDEX = FOLDER / "named.index"
 
 MODEL = "efficientnetv2-s"
-RAW = {
+RAW: dict[str, np.ndarray] = {
     "stem/conv2d/kernel": np.arange(36, dtype=np.float32).reshape(3, 3, 2, 2) / 8,
     "stem/tpu_batch_normalization/moving_mean": np.array([0.5, -3], np.float32),
     "blocks_0/conv2d/kernel": np.full((1, 1, 2, 3), 0.1, np.float64),

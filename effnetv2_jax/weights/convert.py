@@ -61,7 +61,9 @@ def from_library(model: Model, arrays: Arrays, library: Library, *, title: str =
     )
 
 
-def to_library(model: Model, variables: Mapping[str, Any], library: Library) -> Arrays:
+def to_library(
+    model: Model, variables: Mapping[str, Any], library: Library
+) -> dict[str, np.ndarray]:
     """A model's variables under another library's names and in its layouts.
 
     Raises:
@@ -88,7 +90,7 @@ def from_own(model: Model, arrays: Arrays, *, title: str) -> Variables:
     )
 
 
-def to_own(model: Model, variables: Mapping[str, Any]) -> Arrays:
+def to_own(model: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """A model's variables under our own names.
 
     Raises:
