@@ -93,7 +93,7 @@ def family(config: type[ModelConfig], network: Callable[..., Model], name: str) 
 @pytest.fixture
 def families() -> Iterator[None]:
     """Both are registered for the length of a test."""
-    with mock.patch.object(registry, "_registered", {}):
+    with mock.patch.dict(registry._families):
         registry.register(family(PlainConfig, Plain, "plain"))
         registry.register(family(CountingConfig, Counting, "counting"))
         yield

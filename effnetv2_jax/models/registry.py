@@ -26,9 +26,9 @@ _OWN = {
 }
 """Modules with a `FAMILY`, imported when they are needed."""
 
-_registered: dict[str, Family] = {}
-_unavailable: dict[str, Exception] = {}
-"""Families whose module cannot be imported, and why."""
+_families: dict[str, Family] = {}
+_not_scanned = [True]
+"""Emptied when our own families and those of entry points are looked for, once."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,14 +43,8 @@ def register(family: Family) -> Family:
     Raises:
       ValueError: another family has its name, or a model of one of its names.
     """
-    for other in families():
-        if other is family:
-            return family
-        if other.name == family.name:
-            raise ValueError(f"there is a family {family.name!r} already")
-        if taken := sorted(set(other.variants) & set(family.variants)):
-            raise ValueError(f"the family {other.name!r} has models of the names {taken}")
-    _registered[family.name] = family
+    _scan()
+    _add(family)
     return family
 
 
@@ -59,28 +53,42 @@ def families() -> Iterator[Family]:
 
     One that cannot be imported is logged and left out.
     """
+    _scan()
+    yield from list(_families.values())
+
+
+def _add(family: Family) -> None:
+    for other in _families.values():
+        if other is family:
+            return
+        if other.name == family.name:
+            raise ValueError(f"there is a family {family.name!r} already")
+        if taken := sorted(set(other.variants) & set(family.variants)):
+            raise ValueError(f"the family {other.name!r} has models of the names {taken}")
+    _families[family.name] = family
+
+
+def _scan() -> None:
+    """Adds our own families and those of entry points, at the first call."""
+    if not _not_scanned:
+        return
+    _not_scanned.clear()  # Before the modules, which may register families themselves.
     for name, module in _OWN.items():
-        yield from _imported(name, functools.partial(_own, module))
+        _load(name, functools.partial(_family_in, module))
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        yield from _imported(point.name, point.load)
-    yield from list(_registered.values())
+        _load(point.name, point.load)
 
 
-def _own(module: str) -> Family:
+def _family_in(module: str) -> Family:
     family: Family = importlib.import_module(module).FAMILY
     return family
 
 
-def _imported(name: str, load: Callable[[], Family]) -> Iterator[Family]:
-    if name in _unavailable:
-        return
+def _load(name: str, load: Callable[[], Family]) -> None:
     try:
-        family = load()
+        _add(load())
     except Exception as error:  # A family of somebody else's may raise anything.
-        _unavailable[name] = error
-        _log.warning("the family %s cannot be imported: %r", name, error)
-        return
-    yield family
+        _log.warning("the family %s cannot be used: %r", name, error)
 
 
 def family_of(name: str) -> Family:
