@@ -198,7 +198,7 @@ def test_weights_of_a_run_bring_its_network_along(run: Path, name: Callable[[Pat
         ("model.width=1", "config.model.width is 1.0, but the run in config.init has 0.75"),
         ("model.padding=same", "config.model.padding is 'same', but the run in config.init has"),
         ("model.name=efficientnetv2-s", "config.model.name is 'efficientnetv2-s', but the run"),
-        ("model.stages[0].kernel=5", "config.model.stages is "),
+        ("model.stages[0].kernel=5", r"model.stages\[0\].kernel is 5, but the run in .* has 3; "),
     ],
 )
 def test_another_network_than_the_run_has_is_refused(
@@ -211,6 +211,8 @@ def test_another_network_than_the_run_has_is_refused(
 def test_what_agrees_with_the_run_may_be_stated(run: Path) -> None:
     found = network(f"--config.init={run}", "--config.model.width=0.75")
     assert found.width == 0.75
+    written = network(f"--config.init={run}", "--config.model.stages[0].kernel=3")
+    assert written.stages == VARIANTS["efficientnetv2-b0"].stages
 
 
 # Modules

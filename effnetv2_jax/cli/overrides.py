@@ -24,6 +24,7 @@ from effnetv2_jax.config.reading import (
 )
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.models.registry import family_of
+from effnetv2_jax.weights.networks import DifferingField, differing_fields
 from effnetv2_jax.weights.run_config import network_of
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
@@ -126,17 +127,14 @@ def check_network_of_run(config: Any, model: ModelConfig, stated: Sequence[Overr
     own = network_of(config.init)
     if own is None or not any(override.group == "model" for override in stated):
         return
-    names = {"name": (model.name, own.name)} if type(model) is not type(own) else {}
-    if any(override.path == "model.name" for override in stated):
-        names = {"name": (model.name, own.name)}
-    ours, theirs = model.architecture(), own.architecture()
-    pairs = names | {field: (ours.get(field), theirs.get(field)) for field in ours}
-    for field, (here, there) in pairs.items():
-        if here != there:
-            raise ConfigError(
-                f"config.model.{field} is {here!r}, but the run in config.init has {there!r}; "
-                "leave it out, or start from other weights"
-            )
+    differing = differing_fields(own, model)
+    if model.name != own.name and any(override.path == "model.name" for override in stated):
+        differing = [DifferingField("name", repr(own.name), repr(model.name))]
+    for path, there, here in differing[:1]:
+        raise ConfigError(
+            f"config.model.{path} is {here}, but the run in config.init has {there}; leave it out, "
+            "or start from other weights"
+        )
 
 
 def check_path(config: Any, path: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from effnetv2_jax.weights.errors import WeightsError
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where training programs put the weights in a checkpoint; averages first."""

@@ -16,12 +16,12 @@ from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.registry import family_of_model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.state_checksum import named_leaves
+from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.errors import WeightsError
 
 SHOWN = 5
 """Names that a message lists of each kind of fault."""
 
-Arrays = Mapping[str, np.ndarray]
 VariablePath = tuple[str, ...]
 """Collection, modules and name."""
 Variables = dict[str, Any]

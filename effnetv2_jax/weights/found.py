@@ -10,8 +10,9 @@ from effnetv2_jax.models.libraries import Library, interchange_of
 from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.class_names import same_classes
-from effnetv2_jax.weights.convert import Arrays, Variables, from_library, from_own
+from effnetv2_jax.weights.convert import Variables, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.networks import check_same_network
 

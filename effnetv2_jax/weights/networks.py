@@ -9,20 +9,20 @@ from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.weights.errors import WeightsError
 
 
-class Difference(NamedTuple):
+class DifferingField(NamedTuple):
     """A field in which two networks differ."""
 
-    field: str
+    path: str
     """Of the config, as in `stages[3].operator`."""
     one: str
     """The one's value, as Python writes it; of a table, its length."""
     other: str
 
 
-def differences(one: ModelConfig, other: ModelConfig) -> list[Difference]:
+def differing_fields(one: ModelConfig, other: ModelConfig) -> list[DifferingField]:
     """In what two networks differ that decides which weights fit and what they compute."""
     if type(one) is not type(other):
-        return [Difference("name", repr(one.name), repr(other.name))]
+        return [DifferingField("name", repr(one.name), repr(other.name))]
     if one.written_out().architecture() == other.written_out().architecture():
         return []
     return list(_differing("", one.architecture(), other.architecture()))
@@ -36,7 +36,7 @@ def check_same_network(title: str, theirs: ModelConfig, ours: ModelConfig) -> No
       theirs: the config of the network that they are for.
       ours: of the model that is to take them.
     """
-    for field, one, other in differences(theirs, ours)[:1]:
+    for field, one, other in differing_fields(theirs, ours)[:1]:
         raise WeightsError(
             f"{title} has weights for {field}={one}, but the model has {other}; set {field} (in a "
             f"config, config.model.{field}) to that"
@@ -63,7 +63,7 @@ def counterpart(config: ModelConfig, library: Library) -> Counterpart:
       NoCounterpartError: nothing.
     """
     for name, known in library.models.items():
-        if not differences(known, config):
+        if not differing_fields(known, config):
             return Counterpart(name, known)
     namesakes = {name: known for name, known in library.models.items() if known.name == config.name}
     if not namesakes:
@@ -74,7 +74,7 @@ def counterpart(config: ModelConfig, library: Library) -> Counterpart:
     faults = []
     for name, known in namesakes.items():
         adapted = dataclasses.replace(known, **free)
-        found = differences(adapted, config)
+        found = differing_fields(adapted, config)
         if not found:
             return Counterpart(None, adapted)
         faults.append((name, found))
@@ -85,7 +85,7 @@ def counterpart(config: ModelConfig, library: Library) -> Counterpart:
     raise NoCounterpartError(f"{library.title} has no such network: {told}")
 
 
-def _differing(path: str, one: Any, other: Any) -> Iterator[Difference]:
+def _differing(path: str, one: Any, other: Any) -> Iterator[DifferingField]:
     if dataclasses.is_dataclass(one) and type(one) is type(other):
         one, other = dataclasses.asdict(one), dataclasses.asdict(other)  # type: ignore[arg-type]
     if isinstance(one, Mapping) and isinstance(other, Mapping):
@@ -95,8 +95,8 @@ def _differing(path: str, one: Any, other: Any) -> Iterator[Difference]:
             )
     elif isinstance(one, tuple) and isinstance(other, tuple):
         if len(one) != len(other):
-            yield Difference(path, f"of length {len(one)}", f"of length {len(other)}")
+            yield DifferingField(path, f"of length {len(one)}", f"of length {len(other)}")
         for index, pair in enumerate(zip(one, other)):
             yield from _differing(f"{path}[{index}]", *pair)
     elif one != other:
-        yield Difference(path, repr(one), repr(other))
+        yield DifferingField(path, repr(one), repr(other))

@@ -13,7 +13,8 @@ from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.parallel.mesh import make_mesh, replicated
-from effnetv2_jax.weights.convert import Arrays, Variables
+from effnetv2_jax.weights.arrays import Arrays
+from effnetv2_jax.weights.convert import Variables
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.found import OwnWeights
 from effnetv2_jax.weights.run_config import read_run
