@@ -112,7 +112,7 @@ def test_saved_for_torchvision_it_keeps_the_padding(tmp_path: Path) -> None:
             "stem is 16, but its .* has 32; library='effnetv2_jax' saves",
         ),
         (MIXER, "timm", "mixer, such as mixer-tiny, have no names for library='timm'"),
-        (MODEL, "tensorflow", "have no names for library='tensorflow'"),
+        (MODEL, "tf1", "library must be one of .*'effnetv2_jax'.*, not 'tf1'"),
     ],
 )
 def test_what_a_library_cannot_load_is_not_saved(
@@ -120,6 +120,16 @@ def test_what_a_library_cannot_load_is_not_saved(
 ) -> None:
     with pytest.raises(WeightsError, match=complaint):
         save_pretrained(tmp_path / "saved", model, VARIABLES, library=library)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "effnetv2_jax"])
+def test_variables_that_lack_an_array_leave_no_folder(library: Any, tmp_path: Path) -> None:
+    model = thin("efficientnetv2-s", padding="symmetric" if library == "torchvision" else "same")
+    variables = random_variables(model)
+    del variables["params"]["head"]
+    with pytest.raises(WeightsError, match="the variables lack params/head/"):
+        save_pretrained(tmp_path / "saved", model, variables, library=library)
     assert not (tmp_path / "saved").exists()
 
 

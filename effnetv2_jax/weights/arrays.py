@@ -74,8 +74,8 @@ def read_torch(path: Path) -> Arrays:
     }
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes float arrays by name, in the layout of PyTorch's own files."""
+def write_safetensors(path: Path, arrays: Arrays) -> None:
+    """Writes arrays by name, in the layout of PyTorch's own files."""
     from safetensors.numpy import save_file
 
     save_file(dict(arrays), path, metadata={"format": "pt"})

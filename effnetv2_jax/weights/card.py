@@ -120,7 +120,7 @@ def _of_ours(
         raise WeightsError(f"{title}: {error}") from error
     return Card(
         name=name,
-        fields={} if own else ours["fields"],
+        fields={} if own else {field: getattr(config, field) for field in ours["fields"]},
         config=config if own else None,
         num_classes=int(content["num_classes"]) if own else None,
         preprocessing=Preprocessing.from_json(ours["preprocessing"]),

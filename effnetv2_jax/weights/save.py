@@ -3,17 +3,19 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from effnetv2_jax.models.libraries import Library, interchange_of
 from effnetv2_jax.models.protocol import Model, gives_features
 from effnetv2_jax.models.registry import family_of_model
-from effnetv2_jax.weights.arrays import write_safetensors
+from effnetv2_jax.weights.arrays import Arrays, write_safetensors
 from effnetv2_jax.weights.card import OWN, write_card, write_own_card
 from effnetv2_jax.weights.convert import to_library, to_own
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.hub import CONFIG, KERAS_WEIGHTS, WEIGHTS
 from effnetv2_jax.weights.networks import Counterpart, NoCounterpartError, counterpart
+
+Target = Literal["timm", "torchvision", "keras", "effnetv2_jax"]
 
 
 def save_pretrained(
@@ -21,7 +23,7 @@ def save_pretrained(
     model: Model,
     variables: Mapping[str, Any],
     *,
-    library: Literal["timm", "torchvision", "keras", "effnetv2_jax"] = "timm",
+    library: Target = "timm",
 ) -> Path:
     """Writes weights so that another library can load them, or `load_pretrained(None, folder)`.
 
@@ -39,27 +41,34 @@ def save_pretrained(
       library: for which.
 
     Raises:
-      WeightsError: the library has no such model, or the variables are not the model's.
+      WeightsError: the library has no such network, which names the field that it cannot express;
+        or the variables are not the model's. Nothing is written then.
     """
+    if library not in get_args(Target):
+        raise WeightsError(f"library must be one of {get_args(Target)}, not {library!r}")
     if gives_features(model):
         raise WeightsError("load the model without features_only to save it")
     folder = Path(folder)
     if library == OWN:
-        arrays = to_own(model, variables)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(folder / WEIGHTS, arrays)
+        _write_arrays(folder, to_own(model, variables))
         write_own_card(folder / CONFIG, model)
         return folder
     theirs, known = _counterpart(model, library)
-    folder.mkdir(parents=True, exist_ok=True)
     if library == "keras":
         from effnetv2_jax.weights.keras_files import to_keras  # Imported here for its h5py.
 
-        to_keras(model, variables).save(folder / KERAS_WEIGHTS)
+        converted = to_keras(model, variables)
+        folder.mkdir(parents=True, exist_ok=True)
+        converted.save(folder / KERAS_WEIGHTS)
     else:
-        write_safetensors(folder / WEIGHTS, to_library(model, variables, theirs))
+        _write_arrays(folder, to_library(model, variables, theirs))
     write_card(folder / CONFIG, model, theirs, known)
     return folder
+
+
+def _write_arrays(folder: Path, arrays: Arrays) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / WEIGHTS, arrays)
 
 
 def _counterpart(model: Model, name: str) -> tuple[Library, Counterpart]:
