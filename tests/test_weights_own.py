@@ -379,17 +379,13 @@ def test_a_family_that_is_not_here_is_told_and_nothing_is_imported(tmp_path: Pat
     start = {"event": "start", "model": {"family": "mixer", "module": "antigravity"}}
     (run / "events.jsonl").write_text(json.dumps(start) + '\n{"event": "torn')
     for place, complaint in (
-        (
-            folder,
-            "'mixer-tiny', a model of the family 'mixer' that is not here; import the module of",
-        ),
-        (run, "of the family 'mixer' that is not here, which antigravity registered; import .*"),
-        (bare, "has weights of 'mixer-tiny', a model that is not here; import the module of its"),
+        (folder, "'mixer-tiny', a model of the family 'mixer' that is not here; import the module"),
+        (run, "of the family 'mixer' from the module antigravity that is not here; import the"),
+        (bare, "has weights of 'mixer-tiny', a model that is not here; import the module that"),
     ):
         done = python(UNKNOWN_FAMILY, place)
         assert done.returncode == 0, done.stderr
-        lines = done.stdout.splitlines()
-        assert len(lines) == 2
-        assert lines[0] == lines[1]
-        assert complaint.removesuffix(".*") in lines[0]
-        assert str(place) in lines[0]
+        one, other = done.stdout.splitlines()
+        assert one == other
+        assert one.startswith(str(place))
+        assert complaint in one

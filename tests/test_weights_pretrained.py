@@ -374,7 +374,7 @@ def test_published_weights_have_names_and_preprocessing() -> None:
     )
     assert find_weights("in1k", name="efficientnetv2-s").preprocessing == squashed(384)
     assert find_weights("in1k", name="efficientnetv2-b1").preprocessing == cropped(240)
-    assert TAGS.keys() == VARIANTS.keys()
+    assert set(TAGS) <= set(VARIANTS)
     assert len(imagenet("1k")) == 1000
     assert len(imagenet("21k")) == 21_843
     assert imagenet("1k")[0] == "tench, Tinca tinca"

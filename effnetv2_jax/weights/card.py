@@ -92,13 +92,13 @@ def unknown_model(title: str, name: str, *, family: str | None, module: str | No
 
     Args:
       family: the name of its family, if that is known.
-      module: the one that registered the family when the weights were trained, if that is known.
+      module: the one it was from when the weights were trained, if that is known.
     """
     of_family = f" of the family {family!r}" if family else ""
-    registered = f", which {module} registered" if module else ""
+    of_module = f" from the module {module}" if module else ""
     return WeightsError(
-        f"{title} has weights of {name!r}, a model{of_family} that is not here{registered}; import "
-        f"the module of its family first (--import={module or 'MODULE'})"
+        f"{title} has weights of {name!r}, a model{of_family}{of_module} that is not here; import "
+        f"the module that registers it first (--import={module or 'MODULE'})"
     )
 
 

@@ -10,7 +10,6 @@ from effnetv2_jax.models.efficientnet.published import (
     published,
     timm_name,
 )
-from effnetv2_jax.models.efficientnet.variants import VARIANTS
 from effnetv2_jax.models.libraries import (
     Interchange,
     Library,
@@ -96,14 +95,14 @@ def _pytorch(name: str, bn_epsilon: float = 1e-5) -> EfficientNetConfig:
     return EfficientNetConfig(name=name, padding="symmetric", bn_epsilon=bn_epsilon)
 
 
-_V1 = tuple(name for name in VARIANTS if name.startswith("efficientnet-"))
+_V1 = tuple(name for name in TAGS if name.startswith("efficientnet-"))
 _TO_B4 = _V1[:5]
 
 TIMM = Library(
     name="timm",
     title="timm",
     # Its `efficientnetv2_s` is another network.
-    models={f"tf_{timm_name(name)}": EfficientNetConfig(name=name) for name in VARIANTS}
+    models={f"tf_{timm_name(name)}": EfficientNetConfig(name=name) for name in TAGS}
     | {timm_name(name): _pytorch(name) for name in _V1},
     may_differ=("width", "depth"),
     implies_numerics=False,
@@ -149,7 +148,7 @@ TF1 = dataclasses.replace(
     KERAS,
     name="tf1",
     title="the released TensorFlow code",
-    models={name: EfficientNetConfig(name=name) for name in VARIANTS},
+    models={name: EfficientNetConfig(name=name) for name in TAGS},
     layer_name=_tf1,
     first="stem/conv2d",
     classifier="head/dense",
