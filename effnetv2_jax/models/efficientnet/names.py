@@ -97,6 +97,7 @@ def _pytorch(name: str, bn_epsilon: float = 1e-5) -> EfficientNetConfig:
 
 _V1 = tuple(name for name in TAGS if name.startswith("efficientnet-"))
 _TO_B4 = _V1[:5]
+"""In which torchvision's BatchNorm has PyTorch's own epsilon."""
 
 TIMM = Library(
     name="timm",
