@@ -14,19 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import environment
 
-from effnetv2_jax.cli.compiled_plan import (
-    StepCost,
-    batch_unit,
-    describe_compiled,
-    largest_batch,
-    step_costs,
-)
+from effnetv2_jax.cli.compiled_plan import describe_compiled
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import AugmentConfig
 from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.topology import Limits, TopologyError, find_mesh, limits_of
 from effnetv2_jax.progressive import PlannedStage
+from effnetv2_jax.train.costs import StepCost, batch_unit, largest_batch, step_costs
 
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 
@@ -143,13 +138,13 @@ def test_batches_have_to_divide_over_the_topology() -> None:
 MEASURE = """
 import json, sys
 import jax, tiny
-from effnetv2_jax.cli.compiled_plan import step_costs
+from effnetv2_jax.train.costs import step_costs
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state, key_of
 from effnetv2_jax.train.step import as_float32, make_train_step, step_values
-from effnetv2_jax.cli.compiled_plan import needed_memory
+from effnetv2_jax.train.costs import needed_memory
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
 import dataclasses
 

@@ -54,7 +54,7 @@ def test_to_register_a_family_again_changes_nothing() -> None:
 def test_names_are_taken_once() -> None:
     with pytest.raises(ValueError, match="there is a family 'mixer' already"):
         register(family("mixer", "another"))
-    with pytest.raises(ValueError, match="'efficientnet' has models of the names .*v2-s"):
+    with pytest.raises(ValueError, match=r"'efficientnet' has models of the names .*v2-s"):
         register(family("another", "efficientnetv2-s"))
 
 
@@ -69,8 +69,7 @@ def test_an_installed_package_has_an_entry_point(registers: bool, tmp_path: Path
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed-mixer\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[effnetv2_jax.families]\nmixer = installed_mixer:FAMILY\n"
-        "broken = no_such_module:FAMILY\n"
+        "[effnetv2_jax.families]\nmixer = installed_mixer:FAMILY\nbroken = no_such_module:FAMILY\n"
     )
     script = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"

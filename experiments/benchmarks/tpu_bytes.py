@@ -24,12 +24,12 @@ from typing import Any
 import jax
 from plain_flax import plain_flax
 
-from effnetv2_jax.cli.compiled_plan import needed_memory
 from effnetv2_jax.config import AugmentConfig, recipes
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.parallel.topology import find_mesh
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.compilation import compile_step
+from effnetv2_jax.train.costs import needed_memory
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
 from effnetv2_jax.train.step import make_train_step
