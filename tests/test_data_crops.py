@@ -2,17 +2,20 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from effnetv2_jax.data.pictures import crops
 from effnetv2_jax.data.pictures.box import Box
-from effnetv2_jax.data.pictures.crops import eval_box, eval_image, resize
-from effnetv2_jax.preprocessing import cropped, squashed
+from effnetv2_jax.data.pictures.crops import Law, eval_box, eval_image, resize
+from effnetv2_jax.preprocessing import Interpolation, cropped, squashed
 
 SIDES = st.integers(1, 600)
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
@@ -32,7 +35,9 @@ def inside(box: Box, height: int, width: int) -> bool:
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(height: int, width: int, seed: int) -> None:
+def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(
+    height: int, width: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     box = random_box("tensorflow", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
     assert inside(box, height, width)
@@ -43,7 +48,9 @@ def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(height: int, w
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_efficientnet_boxes_hold_a_tenth_or_are_the_evaluations(height: int, width: int, seed: int) -> None:
+def test_efficientnet_boxes_hold_a_tenth_or_are_the_evaluations(
+    height: int, width: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     box = random_box("efficientnet", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
     assert inside(box, height, width)
@@ -93,7 +100,7 @@ def test_crops_reach_all_of_the_picture(law: Law) -> None:
 def test_impossible_crops_fall_back_as_the_originals_do() -> None:
     rng = np.random.default_rng(0)
 
-    def box(law: str) -> Box:
+    def box(law: Law) -> Box:
         return random_box(law, 10, 1000, area=(0.5, 1.0), aspect=ASPECT, rng=rng)
 
     assert box("tensorflow") == Box(0, 0, 10, 1000)
@@ -104,7 +111,9 @@ def test_impossible_crops_fall_back_as_the_originals_do() -> None:
     )
 
 
-def by_tensorflow(law: str, height: int, width: int, area: tuple[float, float], count: int) -> NDArray[np.int32]:
+def by_tensorflow(
+    law: str, height: int, width: int, area: tuple[float, float], count: int
+) -> NDArray[np.int32]:
     """int [count, 4]: boxes of TensorFlow itself, called as the released programs call it."""
     tf = pytest.importorskip("tensorflow", reason="the reference law is TensorFlow's")
     options = {
@@ -143,7 +152,9 @@ def largest_difference(first: np.ndarray, second: np.ndarray) -> float:
 @pytest.mark.parity
 @pytest.mark.parametrize(("law", "area"), [("tensorflow", AREA), ("efficientnet", (0.08, 1.0))])
 @pytest.mark.parametrize(("height", "width"), [(400, 500), (1000, 100), (100, 1000)])
-def test_boxes_are_distributed_as_tensorflows(law: Law, area: tuple[float, float], height: int, width: int) -> None:
+def test_boxes_are_distributed_as_tensorflows(
+    law: Law, area: tuple[float, float], height: int, width: int
+) -> None:
     count = 10_000
     theirs = by_tensorflow(law, height, width, area, count)
     rng = np.random.default_rng(0)
@@ -213,7 +224,9 @@ def cubic(x: float, a: float = -0.75) -> float:
 @pytest.mark.parametrize(
     ("interpolation", "kernel", "reach"), [("bilinear", triangle, 1), ("bicubic", cubic, 2)]
 )
-def test_resizing_is_separable_interpolation_at_pixel_centres(size: int, interpolation: Interpolation, kernel: Callable[[float], float], reach: int) -> None:
+def test_resizing_is_separable_interpolation_at_pixel_centres(
+    size: int, interpolation: Interpolation, kernel: Callable[[float], float], reach: int
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
     preprocessing = dataclasses.replace(squashed(size), interpolation=interpolation)
     resized = resize(pixels, preprocessing)

@@ -198,7 +198,9 @@ def jpeg_of_size(side: int) -> bytes:
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("side", [12_000, 60_000])
 @pytest.mark.parametrize("make", [png_of_size, jpeg_of_size])
-def test_decompression_bombs_are_refused_before_decoding(make: Callable[[int], bytes], side: int) -> None:
+def test_decompression_bombs_are_refused_before_decoding(
+    make: Callable[[int], bytes], side: int
+) -> None:
     with pytest.raises(DecodeError, match="pixels"):
         decode(make(side))
 
@@ -227,7 +229,9 @@ def oriented(orientation: int, **options: Any) -> bytes:
     ),
     edges=st.tuples(*[st.floats(0, 1)] * 4),
 )
-def test_a_part_has_the_pixels_of_the_whole(orientation: int, options: dict[str, Any], edges: tuple[float, ...]) -> None:
+def test_a_part_has_the_pixels_of_the_whole(
+    orientation: int, options: dict[str, Any], edges: tuple[float, ...]
+) -> None:
     data = oriented(orientation, **options)
     whole = decode(data, exif=True)
 

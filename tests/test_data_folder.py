@@ -51,7 +51,9 @@ def test_other_names_of_val(tmp_path: pathlib.Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["val", "validation", "valid", "test"])
-def test_names_of_the_validation_split_are_interchangeable(tmp_path: pathlib.Path, split: str) -> None:
+def test_names_of_the_validation_split_are_interchangeable(
+    tmp_path: pathlib.Path, split: str
+) -> None:
     make(tmp_path / "apart", "train/a/1.png", "train/b/1.png", "valid/a/2.png")
     assert listed(opened(tmp_path / "apart", "eval", eval_split=split), tmp_path / "apart") == [
         "valid/a/2.png"
@@ -184,7 +186,9 @@ def test_a_class_may_be_called_train(tmp_path: pathlib.Path) -> None:
         (["a/1.png", "b/1.png"], "too few pictures to hold any out"),
     ],
 )
-def test_folders_that_cannot_be_used(tmp_path: pathlib.Path, names: list[str], message: str) -> None:
+def test_folders_that_cannot_be_used(
+    tmp_path: pathlib.Path, names: list[str], message: str
+) -> None:
     make(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         opened(tmp_path, "eval")

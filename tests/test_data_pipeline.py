@@ -74,14 +74,14 @@ def _bitmap(value: int) -> bytes:
 
 def opened(
     source: Source,
-    data: DataConfig=DATA,
+    data: DataConfig = DATA,
     *,
-    image_size: int=32,
-    batch_size: int=16,
-    first_example: int=0,
-    seed: int=0,
-    salts: Salts=(),
-    preprocessing: Preprocessing | None=None,
+    image_size: int = 32,
+    batch_size: int = 16,
+    first_example: int = 0,
+    seed: int = 0,
+    salts: Salts = (),
+    preprocessing: Preprocessing | None = None,
     **options: Any,
 ) -> Batches:
     """Training batches."""
@@ -95,7 +95,14 @@ def opened(
     return make_batches(source, examples, **options)
 
 
-def evaluated(source: Source, data: DataConfig=DATA, *, batch_size: int=8, preprocessing: Preprocessing | None=None, **options: Any) -> Batches:
+def evaluated(
+    source: Source,
+    data: DataConfig = DATA,
+    *,
+    batch_size: int = 8,
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Batches:
     """Evaluation batches."""
     examples = EvalExamples(
         data=data, preprocessing=preprocessing or squashed(32), batch_size=batch_size
@@ -103,7 +110,7 @@ def evaluated(source: Source, data: DataConfig=DATA, *, batch_size: int=8, prepr
     return make_batches(source, examples, **options)
 
 
-def take(source: Source, count: int, data: DataConfig=DATA, **options: Any) -> HostBatch:
+def take(source: Source, count: int, data: DataConfig = DATA, **options: Any) -> HostBatch:
     with contextlib.closing(opened(source, data, **options)) as batches:
         taken = list(itertools.islice(batches, count))
     return {key: np.concatenate([batch[key] for batch in taken]) for key in taken[0]}
@@ -277,7 +284,9 @@ def test_keys_of_files_that_vanished_are_their_paths(tmp_path: pathlib.Path) -> 
 
 @pytest.mark.parametrize("crop", ["tensorflow", "efficientnet", "torchvision", "none"])
 @pytest.mark.parametrize("antialias", [False, True])
-def test_images_are_crops_of_whole_pictures(tmp_path: pathlib.Path, crop: Law, antialias: bool) -> None:
+def test_images_are_crops_of_whole_pictures(
+    tmp_path: pathlib.Path, crop: Law, antialias: bool
+) -> None:
     rng = np.random.default_rng(0)
     for index in range(6):
         folder = tmp_path / "ab"[index % 2]
@@ -408,7 +417,9 @@ def test_an_empty_evaluation_has_no_batches() -> None:
     assert list(evaluated(Numbered(0))) == []
 
 
-def test_unreadable_pictures_are_named_once_and_replaced_by_the_next(caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_pictures_are_named_once_and_replaced_by_the_next(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     source, unreadable = Numbered(20, unreadable=(3, 4, 19)), Unreadable(100)
     with caplog.at_level(logging.WARNING):
         found = labels(source, 4, batch_size=20, unreadable=unreadable)

@@ -106,7 +106,9 @@ def test_slices_of_splits(tmp_path: pathlib.Path, split: str, expected: Iterable
     assert source.fingerprint != opened(tmp_path).fingerprint
 
 
-def test_other_features_do_no_harm_and_a_file_name_names_the_example(tmp_path: pathlib.Path) -> None:
+def test_other_features_do_no_harm_and_a_file_name_names_the_example(
+    tmp_path: pathlib.Path,
+) -> None:
     write(
         tmp_path,
         features={
@@ -148,7 +150,9 @@ def test_features_are_found_without_supervised_keys(tmp_path: pathlib.Path) -> N
         },
     ],
 )
-def test_sets_without_one_image_and_one_label(tmp_path: pathlib.Path, features: dict[str, Any]) -> None:
+def test_sets_without_one_image_and_one_label(
+    tmp_path: pathlib.Path, features: dict[str, Any]
+) -> None:
     write(tmp_path, features=features, supervised=None)
     with pytest.raises(DataError, match="toy must have one image and one class label"):
         opened(tmp_path)
@@ -173,7 +177,9 @@ def test_versions_and_configs(tmp_path: pathlib.Path) -> None:
         opened(tmp_path, "toy/big:7.0.0")
 
 
-def test_the_data_directory_comes_from_the_environment(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_data_directory_comes_from_the_environment(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert len(open_source(DataConfig(source="tfds", name="toy"), "train")) == 10
@@ -223,7 +229,10 @@ def test_a_damaged_set(tmp_path: pathlib.Path) -> None:
 
 def test_the_embedded_set_is_what_its_readme_says() -> None:
     names = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
-    counts: dict[Purpose, list[int]] = {"train": [322, 398, 327, 475, 384, 110], "eval": [81, 100, 82, 119, 96, 27]}
+    counts: dict[Purpose, list[int]] = {
+        "train": [322, 398, 327, 475, 384, 110],
+        "eval": [81, 100, 82, 119, 96, 27],
+    }
     seen: set[str] = set()
     pixels: set[bytes] = set()
     for split, expected in counts.items():
