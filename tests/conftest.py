@@ -1,4 +1,4 @@
-"""What all tests share: backends, eight virtual devices, a compilation cache and `--slow`."""
+"""What all tests share: backends, eight devices, checked shapes, a cache, and `--slow`."""
 
 import importlib.util
 import os
@@ -16,9 +16,16 @@ import pytest
 import quick
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
+from jaxtyping import install_import_hook
 
 from effnetv2_jax.parallel import compiler
 from effnetv2_jax.parallel.startup import add_threads_for_virtual_devices
+
+# Before anything imports them: from here on a wrong shape or dtype is an error in every test.
+install_import_hook(
+    ["effnetv2_jax.augment", "effnetv2_jax.ops"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "effnetv2_jax" / "tests"
 DEVICES = 8
