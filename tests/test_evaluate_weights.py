@@ -154,7 +154,10 @@ def test_a_run_is_evaluated_on_several_sets(
     def call(*arguments: str) -> int:
         config = tmp_path / "config.py"
         config.write_text(
-            "from effnetv2_jax.config.experiment import *\n"
+            "from effnetv2_jax.config import *\n"
+            "from effnetv2_jax.config.reading import to_config_dict\n"
+            "from effnetv2_jax.models.efficientnet import EfficientNetConfig\n"
+            "from effnetv2_jax.progressive import Stage\n"
             f"def get_config(): return to_config_dict({run!r})\n"
         )
         return main(
