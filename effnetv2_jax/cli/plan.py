@@ -134,11 +134,8 @@ def _trained(experiment: Experiment, model: Model) -> list[str]:
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     by_rate = list(zip(rates, counts(params, rates), strict=True))
     count = total - sum(count for (_, factor), count in by_rate if factor == 0)
-    own = [
-        f"{factor:g} x the learning rate for {count:,} with {pattern!r} in their path"
-        for (pattern, factor), count in by_rate
-    ]
-    return [f"trains {count:,} of them; " + ", ".join(own)]
+    own = [f"x {factor:g} for {count:,} ({pattern!r})" for (pattern, factor), count in by_rate]
+    return [f"trains {count:,} parameters; learning rate {', '.join(own)}"]
 
 
 def _augmentation(experiment: Experiment) -> str:
