@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +63,7 @@ def soon(condition) -> bool:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_training_batches_are_those_of_threads(three: Workers, batch_size: int) -> None:
-    options = {"batch_size": batch_size, "first_example": 7, "salts": [(20, 3)]}
+    options: dict[str, Any] = {"batch_size": batch_size, "first_example": 7, "salts": [(20, 3)]}
     same(take(TRAIN, 4, workers=three, **options), take(TRAIN, 4, **options))
 
 
@@ -109,8 +110,10 @@ def test_a_process_loads_neither_jax_nor_grain(kind: str, tmp_path: pathlib.Path
     with Workers(1) as workers:
         for batches in (opened, evaluated):
             unreadable = Unreadable(100)
-            options = {"batch_size": 8, "unreadable": unreadable, "workers": workers}
-            with contextlib.closing(batches(LoadedModules(source), **options)) as found:
+            found = batches(
+                LoadedModules(source), batch_size=8, unreadable=unreadable, workers=workers
+            )
+            with contextlib.closing(found):
                 assert next(found)["image"].any()
             loaded = max(unreadable.reasons.values(), key=len).split()
             assert {type(source).__module__, "effnetv2_jax.data.batches.threads"} <= set(loaded)

@@ -235,6 +235,7 @@ def test_wrong_type_is_an_error_that_names_the_field(values: dict[str, Any], mes
 
 def test_whole_numbers_become_floats() -> None:
     experiment = from_config_dict(changed(epochs=3, model__width=1, data__mean=(1, 2, 3)))
+    assert isinstance(experiment.model, EfficientNetConfig)
     assert (experiment.epochs, experiment.model.width) == (3.0, 1.0)
     assert experiment.data.mean == (1.0, 2.0, 3.0)
     assert type(experiment.epochs) is type(experiment.model.width) is float

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -153,7 +154,7 @@ values = st.recursive(
 
 def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where every field stands, groups and entries included."""
-    inner = node.items() if isinstance(node, dict) else []
+    inner: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else []
     inner = enumerate(node) if isinstance(node, tuple | list) else inner
     return [path, *(found for key, each in inner for found in paths(each, (*path, key)))]
 

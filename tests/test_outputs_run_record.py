@@ -20,7 +20,7 @@ UNKNOWN = (None, None)
 
 def git(folder: pathlib.Path, *arguments: str) -> str:
     own = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    command = ("git", "-C", folder, *own, *arguments)
+    command = ("git", "-C", str(folder), *own, *arguments)
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
 
 

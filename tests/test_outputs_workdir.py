@@ -35,7 +35,11 @@ PREPROCESSING = cropped(224)
 
 def config(**changes: Any) -> dict[str, Any]:
     stages = linear(2, first=Stage(image_size=128), last=Stage(image_size=160))
-    required = {"model": tiny.MODEL, "optimizer": tiny.OPTIMIZER, "schedule": Cosine()}
+    required: dict[str, Any] = {
+        "model": tiny.MODEL,
+        "optimizer": tiny.OPTIMIZER,
+        "schedule": Cosine(),
+    }
     return dataclasses.asdict(Experiment(**required, stages=stages, **changes))
 
 

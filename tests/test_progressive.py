@@ -99,8 +99,9 @@ def test_schedules_end_at_their_last_values(count: int) -> None:
 
 def test_every_value_of_a_stage_is_interpolated() -> None:
     # A field that is added to `Stage` is, too.
-    at = {name: index + 0.5 for index, name in enumerate(TRACED)}
-    first = Stage(image_size=32, share=1.0, **dict.fromkeys(TRACED, 0.0))
+    at: dict[str, Any] = {name: index + 0.5 for index, name in enumerate(TRACED)}
+    zeros: dict[str, Any] = dict.fromkeys(at, 0.0)
+    first = Stage(image_size=32, share=1.0, **zeros)
     last = Stage(image_size=65, share=3.0, **{name: 2 * value for name, value in at.items()})
     first_found, middle, last_found = linear(3, first=first, last=last)
     assert (first_found, last_found) == (first, last)

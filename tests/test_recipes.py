@@ -7,10 +7,17 @@ import pytest
 from config_files import load
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.optimizers import SGD, RMSProp
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.registry import create_model, family_of
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.schedule import learning_rate
+
+
+def network(experiment: Experiment) -> EfficientNetConfig:
+    assert isinstance(experiment.model, EfficientNetConfig)
+    return experiment.model
 
 
 def rates(experiment: Experiment, *epochs: float) -> list[float]:
@@ -49,7 +56,7 @@ def test_imagenet_from_scratch(name: str, argument: str) -> None:
     assert rates(experiment, 0, 5, 175, 350) == pytest.approx(
         [0, 0.256 * 0.97**2, 0.256 * 0.97**72, 0.256 * 0.97**145]
     )
-    assert experiment.model.stochastic_depth_rate == 0.2
+    assert network(experiment).stochastic_depth_rate == 0.2
 
 
 def column(experiment: Experiment, field: str) -> list[float]:
@@ -95,7 +102,7 @@ def test_progressive_stages(
         80_502,
         107_336,
     ]
-    assert experiment.model.bn_momentum == (0.99 if "paper" in argument else 0.9)
+    assert network(experiment).bn_momentum == (0.99 if "paper" in argument else 0.9)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +146,7 @@ def test_imagenet21k_and_fine_tuning_from_it(model: str, size: int, origin: str)
     assert load("imagenet21k", f"{model},{origin}").loss == "softmax"
     assert experiment.label_smoothing == 0
     assert experiment.stages == (Stage(image_size=224),)
-    assert experiment.model.stochastic_depth_rate == 0
+    assert network(experiment).stochastic_depth_rate == 0
     assert experiment.augment.policy == "none"
     half = 0.128 * 0.5 * (1 + math.cos(math.pi * 29 / 59))
     assert rates(experiment, 0, 1, 30, 60) == pytest.approx([0, 0.128, half, 0], abs=2e-6)
@@ -179,7 +186,8 @@ def _check_fine_tuning(experiment: Experiment, origin: str, *, size: int, epochs
     assert (experiment.augment.policy, experiment.augment.cutout) == ("none", 0.5)
     assert experiment.data.mean == experiment.data.std == (127.5,) * 3
     assert (experiment.data.crop, experiment.ema_decay) == ("none", 0.9996)
-    assert experiment.model.stochastic_depth_rate == 0.2
+    assert network(experiment).stochastic_depth_rate == 0.2
+    assert isinstance(experiment.optimizer, RMSProp | SGD)
     assert experiment.optimizer.l2 == (0 if origin == "paper" else 1e-5)
     start, warm, half, end = rates(experiment, 0, 1, epochs / 2, epochs)
     assert (start, warm) == pytest.approx((0, 0.001), rel=1e-4)

@@ -116,9 +116,9 @@ def test_every_row_of_the_log_has_the_values_of_its_step(scheduled: bool, tmp_pa
         of_stage |= {"stochastic_depth_rate"} if scheduled else set()
         assert names - {f"train/{name}" for name in measured} == {f"train/{n}" for n in of_stage}
     if scheduled:
-        depths = [row["train/stochastic_depth_rate"] for row in rows]
+        found = [row["train/stochastic_depth_rate"] for row in rows]
         own = tiny.MODEL.stochastic_depth_rate
-        assert depths == [0.0, 0.0, 0.1, 0.1, own, own]
+        assert found == [0.0, 0.0, 0.1, 0.1, own, own]
 
 
 def test_stages_with_a_rate_of_stochastic_depth_share_a_step() -> None:

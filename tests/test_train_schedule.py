@@ -1,6 +1,7 @@
 """Learning rate curves against their formulas, and the ends of each."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_a_warmup_and_a_decay_longer_than_the_run_are_refused() -> None:
 
 
 def test_every_schedule_has_a_curve() -> None:
-    needed = {"decay_rate": 0.5, "decay_epochs": 1.0}
+    needed: dict[str, Any] = {"decay_rate": 0.5, "decay_epochs": 1.0}
     for kind in SCHEDULES.values():
         names = {field.name for field in dataclasses.fields(kind)}
         config = kind(**{name: value for name, value in needed.items() if name in names})

@@ -76,7 +76,7 @@ def test_values_change_without_compiling_again() -> None:
         dataclasses.replace(tiny.STAGES[0], mixup_alpha=0.0, cutmix_alpha=1.0),
     ):
         # The learning rate is 0 and the step the same: only the regularisation differs.
-        state = state.replace(step=jnp.zeros_like(state.step))
+        state = dataclasses.replace(state, step=jnp.zeros_like(state.step))
         values = as_float32(step_values(stage, 0.0))
         state, metrics = train_step(state, put_batch(batch, mesh), values, KEY)
         losses.append(float(metrics["loss"]))

@@ -43,6 +43,7 @@ from effnetv2_jax.data import (
     make_batches,
     open_source,
 )
+from effnetv2_jax.data.batches.examples import Examples
 from effnetv2_jax.data.pictures.decode import decode
 from effnetv2_jax.data.pictures.limits import MAX_PIXELS, PEAK_BYTES_PER_PIXEL
 from effnetv2_jax.preprocessing import squashed
@@ -239,19 +240,20 @@ _SEGMENT = re.compile(rb"\xff[\xc0-\xc4\xda-\xdd\xe0-\xef]", re.DOTALL)
 
 
 def _edit_png(data: bytes, rng: np.random.Generator) -> bytes:
-    chunks, position = [], 8
+    chunks: list[tuple[bytes, bytearray]] = []
+    position = 8
     while position < len(data):
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
-        chunks.append([kind, bytearray(data[position + 8 : position + 8 + length])])
+        chunks.append((kind, bytearray(data[position + 8 : position + 8 + length])))
         position += 12 + length
     number = int(rng.integers(len(chunks)))
     kind, content = chunks[number]
     edit = rng.integers(5)
     if edit == 0 or not content:
-        chunks.insert(int(rng.integers(len(chunks))), [kind, content])
+        chunks.insert(int(rng.integers(len(chunks))), (kind, content))
     elif edit == 1:
-        chunks[number][0] = bytes(rng.integers(65, 123, 4, np.uint8))
+        chunks[number] = (bytes(rng.integers(65, 123, 4, np.uint8)), content)
     elif edit == 2:
         del chunks[number]
     elif edit == 3:
@@ -296,7 +298,8 @@ def _edit_webp(data: bytes, rng: np.random.Generator) -> bytes:
 
 def decode_each(pictures: Sequence[Picture]) -> dict[str, Any]:
     """Decodes one picture after the other; a process that needs too long for one ends itself."""
-    outcomes, slowest, refused = Counter(), 0.0, []
+    outcomes: Counter[str] = Counter()
+    slowest, refused = 0.0, []
     for number, picture in enumerate(pictures):
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         start = time.perf_counter()
@@ -321,7 +324,7 @@ def run_pipeline(
     source, count = Mutated(pictures), len(pictures)
     data = DataConfig(threads=threads, max_unreadable=count)
     shared: dict[str, Any] = {"data": data, "preprocessing": squashed(32), "batch_size": BATCH}
-    modes = {
+    modes: dict[str, Examples] = {
         "train": TrainExamples(order=Order(count, seed=0), **shared),
         "eval": EvalExamples(**shared),
     }
