@@ -9,23 +9,23 @@ fine-tuned on ImageNet; the classifier, which starts anew, learns ten times as f
 
 Another model: `--config.model.name=efficientnetv2-b0 --config.init=in1k`. Weights of your own:
 `--config.init=workdir:RUN` or `file:PATH`. The classifier alone, on a small machine:
-`--config.trainable=classifier --config.model.bn_frozen=True`. `:smoke` runs for about a minute on
-embedded data, from random weights.
+`--config.rates="(('classifier',1),('.*',0))" --config.model.bn_frozen=True`. `:smoke` runs for
+about a minute on embedded data, from random weights.
 """
 
 import ml_collections
 
-from effnetv2_jax import progressive
-from effnetv2_jax.config.argument import choose
-from effnetv2_jax.config.experiment import (
+from effnetv2_jax.config import (
+    AdamW,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
 )
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.progressive import Stage, linear
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -35,29 +35,25 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def finetune() -> Experiment:
     return Experiment(
         init="in21k-ft1k",
-        model=ModelConfig(name="efficientnetv2-s", stochastic_depth_rate=0.1, bn_momentum=0.9),
+        model=EfficientNetConfig(
+            name="efficientnetv2-s",
+            stochastic_depth_rate=0.1,
+            bn_momentum=0.9,
+            dtype="bfloat16",
+        ),
         data=DataConfig(
             source="folder", crop="torchvision", crop_area=(0.2, 1.0), validation_share=0.1
         ),
-        stages=progressive.linear(
+        stages=linear(
             2,
-            image_size=(224, 300),
-            dropout_rate=(0.1, 0.3),
-            randaugment_magnitude=(5.0, 10.0),
+            first=Stage(image_size=224, dropout_rate=0.1, randaugment_magnitude=5.0),
+            last=Stage(image_size=300, dropout_rate=0.3, randaugment_magnitude=10.0),
         ),
         epochs=20,
         batch_size=32,
-        optimizer=OptimizerConfig(
-            name="adamw",
-            learning_rate=0.001,
-            classifier_learning_rate=0.01,
-            decay=0.999,
-            epsilon=1e-8,
-            l2=0.0,
-            weight_decay=0.05,
-            gradient_clip=1.0,
-        ),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=1.0),
+        rates=(("classifier", 10.0),),
+        optimizer=AdamW(learning_rate=0.001, weight_decay=0.05, gradient_clip=1.0),
+        schedule=Cosine(warmup_epochs=1.0),
         ema_decay=0.999,
         evaluation=EvaluationConfig(batch_size=32, every_epochs=2.0),
         log=LogConfig(every_steps=20),

@@ -8,17 +8,17 @@ PICTURES holds a subfolder for each class, or `train/` and `val/` with these sub
 
 import ml_collections
 
-from effnetv2_jax import progressive
-from effnetv2_jax.config.argument import choose
-from effnetv2_jax.config.experiment import (
+from effnetv2_jax.config import (
+    AdamW,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
 )
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.progressive import Stage, linear
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -27,22 +27,24 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
 def folder() -> Experiment:
     return Experiment(
-        model=ModelConfig(name="efficientnetv2-b0", stochastic_depth_rate=0.1, bn_momentum=0.9),
+        model=EfficientNetConfig(
+            name="efficientnetv2-b0",
+            stochastic_depth_rate=0.1,
+            bn_momentum=0.9,
+            dtype="bfloat16",
+        ),
         data=DataConfig(
             source="folder", crop="torchvision", crop_area=(0.2, 1.0), validation_share=0.1
         ),
-        stages=progressive.linear(
+        stages=linear(
             4,
-            image_size=(128, 224),
-            dropout_rate=(0.1, 0.3),
-            randaugment_magnitude=(3.0, 10.0),
+            first=Stage(image_size=128, dropout_rate=0.1, randaugment_magnitude=3.0),
+            last=Stage(image_size=224, dropout_rate=0.3, randaugment_magnitude=10.0),
         ),
         epochs=60,
         batch_size=64,
-        optimizer=OptimizerConfig(
-            name="adamw", learning_rate=0.004, decay=0.999, epsilon=1e-8, l2=0.0, weight_decay=0.05
-        ),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=3.0),
+        optimizer=AdamW(learning_rate=0.004, weight_decay=0.05),
+        schedule=Cosine(warmup_epochs=3.0),
         ema_decay=0.999,
         evaluation=EvaluationConfig(image_size=256, resize="crop", batch_size=64, every_epochs=5.0),
         log=LogConfig(every_steps=20),

@@ -16,10 +16,10 @@ training images are held out for choosing checkpoints; measure the result with `
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import recipes
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.progressive import Stage, linear, released_code
 
 ARGUMENTS = (("paper", "code"),)
 
@@ -34,23 +34,26 @@ def build(which: str) -> Experiment:
         return recipes.imagenet(
             name,
             "code",
-            progressive.released_code(
+            released_code(
                 4,
-                image_size=384,
-                dropout_rate=0.4,
-                randaugment_magnitude=(5.0, 20.0),
-                mixup_alpha=(0.0, 0.5),
-                cutmix_alpha=(0.0, 0.5),
+                first=Stage(image_size=128, dropout_rate=0.4, randaugment_magnitude=5.0),
+                last=Stage(
+                    image_size=384,
+                    dropout_rate=0.4,
+                    randaugment_magnitude=20.0,
+                    mixup_alpha=0.5,
+                    cutmix_alpha=0.5,
+                ),
             ),
         )
     return recipes.imagenet(
         name,
         "paper",
-        progressive.linear(
+        linear(
             4,
-            image_size=(128, 380),
-            dropout_rate=(0.1, 0.5),
-            randaugment_magnitude=(5.0, 25.0),
-            mixup_alpha=(0.0, 0.5),
+            first=Stage(image_size=128, dropout_rate=0.1, randaugment_magnitude=5.0),
+            last=Stage(
+                image_size=380, dropout_rate=0.5, randaugment_magnitude=25.0, mixup_alpha=0.5
+            ),
         ),
     )

@@ -19,10 +19,10 @@ training images are held out for choosing checkpoints; measure the result with `
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import recipes
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.progressive import Stage, linear, random_resize, released_code
 
 ARGUMENTS = (("paper", "code", "random-resize"),)
 
@@ -37,36 +37,21 @@ def build(which: str) -> Experiment:
         return recipes.imagenet(
             name,
             "code",
-            progressive.released_code(
+            released_code(
                 4,
-                image_size=384,
-                dropout_rate=0.3,
-                randaugment_magnitude=(5.0, 15.0),
-                mixup_alpha=(0.0, 0.2),
-                cutmix_alpha=(0.0, 0.2),
+                first=Stage(image_size=128, dropout_rate=0.3, randaugment_magnitude=5.0),
+                last=Stage(
+                    image_size=384,
+                    dropout_rate=0.3,
+                    randaugment_magnitude=15.0,
+                    mixup_alpha=0.2,
+                    cutmix_alpha=0.2,
+                ),
             ),
         )
+    first = Stage(image_size=128, dropout_rate=0.1, randaugment_magnitude=5.0)
+    last = Stage(image_size=380, dropout_rate=0.4, randaugment_magnitude=20.0, mixup_alpha=0.2)
     if which == "random-resize":
-        return recipes.imagenet(
-            name,
-            "paper",
-            progressive.random_resize(
-                44,
-                image_size=(128, 380),
-                dropout_rate=(0.1, 0.4),
-                randaugment_magnitude=(5.0, 20.0),
-                mixup_alpha=(0.0, 0.2),
-                seed=2,  # Which draws each size about as often as any other.
-            ),
-        )
-    return recipes.imagenet(
-        name,
-        "paper",
-        progressive.linear(
-            4,
-            image_size=(128, 380),
-            dropout_rate=(0.1, 0.4),
-            randaugment_magnitude=(5.0, 20.0),
-            mixup_alpha=(0.0, 0.2),
-        ),
-    )
+        # The seed draws each size about as often as any other.
+        return recipes.imagenet(name, "paper", random_resize(44, first=first, last=last, seed=2))
+    return recipes.imagenet(name, "paper", linear(4, first=first, last=last))

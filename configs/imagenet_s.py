@@ -16,10 +16,10 @@ training images are held out for choosing checkpoints; measure the result with `
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import recipes
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.progressive import Stage, linear, released_code
 
 ARGUMENTS = (("paper", "code"),)
 
@@ -34,20 +34,18 @@ def build(which: str) -> Experiment:
         return recipes.imagenet(
             name,
             "code",
-            progressive.released_code(
+            released_code(
                 4,
-                image_size=300,
-                dropout_rate=0.2,
-                randaugment_magnitude=(5.0, 10.0),
+                first=Stage(image_size=128, dropout_rate=0.2, randaugment_magnitude=5.0),
+                last=Stage(image_size=300, dropout_rate=0.2, randaugment_magnitude=10.0),
             ),
         )
     return recipes.imagenet(
         name,
         "paper",
-        progressive.linear(
+        linear(
             4,
-            image_size=(128, 300),
-            dropout_rate=(0.1, 0.3),
-            randaugment_magnitude=(5.0, 15.0),
+            first=Stage(image_size=128, dropout_rate=0.1, randaugment_magnitude=5.0),
+            last=Stage(image_size=300, dropout_rate=0.3, randaugment_magnitude=15.0),
         ),
     )

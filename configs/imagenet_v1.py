@@ -18,11 +18,11 @@ from 0.1. `:smoke` shortens any of them to about a minute on embedded data
 
 import ml_collections
 
-from effnetv2_jax import progressive
 from effnetv2_jax.config import recipes
 from effnetv2_jax.config.argument import choose
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.progressive import Stage, linear
 
 ARGUMENTS = (("b0", "b1", "b2", "b3", "b4", "b5", "b6", "b7"), ("constant", "progressive"))
 
@@ -34,7 +34,8 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 def build(model: str, schedule: str) -> Experiment:
     name = f"efficientnet-{model}"
     size, dropout_rate = get_variant(name).train_size, get_variant(name).dropout_rate
-    stages = progressive.constant(image_size=size, dropout_rate=dropout_rate)
+    last = Stage(image_size=size, dropout_rate=dropout_rate)
+    stages: tuple[Stage, ...] = (last,)
     if schedule == "progressive":
-        stages = progressive.linear(4, image_size=(128, size), dropout_rate=(0.1, dropout_rate))
+        stages = linear(4, first=Stage(image_size=128, dropout_rate=0.1), last=last)
     return recipes.imagenet_small(name, "code", stages)

@@ -7,19 +7,19 @@ RandAugment and dropout rise together from stage to stage, as in the paper's Alg
 
 import ml_collections
 
-from effnetv2_jax import progressive
-from effnetv2_jax.config.argument import choose
-from effnetv2_jax.config.experiment import (
+from effnetv2_jax.config import (
+    AdamW,
     AugmentConfig,
     CheckpointConfig,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
 )
+from effnetv2_jax.config.argument import choose
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.progressive import Stage, linear
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
@@ -28,7 +28,7 @@ def get_config(argument: str = "") -> ml_collections.ConfigDict:
 
 def quickstart() -> Experiment:
     return Experiment(
-        model=ModelConfig(
+        model=EfficientNetConfig(
             name="efficientnetv2-b0",
             width=0.5,
             depth=0.1,
@@ -44,21 +44,18 @@ def quickstart() -> Experiment:
             mean=(128.0, 128.0, 128.0),
             std=(128.0, 128.0, 128.0),
         ),
-        stages=progressive.linear(
+        stages=linear(
             4,
-            image_size=(48, 96),
-            dropout_rate=(0.0, 0.15),
-            # Of 10: at 5, Color, Contrast, Brightness and Sharpness change nothing.
-            randaugment_magnitude=(5.0, 6.5),
+            # RandAugment's are of 10: at 5, Color, Contrast, Brightness and Sharpness do nothing.
+            first=Stage(image_size=48, dropout_rate=0.0, randaugment_magnitude=5.0),
+            last=Stage(image_size=96, dropout_rate=0.15, randaugment_magnitude=6.5),
         ),
         # Translations of 100 pixels would leave nothing of such small images.
         augment=AugmentConfig(randaugment_layers=1, translate_pixels=12.0, cutout_pixels=12.0),
         epochs=22,
         batch_size=16,
-        optimizer=OptimizerConfig(
-            name="adamw", learning_rate=0.12, decay=0.999, epsilon=1e-8, l2=0.0, weight_decay=0.05
-        ),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=1.0),
+        optimizer=AdamW(learning_rate=0.12, weight_decay=0.05),
+        schedule=Cosine(warmup_epochs=1.0),
         ema_decay=0.99,
         evaluation=EvaluationConfig(
             image_size=112, resize="squash", batch_size=64, every_epochs=5.5

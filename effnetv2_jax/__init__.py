@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from effnetv2_jax.data.pictures.model_input import preprocess
-    from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
-    from effnetv2_jax.models.efficientnet.variants import StageSpec, list_models
+    from effnetv2_jax.models.efficientnet.model import EfficientNet
+    from effnetv2_jax.models.efficientnet.variants import StageSpec
+    from effnetv2_jax.models.registry import create_model, list_models
     from effnetv2_jax.preprocessing import Preprocessing
     from effnetv2_jax.weights.errors import WeightsError
     from effnetv2_jax.weights.export import export_model, export_onnx
@@ -29,10 +30,10 @@ _HOMES = {
     "Preprocessing": "effnetv2_jax.preprocessing",
     "StageSpec": "effnetv2_jax.models.efficientnet.variants",
     "WeightsError": "effnetv2_jax.weights.errors",
-    "create_model": "effnetv2_jax.models.efficientnet.model",
+    "create_model": "effnetv2_jax.models.registry",
     "export_model": "effnetv2_jax.weights.export",
     "export_onnx": "effnetv2_jax.weights.export",
-    "list_models": "effnetv2_jax.models.efficientnet.variants",
+    "list_models": "effnetv2_jax.models.registry",
     "load_pretrained": "effnetv2_jax.weights.pretrained",
     "preprocess": "effnetv2_jax.data.pictures.model_input",
     "save_pretrained": "effnetv2_jax.weights.save",

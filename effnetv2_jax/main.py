@@ -19,8 +19,11 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from effnetv2_jax.cli.command_line import Command, CommandError, parse
-from effnetv2_jax.config.experiment import ConfigError
+from effnetv2_jax.cli.command_line import Command, parse
+from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.outputs.workdir import WorkdirError
+from effnetv2_jax.weights.errors import WeightsError
 
 LEAVING_SECONDS = 10
 """For the processes of a run to end together; one that failed alone goes without the others."""
@@ -30,12 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     try:
         command = parse(sys.argv if arguments is None else arguments, description=__doc__)
-    except (CommandError, ConfigError) as error:
+    except (CommandError, ConfigError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if isinstance(command, str):
         print(command)
         return 0
+    for note in command.notes:
+        print(note, file=sys.stderr)
     return run(command)
 
 
@@ -46,7 +51,6 @@ def run(command: Command) -> int:
     from effnetv2_jax.cli.plan import describe
     from effnetv2_jax.data import DataError
     from effnetv2_jax.outputs.checkpoints import CheckpointError
-    from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.parallel.distributed import StartupError
     from effnetv2_jax.parallel.preemption import Preempted
@@ -54,7 +58,6 @@ def run(command: Command) -> int:
     from effnetv2_jax.train.divergence import DivergenceError
     from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.train.loop import train
-    from effnetv2_jax.weights.errors import WeightsError
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:

@@ -3,8 +3,9 @@
     python -m effnetv2_jax.predict --model=efficientnetv2-s --weights=in21k-ft1k cat.jpg folder/
 
 Weights are a tag of the model's published ones (in1k, in21k, in21k-ft1k), hub:OWNER/REPO, or a
-path: of a run's --workdir, of a timm, torchvision or Keras file, of a TensorFlow checkpoint. Where
-they say which model they are for, --model can be left out.
+path: of a run's --workdir, of a folder that was saved, of a timm, torchvision or Keras file, of a
+TensorFlow checkpoint. Where they say which model they are for, --model can be left out. A family
+that is not of this package is registered by --import=MODULE.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 import numpy as np
 
 if TYPE_CHECKING:
-    from effnetv2_jax.models.efficientnet.model import EfficientNet
+    from effnetv2_jax.models.protocol import Model
 
 
 class Guess(NamedTuple):
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 1 if a picture could not be read."""
     options = _parser().parse_args(arguments)
     # Imported late, so that a mistyped option is answered at once.
+    from effnetv2_jax.cli.errors import CommandError
+    from effnetv2_jax.cli.families import import_family
     from effnetv2_jax.data import DataError
     from effnetv2_jax.data.sources.unlabelled import list_pictures
     from effnetv2_jax.parallel import startup
@@ -59,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # A path may be any bytes.
     unread = 0
     try:
+        for module in options.modules:
+            import_family(module)
         paths = list_pictures(options.pictures)
         startup.start("off")
         model, variables = _load(options)
@@ -72,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 write(prediction)
                 advance()
         write.close()
-    except (DataError, WeightsError) as error:
+    except (CommandError, DataError, WeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
@@ -83,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def predict(
-    model: "EfficientNet",
+    model: "Model",
     variables: Mapping[str, Any],
     paths: Sequence[str],
     *,
@@ -109,14 +114,16 @@ def predict(
     """
     if not paths:
         return
-    if model.features_only or not model.num_classes:
+    from effnetv2_jax.models.protocol import gives_features
+
+    if gives_features(model) or not model.num_classes:
         raise ValueError("the model has no classifier, and so no classes to tell apart")
     import jax
     import jax.numpy as jnp
 
     from effnetv2_jax.augment.batch import normalize
     from effnetv2_jax.config.experiment import DataConfig
-    from effnetv2_jax.data import Unreadable, eval_batches
+    from effnetv2_jax.data import EvalExamples, Unreadable, make_batches
     from effnetv2_jax.data.sources.unlabelled import FilesSource
     from effnetv2_jax.parallel.compiler import compiler_options
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
@@ -148,13 +155,10 @@ def predict(
                 ),
             )
 
-    batches = eval_batches(
-        FilesSource(paths),
-        DataConfig(threads=threads),
-        preprocessing,
-        batch_size=batch_size,
-        unreadable=unreadable,
+    examples = EvalExamples(
+        data=DataConfig(threads=threads), preprocessing=preprocessing, batch_size=batch_size
     )
+    batches = make_batches(FilesSource(paths), examples, unreadable=unreadable)
     pending: tuple[int, np.ndarray, Any] | None = None
     with contextlib.closing(batches):
         for number, batch in enumerate(batches):
@@ -168,22 +172,20 @@ def predict(
         yield from predictions(*pending)
 
 
-def class_name(model: "EfficientNet", label: int) -> str:
+def class_name(model: "Model", label: int) -> str:
     """The name of a class, as far as the weights came with any."""
     return f"class {label}" if model.class_names is None else model.class_names[label]
 
 
-def _load(options: argparse.Namespace) -> tuple["EfficientNet", Mapping[str, Any]]:
-    from effnetv2_jax.models.efficientnet.variants import get_variant
+def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
+    from effnetv2_jax.models.registry import UnknownModelError
     from effnetv2_jax.weights.errors import WeightsError
     from effnetv2_jax.weights.pretrained import load_pretrained
 
     try:
-        if options.model is not None:
-            get_variant(options.model)
-    except ValueError as error:
+        model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
+    except UnknownModelError as error:
         raise WeightsError(str(error)) from None
-    model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
     if not model.num_classes:
         raise WeightsError(f"{options.weights} has no classifier, and so no classes to tell apart")
     return model, variables
@@ -200,6 +202,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--weights", required=True, help="where the weights are: see above")
     parser.add_argument("--model", help="such as efficientnetv2-s")
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="imported first, since it registers a family of models",
+    )
     parser.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to show (5)")
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
     parser.add_argument(

@@ -10,8 +10,7 @@ import dataclasses
 import itertools
 import random
 from collections.abc import Sequence
-
-Range = tuple[float, float]
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,11 +18,14 @@ class Stage:
     """One stage of a run: an image size and the regularisation that goes with it."""
 
     image_size: int
-    """Height and width of the training images in pixels, at least 32."""
+    """Height and width of the training images in pixels, at least what the model takes."""
     share: float = 1.0
     """This stage's part of the run's examples, relative to the other stages' shares."""
     dropout_rate: float = 0.0
     """Dropout before the classifier, in [0, 1)."""
+    stochastic_depth_rate: float | None = None
+    """Probability that the last block is skipped, in [0, 1). None takes the model's own, which,
+    where no stage states a rate, is compiled in."""
     randaugment_magnitude: float = 0.0
     """RandAugment's level on its 0-10 scale; it may exceed 10."""
     mixup_alpha: float = 0.0
@@ -33,130 +35,127 @@ class Stage:
     batch_size: int | None = None
     """Examples per step over all devices; None takes the run's."""
 
+    def traced(self) -> dict[str, float]:
+        """By name, what may differ between stages that share a compiled step: floats."""
+        values = {name: getattr(self, name) for name in TRACED}
+        return {name: float(value) for name, value in values.items() if value is not None}
 
-def linear(
-    count: int = 4,
-    *,
-    image_size: tuple[int, int],
-    dropout_rate: Range = (0.0, 0.0),
-    randaugment_magnitude: Range = (0.0, 0.0),
-    mixup_alpha: Range = (0.0, 0.0),
-    cutmix_alpha: Range = (0.0, 0.0),
-) -> tuple[Stage, ...]:
-    """Algorithm 1 of the paper: every setting rises linearly from its first to its last value.
+
+_COMPILED = ("image_size", "batch_size")
+"""Fields that decide the shapes of a step."""
+
+TRACED = tuple(
+    field.name for field in dataclasses.fields(Stage) if field.name not in (*_COMPILED, "share")
+)
+"""Fields of a stage whose values go into its steps, and into every row of their log."""
+
+
+def linear(count: int = 4, *, first: Stage, last: Stage) -> tuple[Stage, ...]:
+    """Algorithm 1 of the paper: every value rises linearly from the first stage to the last.
 
     Args:
-      count: number of stages M, each with an equal share of the run.
-      image_size: first and last size in pixels; those between are rounded down.
-      dropout_rate, randaugment_magnitude, mixup_alpha, cutmix_alpha: first and last value.
-    """
+      count: number of stages M.
+      first, last: the stages at the ends; a single stage is `last`. Image sizes between them are
+        rounded down, batches are the same in both.
 
-    def at(ends: Range, index: int) -> float:
-        first, last = ends
-        return last if index == count - 1 else first + (last - first) * index / (count - 1)
+    Raises:
+      ValueError: a field is stated in one of them alone, or their batches differ.
+    """
+    if first.batch_size != last.batch_size:
+        raise ValueError(
+            f"batch_size is {first.batch_size} in the first stage and {last.batch_size} in the "
+            "last, and cannot be interpolated; state the same in both"
+        )
+
+    def at(name: str, index: int) -> Any:
+        start, end = getattr(first, name), getattr(last, name)
+        if (start is None) != (end is None):
+            raise ValueError(
+                f"{name} is {start} in the first stage and {end} in the last; state it in both, or "
+                "in neither"
+            )
+        if start is None or index == count - 1:
+            return end
+        return start + (end - start) * index / (count - 1)
 
     return tuple(
-        Stage(
-            image_size=int(at(image_size, index)),
-            dropout_rate=at(dropout_rate, index),
-            randaugment_magnitude=at(randaugment_magnitude, index),
-            mixup_alpha=at(mixup_alpha, index),
-            cutmix_alpha=at(cutmix_alpha, index),
+        dataclasses.replace(
+            last,
+            image_size=int(at("image_size", index)),
+            **{name: at(name, index) for name in ("share", *TRACED)},
         )
         for index in range(count)
     )
 
 
-def released_code(
-    count: int = 4,
-    *,
-    image_size: int,
-    dropout_rate: float,
-    randaugment_magnitude: Range = (0.0, 0.0),
-    mixup_alpha: Range = (0.0, 0.0),
-    cutmix_alpha: Range = (0.0, 0.0),
-) -> tuple[Stage, ...]:
+def released_code(count: int = 4, *, first: Stage, last: Stage) -> tuple[Stage, ...]:
     """The schedule that the authors' released program really runs.
 
-    It differs from Algorithm 1 twice: the first size is already one step above 128 pixels, and
-    dropout stays at its last value throughout.
+    It differs from Algorithm 1 twice: image sizes are one step ahead, so that already the first
+    stage's is above `first`'s (in that program 128 pixels), and dropout does not rise.
 
     Args:
       count: number of stages.
-      image_size: the last stage's size in pixels.
-      dropout_rate: of every stage.
-      randaugment_magnitude, mixup_alpha, cutmix_alpha: first and last value.
+      first, last: as for `linear`, with the same dropout.
+
+    Raises:
+      ValueError: as for `linear`, or their dropout differs.
     """
-    stages = linear(
-        count,
-        image_size=(image_size, image_size),
-        dropout_rate=(dropout_rate, dropout_rate),
-        randaugment_magnitude=randaugment_magnitude,
-        mixup_alpha=mixup_alpha,
-        cutmix_alpha=cutmix_alpha,
-    )
-    smallest = 128
+    if first.dropout_rate != last.dropout_rate:
+        raise ValueError(
+            f"dropout_rate is {first.dropout_rate} in the first stage and {last.dropout_rate} in "
+            "the last; the released program has its last value in all, so state that in both"
+        )
+    smallest, largest = first.image_size, last.image_size
     return tuple(
         dataclasses.replace(
-            stage, image_size=int(smallest + (image_size - smallest) * (index + 1) / count)
+            stage, image_size=int(smallest + (largest - smallest) * (index + 1) / count)
         )
-        for index, stage in enumerate(stages)
-    )
-
-
-def constant(
-    *,
-    image_size: int,
-    dropout_rate: float = 0.0,
-    randaugment_magnitude: float = 0.0,
-    mixup_alpha: float = 0.0,
-    cutmix_alpha: float = 0.0,
-) -> tuple[Stage, ...]:
-    """One stage: ordinary training at one size, as the paper trains B0-B3."""
-    return (
-        Stage(
-            image_size=image_size,
-            dropout_rate=dropout_rate,
-            randaugment_magnitude=randaugment_magnitude,
-            mixup_alpha=mixup_alpha,
-            cutmix_alpha=cutmix_alpha,
-        ),
+        for index, stage in enumerate(linear(count, first=first, last=last))
     )
 
 
 def random_resize(
-    count: int,
-    *,
-    sizes: int = 4,
-    image_size: tuple[int, int],
-    dropout_rate: Range = (0.0, 0.0),
-    randaugment_magnitude: Range = (0.0, 0.0),
-    mixup_alpha: Range = (0.0, 0.0),
-    cutmix_alpha: Range = (0.0, 0.0),
-    seed: int = 0,
+    count: int, *, sizes: int = 4, first: Stage, last: Stage, seed: int = 0
 ) -> tuple[Stage, ...]:
     """A size drawn anew for every stage, with the regularisation that goes with that size.
 
     The paper's ablation of adaptive regularisation (section 6.3) draws one every 8 epochs.
 
     Args:
-      count: number of stages, each with an equal share of the run.
+      count: number of stages.
       sizes: how many sizes there are, evenly spaced; each is compiled once.
-      image_size, dropout_rate, randaugment_magnitude, mixup_alpha, cutmix_alpha: at the smallest
-        and at the largest size, as for `linear`.
+      first, last: the stages of the smallest and of the largest size, as for `linear`.
       seed: of the draws.
     """
-    steps = linear(
-        sizes,
-        image_size=image_size,
-        dropout_rate=dropout_rate,
-        randaugment_magnitude=randaugment_magnitude,
-        mixup_alpha=mixup_alpha,
-        cutmix_alpha=cutmix_alpha,
-    )
+    steps = linear(sizes, first=first, last=last)
     # Of Random's methods, Python promises only that random() gives the same numbers for ever.
     rng = random.Random(seed)
     return tuple(steps[int(rng.random() * sizes)] for _ in range(count))
+
+
+def uniform(stages: Sequence[Stage], own: object) -> tuple[Stage, ...]:
+    """The stages, each of which states what any of them states, so that they can share a step.
+
+    Args:
+      own: has, under the same names, what stages take that leave a field None: the model's config.
+
+    Raises:
+      ValueError: it lacks one.
+    """
+    stated = {name for stage in stages for name in stage.traced()}
+
+    def filled(index: int, stage: Stage) -> Stage:
+        missing = sorted(stated - stage.traced().keys())
+        for name in missing:
+            if getattr(own, name, None) is None:
+                raise ValueError(
+                    f"stages[{index}].{name} must be stated, since another stage's is, and the "
+                    "model's config has none to take in its place"
+                )
+        return dataclasses.replace(stage, **{name: getattr(own, name) for name in missing})
+
+    return tuple(filled(index, stage) for index, stage in enumerate(stages))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

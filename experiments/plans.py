@@ -10,20 +10,27 @@ import sys
 from pathlib import Path
 
 from effnetv2_jax.cli.plan import describe
-from effnetv2_jax.config.experiment import Experiment, from_config_dict
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import from_config_dict
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "plans.md"
+_MODELS = ("s", "m", "l", "xl")
 CONFIGS = {
     **{f"imagenet_{name}": ("paper", "code") for name in ("s", "m", "l")},
-    **{f"imagenet_{name}": ("paper", "code") for name in ("b0", "b1", "b2", "b3")},
+    "imagenet_b": [f"b{index},{origin}" for index in range(4) for origin in ("paper", "code")],
     "imagenet_v1": ("b0", "b1", "b2", "b3", "b4", "b4,progressive", "b5", "b6", "b7"),
-    **{f"imagenet21k_{name}": ("paper", "code,sigmoid") for name in ("s", "m", "l", "xl")},
-    **{f"imagenet_ft_{name}": ("paper", "code") for name in ("s", "m", "l", "xl")},
-    "cifar10": ("s", "m", "l", "b0"),
-    "cifar100": ("s",),
-    "flowers": ("s",),
-    "cars": ("s",),
+    "imagenet21k": [f"{name},{rest}" for name in _MODELS for rest in ("paper", "code,sigmoid")],
+    "imagenet_ft": [f"{name},{origin}" for name in _MODELS for origin in ("paper", "code")],
+    "transfer": (
+        "cifar10,s",
+        "cifar10,m",
+        "cifar10,l",
+        "cifar10,b0",
+        "cifar100",
+        "flowers",
+        "cars",
+    ),
     "quickstart": ("",),
 }
 """The arguments shown; others differ in the model or in one line."""

@@ -26,7 +26,7 @@ EXAMPLES = 2016
 BATCH = 8
 POINTS = 50
 MIB = 2**20
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "psutil")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "psutil")
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from effnetv2_jax.config.experiment import Experiment, from_config_dict
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import from_config_dict
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))

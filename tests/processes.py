@@ -41,7 +41,7 @@ class Processes:
         shared = environment() | {
             "JAX_PLATFORMS": "cpu",
             "JAX_NUM_CPU_DEVICES": str((devices or count) // count),
-            "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+            "JAX_COMPILATION_CACHE_DIR": str(jax.config.values["jax_compilation_cache_dir"]),
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
             "XLA_FLAGS": quick.xla_flags(os.environ.get("XLA_FLAGS", "")),

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from test_augment_operations import ENHANCING, GEOMETRIC, by_pillow, difficult_p
 
 from effnetv2_jax.augment import OPERATIONS, augment_batch, autoaugment
 from effnetv2_jax.augment.autoaugment import V0, draw
+from effnetv2_jax.augment.batch import Policy
 from effnetv2_jax.augment.geometry import random_flip
 from effnetv2_jax.augment.operations import apply_numbered
 
@@ -28,7 +30,7 @@ jitted_autoaugment = jax.jit(autoaugment)
 
 
 @jax.jit
-def operate(number: int, images: jax.Array, level: float, sign: float) -> jax.Array:
+def operate(number: jax.Array, images: jax.Array, level: float, sign: float) -> jax.Array:
     """uint8 [B, H, W, 3]: one operation for all, at AutoAugment's reach."""
 
     def one(image: jax.Array) -> jax.Array:
@@ -57,7 +59,7 @@ def test_operations_at_the_tables_levels_are_pillows(name: str, level: int) -> N
             # Pillow's stand-in reaches 100 pixels at level 10.
             reach = 250 / 100 if name == "TranslateY" else 1.0
             expected = by_pillow(name, pictures, reach * level, sign)
-        result = np.asarray(operate(OPERATIONS.index(name), pictures, level, sign))
+        result = np.asarray(operate(jnp.int32(OPERATIONS.index(name)), pictures, level, sign))
         assert close(name, result, expected)
 
 
@@ -94,7 +96,7 @@ def test_the_table_is_timms(timms_policy: list) -> None:
 def test_operations_at_the_tables_levels_are_timms(timms_policy: list) -> None:
     pictures = difficult_pictures(SIZE)
     for op in (op for subpolicy in timms_policy for op in subpolicy):
-        arguments = op.level_fn(op.magnitude, op.hparams) if op.level_fn else ()
+        arguments: tuple[float, ...] = op.level_fn(op.magnitude, op.hparams) if op.level_fn else ()
         sign = math.copysign(1.0, arguments[0]) if op.name in GEOMETRIC else 1.0
         theirs = [
             # Pillow, to which timm hands on, refuses to keep no bit.
@@ -103,7 +105,9 @@ def test_operations_at_the_tables_levels_are_timms(timms_policy: list) -> None:
             else np.asarray(op.aug_fn(Image.fromarray(picture), *arguments, **op.kwargs))
             for picture in pictures
         ]
-        ours = np.asarray(operate(OPERATIONS.index(op.name), pictures, op.magnitude, sign))
+        ours = np.asarray(
+            operate(jnp.int32(OPERATIONS.index(op.name)), pictures, op.magnitude, sign)
+        )
         assert close(op.name, ours, np.stack(theirs)), (op, arguments)
 
 
@@ -163,7 +167,7 @@ def test_an_image_gets_the_operations_of_its_sub_policy_one_after_another() -> N
         expected = image[None]
         for (name, _, level), is_applied, sign in zip(V0[subpolicy], applied, signs):
             if is_applied:
-                expected = operate(OPERATIONS.index(name), expected, level, sign)
+                expected = operate(jnp.int32(OPERATIONS.index(name)), expected, level, sign)
         np.testing.assert_array_equal(result, expected[0])
     assert set(np.asarray(draws[0])) == set(range(25))
 
@@ -184,8 +188,8 @@ def test_a_batch_is_its_images_one_by_one(seed: int) -> None:
 @pytest.mark.parametrize(
     ("policy", "translate", "cutout"), [("randaugment", 100.0, 40.0), ("autoaugment", 250.0, 100.0)]
 )
-def test_a_policy_has_its_own_constants(policy: str, translate: float, cutout: float) -> None:
-    def program(**constants: float) -> str:
+def test_a_policy_has_its_own_constants(policy: Policy, translate: float, cutout: float) -> None:
+    def program(**constants: Any) -> str:
         run = functools.partial(augment_batch, magnitude=3.0, policy=policy, **constants)
         return str(jax.make_jaxpr(run)(jax.random.key(0), np.zeros((1, 33, 46, 3), np.uint8)))
 

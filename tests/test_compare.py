@@ -14,8 +14,9 @@ import pytest
 import tiny
 from etils import epath
 
-from effnetv2_jax.compare import Difference, compare_runs, main
+from effnetv2_jax.compare import main
 from effnetv2_jax.config.experiment import DataConfig, LogConfig
+from effnetv2_jax.outputs.comparison import Difference, compare_runs
 from effnetv2_jax.outputs.run_record import run_record
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
 from effnetv2_jax.outputs.writers import Writers
@@ -72,7 +73,9 @@ def test_the_same(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for run in runs:
-        write_run(run, record=run_record(mesh, train_data="12ab", eval_data="34cd"))
+        write_run(
+            run, record=run_record(mesh, model=tiny.MODEL, train_data="12ab", eval_data="34cd")
+        )
     assert compare_runs(*runs) == []
     assert main([str(run) for run in runs]) == 0
     text = capsys.readouterr().out

@@ -14,22 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import environment
 
-from effnetv2_jax.cli.compiled_plan import (
-    StepCost,
-    batch_unit,
-    describe_compiled,
-    largest_batch,
-    step_costs,
-)
-from effnetv2_jax.config.experiment import (
-    AugmentConfig,
-    ConfigError,
-    from_config_dict,
-    to_config_dict,
-)
+from effnetv2_jax.cli.compiled_plan import describe_compiled
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import AugmentConfig
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.topology import Limits, TopologyError, find_mesh, limits_of
 from effnetv2_jax.progressive import PlannedStage
+from effnetv2_jax.train.costs import StepCost, batch_unit, largest_batch, step_costs
 
 LIBTPU = importlib.util.find_spec("libtpu") is not None
 
@@ -146,23 +138,23 @@ def test_batches_have_to_divide_over_the_topology() -> None:
 MEASURE = """
 import json, sys
 import jax, tiny
-from effnetv2_jax.cli.compiled_plan import step_costs
+from effnetv2_jax.train.costs import step_costs
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import build_model, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
-from effnetv2_jax.cli.compiled_plan import needed_memory
-from effnetv2_jax.config.experiment import ModelConfig
+from effnetv2_jax.train.state import build_model, create_state, key_of
+from effnetv2_jax.train.step import as_float32, make_train_step, step_values
+from effnetv2_jax.train.costs import needed_memory
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 import dataclasses
 
 def status(field):
     return int(open("/proc/self/status").read().split(field + ":")[1].split()[0]) * 1024
 
-model = ModelConfig(name="efficientnetv2-b0", depth=0.1, dtype="float32")
+model = EfficientNetConfig(name="efficientnetv2-b0", depth=0.1, dtype="float32")
 experiment = tiny.experiment(model=model)
 mesh = make_mesh(jax.devices()[:1])
-model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
 train_step = make_train_step(experiment, model, optimizer, mesh)
 stage = experiment.plan(2016).stages[0]
 stage = dataclasses.replace(stage, stage=dataclasses.replace(stage.stage, image_size=256))
@@ -171,7 +163,8 @@ compiled = compile_step(train_step, stage, state, mesh, max_labels=1)
 batch = put_batch(tiny.random_batch(256), mesh)
 open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
 before = status("VmRSS")
-jax.block_until_ready(compiled(state, batch, step_settings(stage.stage, 0.1)))
+values = as_float32(step_values(stage.stage, 0.1))
+jax.block_until_ready(compiled(state, batch, values, key_of(0)))
 held = compiled.memory_analysis().argument_size_in_bytes
 print(json.dumps({"planned": needed_memory(compiled), "taken": status("VmHWM") - before + held}))
 """

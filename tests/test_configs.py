@@ -12,13 +12,9 @@ import pytest
 
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config import experiment as experiment_module
-from effnetv2_jax.config.experiment import (
-    DataConfig,
-    Experiment,
-    FaultsConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from effnetv2_jax.config.experiment import DataConfig, Experiment, FaultsConfig
+from effnetv2_jax.config.optimizers import OPTIMIZERS
+from effnetv2_jax.config.schedules import SCHEDULES, Constant
 from effnetv2_jax.config.smoke import smoke
 from effnetv2_jax.data import DataError, open_source
 from effnetv2_jax.models.efficientnet.variants import get_variant
@@ -27,7 +23,8 @@ from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.divergence import DivergenceError
 from effnetv2_jax.train.evaluate_weights import evaluate_run
 from effnetv2_jax.train.loop import train
-from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.state import build_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -61,9 +58,9 @@ def test_every_file_says_what_it_does(name: str) -> None:
 
 # One of each kind: the network is thin and the images small, but all of the program is there.
 KINDS = [
-    ("imagenet_b0", "paper"),
-    ("imagenet21k_s", "code,sigmoid"),
-    ("cifar10", "b0,paper"),
+    ("imagenet_b", "b0,paper"),
+    ("imagenet21k", "code,sigmoid"),
+    ("transfer", "b0,paper"),
 ]
 
 
@@ -129,7 +126,7 @@ def test_the_page_of_plans_is_what_the_program_prints(name: str) -> None:
 def test_the_page_of_plans_has_every_config() -> None:
     for name in config_files.NAMES:
         assert f"{name}.py" in PAGE.read_text()
-    assert PLANS["section"]("imagenet_b0", "paper") in PAGE.read_text()
+    assert PLANS["section"]("imagenet_b", "b0,paper") in PAGE.read_text()
 
 
 class Reads:
@@ -185,25 +182,30 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
     wild = dataclasses.replace(
         run,
         optimizer=dataclasses.replace(run.optimizer, learning_rate=1e30),
-        schedule=ScheduleConfig(name="constant", warmup_epochs=0.0),
+        schedule=Constant(),
         faults=FaultsConfig(on_divergence="skip", max_divergences=1),
     )
     with pytest.raises(DivergenceError, match="max_divergences"):
         train(wild, tmp_path / "wild")
     # What only other sources, optimizers and schedules read.
-    for fields in (
+    others: list[dict[str, Any]] = [
         {"source": "tfds", "name": "none"},
         {"source": "tfrecord", "path": str(tmp_path), "num_classes": 2},
         {"source": "folder", "path": str(tmp_path)},
-    ):
+    ]
+    for fields in others:
         with pytest.raises(DataError):
             open_source(DataConfig(**fields), "train")
-    for name in ("rmsprop", "sgd", "adamw"):
-        make_optimizer(OptimizerConfig(name=name, classifier_learning_rate=1.0))
+    for name, optimizer in OPTIMIZERS.items():
+        config = optimizer(name=name, learning_rate=1.0)
+        make_optimizer(dataclasses.replace(run, optimizer=config))
     plan = run.plan(2016)
-    for name in ("exponential", "cosine", "constant"):
-        other = dataclasses.replace(run, schedule=ScheduleConfig(name=name, warmup_epochs=0.0))
-        learning_rate(other, plan, 1, num_examples=2016)
+    needed: dict[str, Any] = {"decay_rate": 0.5, "decay_epochs": 0.01}
+    for schedule in SCHEDULES.values():
+        names = {field.name for field in dataclasses.fields(schedule)}
+        stated = {name: value for name, value in needed.items() if name in names}
+        other = dataclasses.replace(run, schedule=schedule(warmup_epochs=0.001, **stated))
+        learning_rate(other, plan, plan.total_steps - 1, num_examples=2016)
     assert make_mesh().size
     # Experiment.plan, in the same file as the checks, reads the first two; the command line reads
     # the last before JAX starts.

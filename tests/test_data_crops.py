@@ -2,16 +2,20 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 
 from effnetv2_jax.data.pictures import crops
-from effnetv2_jax.data.pictures.crops import Box, eval_box, eval_image, resize_box
-from effnetv2_jax.preprocessing import cropped, squashed
+from effnetv2_jax.data.pictures.box import Box
+from effnetv2_jax.data.pictures.crops import Law, eval_box, eval_image, resize
+from effnetv2_jax.preprocessing import Interpolation, cropped, squashed
 
 SIDES = st.integers(1, 600)
 AREA, ASPECT = (0.05, 1.0), (3 / 4, 4 / 3)
@@ -31,7 +35,9 @@ def inside(box: Box, height: int, width: int) -> bool:
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(height, width, seed):
+def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(
+    height: int, width: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     box = random_box("tensorflow", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
     assert inside(box, height, width)
@@ -42,7 +48,9 @@ def test_tensorflow_boxes_stay_within_the_limits_or_are_the_whole(height, width,
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_efficientnet_boxes_hold_a_tenth_or_are_the_evaluations(height, width, seed):
+def test_efficientnet_boxes_hold_a_tenth_or_are_the_evaluations(
+    height: int, width: int, seed: int
+) -> None:
     rng = np.random.default_rng(seed)
     box = random_box("efficientnet", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
     assert inside(box, height, width)
@@ -53,7 +61,7 @@ def test_efficientnet_boxes_hold_a_tenth_or_are_the_evaluations(height, width, s
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 2**32))
 @settings(max_examples=300, deadline=None)
-def test_torchvision_boxes_stay_within_the_limits(height, width, seed):
+def test_torchvision_boxes_stay_within_the_limits(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     box = random_box("torchvision", height, width, area=(0.05, 0.9), aspect=ASPECT, rng=rng)
     assert inside(box, height, width)
@@ -71,7 +79,7 @@ def test_torchvision_boxes_stay_within_the_limits(height, width, seed):
 @pytest.mark.parametrize(
     ("law", "mean", "below_a_quarter"), [("tensorflow", 0.36, 0.42), ("torchvision", 0.44, 0.26)]
 )
-def test_crop_areas_of_both_laws(law, mean, below_a_quarter):
+def test_crop_areas_of_both_laws(law: Law, mean: float, below_a_quarter: float) -> None:
     rng = np.random.default_rng(0)
     boxes = [random_box(law, 400, 500, area=AREA, aspect=ASPECT, rng=rng) for _ in range(8000)]
     areas = np.array([box.height * box.width / 200_000 for box in boxes])
@@ -80,7 +88,7 @@ def test_crop_areas_of_both_laws(law, mean, below_a_quarter):
 
 
 @pytest.mark.parametrize("law", ["tensorflow", "torchvision"])
-def test_crops_reach_all_of_the_picture(law):
+def test_crops_reach_all_of_the_picture(law: Law) -> None:
     rng = np.random.default_rng(0)
     seen = np.zeros((40, 50), bool)
     for _ in range(500):
@@ -89,10 +97,10 @@ def test_crops_reach_all_of_the_picture(law):
     assert seen.all()
 
 
-def test_impossible_crops_fall_back_as_the_originals_do():
+def test_impossible_crops_fall_back_as_the_originals_do() -> None:
     rng = np.random.default_rng(0)
 
-    def box(law: str) -> Box:
+    def box(law: Law) -> Box:
         return random_box(law, 10, 1000, area=(0.5, 1.0), aspect=ASPECT, rng=rng)
 
     assert box("tensorflow") == Box(0, 0, 10, 1000)
@@ -103,7 +111,9 @@ def test_impossible_crops_fall_back_as_the_originals_do():
     )
 
 
-def by_tensorflow(law: str, height: int, width: int, area: tuple[float, float], count: int):
+def by_tensorflow(
+    law: str, height: int, width: int, area: tuple[float, float], count: int
+) -> NDArray[np.int32]:
     """int [count, 4]: boxes of TensorFlow itself, called as the released programs call it."""
     tf = pytest.importorskip("tensorflow", reason="the reference law is TensorFlow's")
     options = {
@@ -112,8 +122,8 @@ def by_tensorflow(law: str, height: int, width: int, area: tuple[float, float], 
     }[law]
 
     @tf.function
-    def draw():
-        def one(_):
+    def draw() -> Any:
+        def one(_: Any) -> Any:
             begin, size, _ = tf.image.sample_distorted_bounding_box(
                 [height, width, 3],
                 tf.constant([0.0, 0.0, 1.0, 1.0], shape=[1, 1, 4]),
@@ -142,7 +152,9 @@ def largest_difference(first: np.ndarray, second: np.ndarray) -> float:
 @pytest.mark.parity
 @pytest.mark.parametrize(("law", "area"), [("tensorflow", AREA), ("efficientnet", (0.08, 1.0))])
 @pytest.mark.parametrize(("height", "width"), [(400, 500), (1000, 100), (100, 1000)])
-def test_boxes_are_distributed_as_tensorflows(law, area, height, width):
+def test_boxes_are_distributed_as_tensorflows(
+    law: Law, area: tuple[float, float], height: int, width: int
+) -> None:
     count = 10_000
     theirs = by_tensorflow(law, height, width, area, count)
     rng = np.random.default_rng(0)
@@ -165,28 +177,28 @@ def test_boxes_are_distributed_as_tensorflows(law, area, height, width):
         assert largest_difference(measure(ours), measure(theirs)) < 1.95 * (2 / count) ** 0.5
 
 
-def test_no_crop_is_the_whole_picture():
+def test_no_crop_is_the_whole_picture() -> None:
     rng = np.random.default_rng(0)
     assert random_box("none", 30, 70, area=AREA, aspect=ASPECT, rng=rng) == Box(0, 0, 30, 70)
 
 
-def test_center_box_is_224_of_a_short_side_of_256():
+def test_center_box_is_224_of_a_short_side_of_256() -> None:
     assert eval_box(cropped(224), 256, 341) == Box(16, 58, 224, 224)
     assert eval_box(cropped(32), 1, 1) == Box(0, 0, 1, 1)
 
 
 @given(height=SIDES, width=SIDES, size=st.integers(32, 1000))
-def test_center_box_lies_inside(height, width, size):
+def test_center_box_lies_inside(height: int, width: int, size: int) -> None:
     assert inside(eval_box(cropped(size), height, width), height, width)
 
 
-def test_without_padding_the_crop_is_the_largest_square():
+def test_without_padding_the_crop_is_the_largest_square() -> None:
     whole = dataclasses.replace(cropped(224), crop_padding=0)
     assert eval_box(whole, 300, 401) == Box(0, 50, 300, 300)
     assert eval_box(squashed(224), 300, 401) == Box(0, 0, 300, 401)
 
 
-def sampled(row: np.ndarray, size: int, kernel, reach: int) -> np.ndarray:
+def sampled(row: np.ndarray, size: int, kernel: Callable[[float], float], reach: int) -> np.ndarray:
     """Interpolates at half-pixel centres, the border repeated; without antialiasing."""
     result = []
     for index in range(size):
@@ -212,36 +224,37 @@ def cubic(x: float, a: float = -0.75) -> float:
 @pytest.mark.parametrize(
     ("interpolation", "kernel", "reach"), [("bilinear", triangle, 1), ("bicubic", cubic, 2)]
 )
-def test_resizing_is_separable_interpolation_at_pixel_centres(size, interpolation, kernel, reach):
+def test_resizing_is_separable_interpolation_at_pixel_centres(
+    size: int, interpolation: Interpolation, kernel: Callable[[float], float], reach: int
+) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    resized = resize_box(pixels, Box(0, 0, 20, 30), size, interpolation)
+    preprocessing = dataclasses.replace(squashed(size), interpolation=interpolation)
+    resized = resize(pixels, preprocessing)
     assert resized.shape == (size, size, 3)
     assert resized.dtype == np.uint8
     # Pixel rows that do not vary isolate one direction.
     flat = np.repeat(pixels[:1], 20, axis=0)
-    resized = resize_box(flat, Box(0, 0, 20, 30), size, interpolation)
+    resized = resize(flat, preprocessing)
     for channel in range(3):
         expected = sampled(pixels[0, :, channel].astype(float), size, kernel, reach)
         np.testing.assert_allclose(resized[size // 2, :, channel], expected, atol=1.01)
 
 
-def test_only_the_box_enters_the_result():
+def test_only_the_box_enters_the_result() -> None:
     pixels = np.zeros((20, 30, 3), np.uint8)
     pixels[5:15, 8:22] = 200
-    assert (resize_box(pixels, Box(5, 8, 10, 14), 32, "bicubic") == 200).all()
+    bicubic = dataclasses.replace(squashed(32), interpolation="bicubic")
+    assert (resize(Box(5, 8, 10, 14).cut(pixels), bicubic) == 200).all()
 
 
-def test_turned_views_resize_like_their_copies():
+def test_turned_views_resize_like_their_copies() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
-    view = pixels.transpose(1, 0, 2)[::-1]
-    box = Box(3, 2, 20, 15)
-    np.testing.assert_array_equal(
-        resize_box(view, box, 40, "bilinear"), resize_box(view.copy(), box, 40, "bilinear")
-    )
+    view = Box(3, 2, 20, 15).cut(pixels.transpose(1, 0, 2)[::-1])
+    np.testing.assert_array_equal(resize(view, squashed(40)), resize(view.copy(), squashed(40)))
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-def test_with_antialiasing_resizing_is_pillows(interpolation):
+def test_with_antialiasing_resizing_is_pillows(interpolation: Interpolation) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (61, 90, 3), np.uint8)
     smooth = dataclasses.replace(squashed(32), interpolation=interpolation, antialias=True)
     resampling = Image.Resampling[interpolation.upper()]

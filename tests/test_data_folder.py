@@ -2,13 +2,15 @@
 
 import pathlib
 import shutil
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from effnetv2_jax.config.experiment import DataConfig
-from effnetv2_jax.data import DataError, open_source
+from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.sources.folder import FolderSource, has_validation
+from effnetv2_jax.data.sources.open import Purpose
 
 
 def make(root: pathlib.Path, *names: str) -> None:
@@ -18,11 +20,11 @@ def make(root: pathlib.Path, *names: str) -> None:
         Image.new("RGB", (4, 4)).save(path, "PNG")
 
 
-def opened(root: pathlib.Path, split: str = "train", **fields: object):
+def opened(root: pathlib.Path, split: Purpose = "train", **fields: Any) -> Source:
     return open_source(DataConfig(source="folder", path=str(root), **fields), split)
 
 
-def listed(source, root: pathlib.Path) -> list[str]:
+def listed(source: Source, root: pathlib.Path) -> list[str]:
     keys = [pathlib.Path(source[index].key) for index in range(len(source))]
     return [key.relative_to(root).as_posix() for key in keys]
 
@@ -31,7 +33,7 @@ def many(*classes: str, count: int = 20) -> list[str]:
     return [f"{name}/{index:03}.png" for name in classes for index in range(count)]
 
 
-def test_train_and_val_folders(tmp_path):
+def test_train_and_val_folders(tmp_path: pathlib.Path) -> None:
     make(tmp_path, "train/cat/1.png", "train/ant/1.png", "train/dog/1.png", "val/dog/2.png")
     train, validation = opened(tmp_path), opened(tmp_path, "eval")
     assert train.class_names == validation.class_names == ("ant", "cat", "dog")
@@ -43,13 +45,15 @@ def test_train_and_val_folders(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["validation", "valid", "test"])
-def test_other_names_of_val(tmp_path, name):
+def test_other_names_of_val(tmp_path: pathlib.Path, name: str) -> None:
     make(tmp_path, "train/a/1.png", "train/b/1.png", f"{name}/a/2.png")
     assert listed(opened(tmp_path, "eval"), tmp_path) == [f"{name}/a/2.png"]
 
 
 @pytest.mark.parametrize("split", ["val", "validation", "valid", "test"])
-def test_names_of_the_validation_split_are_interchangeable(tmp_path, split):
+def test_names_of_the_validation_split_are_interchangeable(
+    tmp_path: pathlib.Path, split: str
+) -> None:
     make(tmp_path / "apart", "train/a/1.png", "train/b/1.png", "valid/a/2.png")
     assert listed(opened(tmp_path / "apart", "eval", eval_split=split), tmp_path / "apart") == [
         "valid/a/2.png"
@@ -58,7 +62,7 @@ def test_names_of_the_validation_split_are_interchangeable(tmp_path, split):
     assert len(opened(tmp_path / "together", "eval", eval_split=split)) == 4
 
 
-def test_a_part_of_the_training_pictures_can_be_evaluated_on(tmp_path):
+def test_a_part_of_the_training_pictures_can_be_evaluated_on(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("train/a", "train/b"), "val/a/1.png")
     train = opened(tmp_path, train_split="train[10:]")
     held_out = opened(tmp_path, "eval", eval_split="train[:10]")
@@ -67,7 +71,7 @@ def test_a_part_of_the_training_pictures_can_be_evaluated_on(tmp_path):
     assert sorted(files) == sorted(many("train/a", "train/b"))
 
 
-def test_a_slice_is_a_random_sample_that_stays(tmp_path):
+def test_a_slice_is_a_random_sample_that_stays(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("train/a", "train/b", "train/c", count=100), "val/a/1.png")
     source = opened(tmp_path, train_split="train[:20%]")
     first = listed(source, tmp_path)
@@ -89,19 +93,19 @@ def test_a_slice_is_a_random_sample_that_stays(tmp_path):
         ("val[:2]", r"'val\[:2\]' reaches beyond the 1 examples"),
     ],
 )
-def test_splits_that_do_not_exist(tmp_path, split, message):
+def test_splits_that_do_not_exist(tmp_path: pathlib.Path, split: str, message: str) -> None:
     make(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/2.png")
     with pytest.raises(DataError, match=message):
         opened(tmp_path, train_split=split)
 
 
-def test_nothing_need_be_held_out(tmp_path):
+def test_nothing_need_be_held_out(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("a", "b"))
     assert not has_validation(str(tmp_path))
     assert len(FolderSource(str(tmp_path), "train", validation_share=0)) == 40
 
 
-def test_what_is_found_in_a_class_folder(tmp_path):
+def test_what_is_found_in_a_class_folder(tmp_path: pathlib.Path) -> None:
     make(
         tmp_path,
         "a/1.JPG",
@@ -120,7 +124,7 @@ def test_what_is_found_in_a_class_folder(tmp_path):
     assert source.class_names == ("a", "b")
 
 
-def test_linked_class_folders(tmp_path):
+def test_linked_class_folders(tmp_path: pathlib.Path) -> None:
     make(tmp_path / "elsewhere", "1.png", "2.png")
     make(tmp_path / "data", "a/1.png", "a/2.png")
     (tmp_path / "data/b").symlink_to(tmp_path / "elsewhere")
@@ -128,7 +132,7 @@ def test_linked_class_folders(tmp_path):
     assert len(opened(tmp_path / "data")) + len(opened(tmp_path / "data", "eval")) == 4
 
 
-def test_hold_out_is_stratified_disjoint_and_complete(tmp_path):
+def test_hold_out_is_stratified_disjoint_and_complete(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("a", "b"), "c/1.png", "d/1.png", "d/2.png")
     train, held_out = opened(tmp_path), opened(tmp_path, "eval")
     assert train.class_names == held_out.class_names == ("a", "b", "c", "d")
@@ -139,7 +143,7 @@ def test_hold_out_is_stratified_disjoint_and_complete(tmp_path):
     assert counts == [2, 2, 0, 1]
 
 
-def test_hold_out_follows_the_share_and_hardly_moves_as_data_grow(tmp_path):
+def test_hold_out_follows_the_share_and_hardly_moves_as_data_grow(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("a", "b"))
     before = set(listed(opened(tmp_path, "eval", validation_share=0.25), tmp_path))
     assert len(before) == 10
@@ -148,7 +152,7 @@ def test_hold_out_follows_the_share_and_hardly_moves_as_data_grow(tmp_path):
     assert len(before & after) >= 9
 
 
-def test_hold_out_belongs_to_the_data_wherever_they_lie(tmp_path):
+def test_hold_out_belongs_to_the_data_wherever_they_lie(tmp_path: pathlib.Path) -> None:
     make(tmp_path / "one", *many("a", "b"))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     one, two = opened(tmp_path / "one", "eval"), opened(tmp_path / "two", "eval")
@@ -159,13 +163,13 @@ def test_hold_out_belongs_to_the_data_wherever_they_lie(tmp_path):
     assert one.fingerprint != opened(tmp_path / "two", "eval").fingerprint
 
 
-def test_a_lone_train_folder_is_split(tmp_path):
+def test_a_lone_train_folder_is_split(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("train/a", "train/b"))
     assert opened(tmp_path, "eval").class_names == ("a", "b")
     assert len(opened(tmp_path, "eval")) == 4
 
 
-def test_a_class_may_be_called_train(tmp_path):
+def test_a_class_may_be_called_train(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("car", "train"))
     assert opened(tmp_path).class_names == ("car", "train")
 
@@ -182,18 +186,20 @@ def test_a_class_may_be_called_train(tmp_path):
         (["a/1.png", "b/1.png"], "too few pictures to hold any out"),
     ],
 )
-def test_folders_that_cannot_be_used(tmp_path, names, message):
+def test_folders_that_cannot_be_used(
+    tmp_path: pathlib.Path, names: list[str], message: str
+) -> None:
     make(tmp_path, *names)
     with pytest.raises(DataError, match=message):
         opened(tmp_path, "eval")
 
 
-def test_no_such_folder(tmp_path):
+def test_no_such_folder(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match=r"data\.path: there is no folder .*nowhere"):
         opened(tmp_path / "nowhere")
 
 
-def test_stated_numbers_are_checked(tmp_path):
+def test_stated_numbers_are_checked(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("a", "b"))
     with pytest.raises(DataError, match=r"has 2 classes, but data\.num_classes is 3"):
         opened(tmp_path, num_classes=3)

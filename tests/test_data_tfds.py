@@ -2,15 +2,19 @@
 
 import io
 import pathlib
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from effnetv2_jax import data
 from effnetv2_jax.config.experiment import DataConfig
-from effnetv2_jax.data import DataError, open_source
+from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.sources.open import Purpose
 
 
 def png(value: int) -> bytes:
@@ -65,17 +69,17 @@ def write(
     writer.close_all()
 
 
-def opened(root: pathlib.Path, name: str = "toy", split: str = "train", **fields: object):
+def opened(root: pathlib.Path, name: str = "toy", split: str = "train", **fields: Any) -> Source:
     return open_source(
         DataConfig(source="tfds", name=name, path=str(root), train_split=split, **fields), "train"
     )
 
 
-def brightness(source) -> list[int]:
+def brightness(source: Source) -> list[int]:
     return [int(decode(source[index].encoded).mean()) for index in range(len(source))]
 
 
-def test_an_unregistered_set_with_several_shards(tmp_path):
+def test_an_unregistered_set_with_several_shards(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
     source = opened(tmp_path)
     assert source.class_names == ("ant", "bee", "cow")
@@ -95,14 +99,16 @@ def test_an_unregistered_set_with_several_shards(tmp_path):
         ("train[:2]+test[1:]", [0, 1, 1, 2]),
     ],
 )
-def test_slices_of_splits(tmp_path, split, expected):
+def test_slices_of_splits(tmp_path: pathlib.Path, split: str, expected: Iterable[int]) -> None:
     write(tmp_path)
     source = opened(tmp_path, split=split)
     assert brightness(source) == list(expected)
     assert source.fingerprint != opened(tmp_path).fingerprint
 
 
-def test_other_features_do_no_harm_and_a_file_name_names_the_example(tmp_path):
+def test_other_features_do_no_harm_and_a_file_name_names_the_example(
+    tmp_path: pathlib.Path,
+) -> None:
     write(
         tmp_path,
         features={
@@ -118,7 +124,7 @@ def test_other_features_do_no_harm_and_a_file_name_names_the_example(tmp_path):
     assert source.class_names == ("0", "1", "2")
 
 
-def test_features_are_found_without_supervised_keys(tmp_path):
+def test_features_are_found_without_supervised_keys(tmp_path: pathlib.Path) -> None:
     write(
         tmp_path,
         features={
@@ -144,13 +150,15 @@ def test_features_are_found_without_supervised_keys(tmp_path):
         },
     ],
 )
-def test_sets_without_one_image_and_one_label(tmp_path, features):
+def test_sets_without_one_image_and_one_label(
+    tmp_path: pathlib.Path, features: dict[str, Any]
+) -> None:
     write(tmp_path, features=features, supervised=None)
     with pytest.raises(DataError, match="toy must have one image and one class label"):
         opened(tmp_path)
 
 
-def test_versions_and_configs(tmp_path):
+def test_versions_and_configs(tmp_path: pathlib.Path) -> None:
     for config, version, train in (
         ("big", "1.0.0", 5),
         ("big", "1.10.0", 6),
@@ -169,7 +177,9 @@ def test_versions_and_configs(tmp_path):
         opened(tmp_path, "toy/big:7.0.0")
 
 
-def test_the_data_directory_comes_from_the_environment(tmp_path, monkeypatch):
+def test_the_data_directory_comes_from_the_environment(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert len(open_source(DataConfig(source="tfds", name="toy"), "train")) == 10
@@ -190,19 +200,19 @@ def test_the_data_directory_comes_from_the_environment(tmp_path, monkeypatch):
         ("toy", "train[:0]", "is empty"),
     ],
 )
-def test_what_does_not_exist(tmp_path, name, split, message):
+def test_what_does_not_exist(tmp_path: pathlib.Path, name: str, split: str, message: str) -> None:
     write(tmp_path)
     with pytest.raises(DataError, match=message):
         opened(tmp_path, name, split)
 
 
-def test_an_empty_data_directory(tmp_path):
+def test_an_empty_data_directory(tmp_path: pathlib.Path) -> None:
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DataError, match="holds no prepared set"):
             opened(root)
 
 
-def test_sets_prepared_in_another_format(tmp_path):
+def test_sets_prepared_in_another_format(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
     info = tmp_path / "toy/1.0.0/dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
@@ -210,16 +220,19 @@ def test_sets_prepared_in_another_format(tmp_path):
         opened(tmp_path)
 
 
-def test_a_damaged_set(tmp_path):
+def test_a_damaged_set(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
     (tmp_path / "toy/1.0.0/features.json").unlink()
     with pytest.raises(DataError, match="cannot be read as a TFDS set"):
         opened(tmp_path)
 
 
-def test_the_embedded_set_is_what_its_readme_says():
+def test_the_embedded_set_is_what_its_readme_says() -> None:
     names = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
-    counts = {"train": [322, 398, 327, 475, 384, 110], "eval": [81, 100, 82, 119, 96, 27]}
+    counts: dict[Purpose, list[int]] = {
+        "train": [322, 398, 327, 475, 384, 110],
+        "eval": [81, 100, 82, 119, 96, 27],
+    }
     seen: set[str] = set()
     pixels: set[bytes] = set()
     for split, expected in counts.items():
@@ -238,7 +251,7 @@ def test_the_embedded_set_is_what_its_readme_says():
     assert len(seen) == len(pixels) == 2521
 
 
-def test_the_embedded_set_stays_small():
-    folder = pathlib.Path(open_source.__code__.co_filename).parent / "embedded"
+def test_the_embedded_set_stays_small() -> None:
+    folder = pathlib.Path(data.__file__).parent / "embedded"
     assert sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) < 10e6
     assert "Gary Thung" in (folder / "trashnet/LICENSE").read_text()

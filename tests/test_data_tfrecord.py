@@ -20,7 +20,15 @@ from hypothesis import strategies as st
 from tensorflow_datasets.proto import tf_example_pb2
 
 from effnetv2_jax.config.experiment import DataConfig
-from effnetv2_jax.data import DataError, DecodeError, Source, open_source, train_batches
+from effnetv2_jax.data import (
+    DataError,
+    DecodeError,
+    Order,
+    Source,
+    TrainExamples,
+    make_batches,
+    open_source,
+)
 from effnetv2_jax.data.sources.tfrecord_files import choose_files
 from effnetv2_jax.data.sources.tfrecord_index import File, load_index
 from effnetv2_jax.preprocessing import squashed
@@ -402,16 +410,9 @@ def test_damage_is_skipped_or_fatal(tmp_path: pathlib.Path) -> None:
 
     def epoch(max_unreadable: int) -> list[int]:
         data = DataConfig(threads=2, max_unreadable=max_unreadable)
-        batches = train_batches(
-            source,
-            data,
-            image_size=32,
-            preprocessing=squashed(32),
-            batch_size=24,
-            first_example=0,
-            seed=0,
-        )
-        with contextlib.closing(batches):
+        order = Order(len(source), seed=0)
+        examples = TrainExamples(order=order, data=data, preprocessing=squashed(32), batch_size=24)
+        with contextlib.closing(make_batches(source, examples)) as batches:
             return sorted(next(batches)["labels"][:, 0].tolist())
 
     # Each of the three gives way to its neighbour.

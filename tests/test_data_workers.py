@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import tiny
-from test_data_pipeline import DATA, EVAL, TRAIN, Numbered, labels, opened, same, take
+from loaded_modules import LoadedModules
+from test_data_pipeline import DATA, EVAL, TRAIN, Numbered, evaluated, labels, opened, same, take
 from test_data_tfrecord import example, framed
 
 from effnetv2_jax.data import (
@@ -25,14 +27,12 @@ from effnetv2_jax.data import (
     Source,
     Unreadable,
     Workers,
-    eval_batches,
     make_workers,
 )
 from effnetv2_jax.data.batches import workers
 from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 from effnetv2_jax.data.sources.unlabelled import FilesSource
-from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.train.loop import train
 
 
@@ -63,7 +63,7 @@ def soon(condition) -> bool:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_training_batches_are_those_of_threads(three: Workers, batch_size: int) -> None:
-    options = {"batch_size": batch_size, "first_example": 7, "salts": [(20, 3)]}
+    options: dict[str, Any] = {"batch_size": batch_size, "first_example": 7, "salts": [(20, 3)]}
     same(take(TRAIN, 4, workers=three, **options), take(TRAIN, 4, **options))
 
 
@@ -86,11 +86,38 @@ def test_every_source_can_be_read_elsewhere(
             records = b"".join(framed(example(image=each, label=1)) for each in pictures)
             (tmp_path / "train-00000-of-00001").write_bytes(records)
             source = TfrecordSource(str(tmp_path), "train", num_classes=2)
-    found = eval_batches(source, DATA, squashed(32), batch_size=5, workers=three)
-    expected = eval_batches(source, DATA, squashed(32), batch_size=5)
+    found = evaluated(source, batch_size=5, workers=three)
+    expected = evaluated(source, batch_size=5)
     for one, other in zip(found, expected, strict=True):
         assert one["mask"].all()
         same(one, other)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "folder", "tfrecord"])
+def test_a_process_loads_neither_jax_nor_grain(kind: str, tmp_path: pathlib.Path) -> None:
+    match kind:
+        case "embedded":
+            source: Source = TRAIN
+        case "folder":
+            for name in ("a/1.jpg", "b/2.jpg"):
+                (tmp_path / name).parent.mkdir()
+                (tmp_path / name).write_bytes(TRAIN[0].encoded)
+            source = FolderSource(str(tmp_path), "train", validation_share=0)
+        case _:
+            record = framed(example(image=TRAIN[0].encoded, label=1))
+            (tmp_path / "train-00000-of-00001").write_bytes(2 * record)
+            source = TfrecordSource(str(tmp_path), "train", num_classes=2)
+    with Workers(1) as workers:
+        for batches in (opened, evaluated):
+            unreadable = Unreadable(100)
+            found = batches(
+                LoadedModules(source), batch_size=8, unreadable=unreadable, workers=workers
+            )
+            with contextlib.closing(found):
+                assert next(found)["image"].any()
+            loaded = max(unreadable.reasons.values(), key=len).split()
+            assert {type(source).__module__, "effnetv2_jax.data.batches.threads"} <= set(loaded)
+            assert {"jax", "grain", "flax", "tensorflow"}.isdisjoint(loaded)
 
 
 def test_processes_share_a_batch_out(three: Workers) -> None:
@@ -102,8 +129,8 @@ def test_processes_share_a_batch_out(three: Workers) -> None:
 
 
 def test_evaluation_batches_are_those_of_threads(three: Workers) -> None:
-    found = list(eval_batches(EVAL, DATA, squashed(32), batch_size=8, workers=three))
-    expected = list(eval_batches(EVAL, DATA, squashed(32), batch_size=8))
+    found = list(evaluated(EVAL, workers=three))
+    expected = list(evaluated(EVAL))
     for one, other in zip(found, expected, strict=True):
         same(one, other)
     assert found[-1]["mask"].tolist() == [True] * 6 + [False] * 2
@@ -188,7 +215,7 @@ class FailingToo(Failing):
 
 
 @pytest.mark.parametrize("source", [Failing(20), FailingToo(20)])
-def test_an_error_that_cannot_travel_is_told_of(three: Workers, source: Failing) -> None:
+def test_an_error_that_cannot_be_sent_is_reported(three: Workers, source: Failing) -> None:
     with pytest.raises(RuntimeError, match=f"{source.error.__name__}: 1 and 2"):
         labels(source, 1, workers=three)
     assert len(labels(Numbered(20), 1, workers=three)) == 16
@@ -230,7 +257,7 @@ def _only_here(pid: int) -> Numbered:
 
 
 @pytest.mark.parametrize("source", [Locked(20), Elsewhere(20)])
-def test_a_source_that_cannot_travel_is_refused(three: Workers, source: Numbered) -> None:
+def test_a_source_that_cannot_be_sent_is_refused(three: Workers, source: Numbered) -> None:
     with pytest.raises(DataError, match=r"(no such class|pickle).*data\.processes=0"):
         labels(source, 1, workers=three)
 
@@ -245,7 +272,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_reason() -> None:
     with Workers(2) as found:
         with contextlib.closing(opened(Slow(1000), workers=found)) as batches:
             next(batches)
-            os.kill(processes_of(found)[1], signal.SIGTERM)  # Of which it takes no notice.
+            os.kill(processes_of(found)[1], signal.SIGTERM)  # It ignores that.
             next(batches)
             os.kill(processes_of(found)[1], signal.SIGKILL)
             with pytest.raises(DataError, match=r"status -9.*data\.processes"):
@@ -262,7 +289,7 @@ class Broken(Numbered):
 
 
 def test_a_process_that_ends_by_itself_ends_the_run() -> None:
-    with Workers(2) as found, pytest.raises(DataError, match=r"status 7; its own words"):
+    with Workers(2) as found, pytest.raises(DataError, match=r"status 7; its error output"):
         take(Broken(20), 1, workers=found)
 
 

@@ -4,20 +4,23 @@ import dataclasses
 import importlib.util
 import io
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 import tiny
+from mixer_family import MixerConfig
 from PIL import Image
-from random_weights import random_variables, thin
+from random_weights import random_variables, thin, write_run
 
-from effnetv2_jax import preprocess, save_pretrained
+from effnetv2_jax import WeightsError, preprocess, save_pretrained
 from effnetv2_jax.config.experiment import DataConfig, EvaluationConfig, Experiment
 from effnetv2_jax.data import DataError
 from effnetv2_jax.data.sources.eval_sets import EVAL_SETS, get_eval_set, open_eval_set
 from effnetv2_jax.main import main
+from effnetv2_jax.models.registry import model_of
 from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
 from effnetv2_jax.train.loop import train
@@ -76,7 +79,7 @@ def write(root: Path, name: str) -> None:
     )
     writer.initialize_splits([split])
     for index in range(COUNT):
-        example = {"image": picture(index)}
+        example: dict[str, Any] = {"image": picture(index)}
         if real:
             found = list(labels_of(name, index))
             example |= {"original_label": 0, "real_label": np.array(found, np.int64)}
@@ -99,7 +102,7 @@ def variables() -> dict:
     return random_variables(MODEL)
 
 
-def experiment(sets: Path, **fields: object) -> Experiment:
+def experiment(sets: Path, **fields: Any) -> Experiment:
     run = tiny.experiment(
         data=DataConfig(
             source="tfds", name="imagenet2012", path=str(sets), eval_split="validation", threads=2
@@ -120,8 +123,9 @@ def test_every_set_is_evaluated_as_its_authors_do(
     assert len(found) == len(SETS)
     for name, result in zip(SETS, found.values()):
         chosen = logits.copy()
-        if EVAL_SETS[name].classes is not None:
-            left_out = np.setdiff1d(np.arange(1000), EVAL_SETS[name].classes)
+        classes = EVAL_SETS[name].classes
+        if classes is not None:
+            left_out = np.setdiff1d(np.arange(1000), classes)
             chosen[:, left_out] = -np.inf
         best = (-chosen).argsort(1)[:, :5]
         rows = [index for index in range(COUNT) if labels_of(name, index)]
@@ -154,7 +158,10 @@ def test_a_run_is_evaluated_on_several_sets(
     def call(*arguments: str) -> int:
         config = tmp_path / "config.py"
         config.write_text(
-            "from effnetv2_jax.config.experiment import *\n"
+            "from effnetv2_jax.config import *\n"
+            "from effnetv2_jax.config.reading import to_config_dict\n"
+            "from effnetv2_jax.models.efficientnet import EfficientNetConfig\n"
+            "from effnetv2_jax.progressive import Stage\n"
             f"def get_config(): return to_config_dict({run!r})\n"
         )
         return main(
@@ -176,6 +183,30 @@ def test_a_run_is_evaluated_on_several_sets(
     ]
     assert call("--config.evaluation.sets=('imagenet_b',)") == 1
     assert "evaluation.sets has 'imagenet_b'; did you mean 'imagenet_" in capsys.readouterr().err
+
+
+def test_a_run_of_any_family_is_evaluated_as_it_is(tmp_path: Path) -> None:
+    classes = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
+    config = MixerConfig(depth=1)
+    model = model_of(config, num_classes=6, class_names=classes, preprocessing=squashed(40))
+    raw, averages = random_variables(model, seed=1), random_variables(model, seed=2)
+    run = write_run(tmp_path / "run", model, raw, averages)
+    (of_run,) = evaluate_run(tiny.experiment(model=config), run).values()
+    assert (of_run["step"], of_run["examples"]) == (3, 40)
+    for kind, place in (
+        ("ema", run),
+        ("raw", write_run(tmp_path / "without", model, raw)),
+        ("raw", save_pretrained(tmp_path / "folder", model, raw, library="effnetv2_jax")),
+    ):
+        (of_init,) = evaluate_init(tiny.experiment(model=config, init=str(place))).values()
+        for name in ("top1", "top5", "loss"):
+            assert of_init[f"raw_{name}"] == pytest.approx(of_run[f"{kind}_{name}"], rel=1e-6)
+    assert of_run["raw_loss"] != of_run["ema_loss"]
+    other = tiny.experiment(model=MixerConfig(depth=1, kernel=3))
+    with pytest.raises(WeightsError, match="weights for kernel=5, but the model has 3"):
+        evaluate_run(other, run)
+    with pytest.raises(WeightsError, match=r"is missing; is .* a run's --workdir"):
+        evaluate_run(other, tmp_path / "nowhere")
 
 
 def test_classes_must_be_the_same(sets: Path, variables: dict, tmp_path: Path) -> None:

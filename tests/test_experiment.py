@@ -13,27 +13,42 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-from effnetv2_jax.config.experiment import (
-    MAY_DIFFER,
+from effnetv2_jax.config import (
+    AdamW,
     AugmentConfig,
     CheckpointConfig,
     ConfigError,
+    Constant,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
+    Exponential,
     FaultsConfig,
+    Lion,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    differences,
-    from_config_dict,
-    to_config_dict,
+    RMSProp,
+    WarmupStableDecay,
 )
+from effnetv2_jax.config.differences import MAY_DIFFER, differences
+from effnetv2_jax.config.optimizers import LAMB, SGD
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.models.efficientnet.variants import StageSpec
 from effnetv2_jax.preprocessing import cropped
 from effnetv2_jax.progressive import Stage, linear
 
-BASE = Experiment(stages=linear(image_size=(96, 128), dropout_rate=(0.1, 0.3)), batch_size=64)
+BASE = Experiment(
+    model=EfficientNetConfig(),
+    optimizer=RMSProp(learning_rate=0.016, momentum=0.9, epsilon=1e-3, l2=1e-5),
+    schedule=Exponential(warmup_epochs=5.0, decay_rate=0.97, decay_epochs=2.4),
+    stages=linear(
+        4,
+        first=Stage(image_size=96, dropout_rate=0.1),
+        last=Stage(image_size=128, dropout_rate=0.3),
+    ),
+    batch_size=64,
+)
 
 
 def fields(experiment: Experiment) -> dict[str, Any]:
@@ -84,8 +99,19 @@ def experiments(draw: st.DrawFn) -> Experiment:
         mixup_alpha=share,
         batch_size=st.none() | st.sampled_from([64, 128]),
     )
+    row = st.builds(
+        StageSpec,
+        operator=st.just("mbconv"),
+        kernel=st.sampled_from([3, 5]),
+        stride=st.sampled_from([1, 2]),
+        expand=st.integers(1, 6),
+        outputs=count,
+        repeats=st.integers(1, 9),
+        se_ratio=share,
+    )
     model = st.builds(
-        ModelConfig,
+        EfficientNetConfig,
+        stages=st.none() | st.lists(row, min_size=1, max_size=3).map(tuple),
         width=st.none() | positive,
         depth=st.none() | positive,
         bn_group=st.none() | st.sampled_from([8, 16]),
@@ -109,7 +135,20 @@ def experiments(draw: st.DrawFn) -> Experiment:
         model=draw(model),
         data=draw(data),
         augment=AugmentConfig(mix_group=draw(st.none() | st.just(32)), flip=draw(st.booleans())),
-        optimizer=OptimizerConfig(gradient_clip=draw(st.none() | positive)),
+        optimizer=draw(
+            st.sampled_from([SGD, RMSProp, AdamW, LAMB, Lion]).flatmap(
+                lambda kind: st.builds(
+                    kind, learning_rate=positive, gradient_clip=st.none() | positive
+                )
+            )
+        ),
+        schedule=draw(
+            st.builds(Constant, warmup_epochs=share)
+            | st.builds(Cosine, warmup_epochs=share, final=share)
+            | st.builds(Exponential, decay_rate=st.floats(0.1, 1), decay_epochs=positive)
+            | st.builds(WarmupStableDecay, decay_epochs=st.just(1e-3))
+        ),
+        rates=draw(st.sampled_from([(), (("classifier", 10.0), ("stem|blocks_0", 0.0))])),
     )
 
 
@@ -156,10 +195,14 @@ def test_unknown_field_that_resembles_none_lists_them_all() -> None:
 
 
 def test_missing_field_without_default_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="config lacks the field 'stages'"):
+    with pytest.raises(ConfigError, match="config lacks the field 'model'"):
         from_config_dict({})
     with pytest.raises(ConfigError, match=r"config\.stages\[0\] lacks the field 'image_size'"):
-        from_config_dict({"stages": [{"share": 1.0}]})
+        from_config_dict(changed(stages=[{"share": 1.0}]))
+    with pytest.raises(ConfigError, match=r"config\.optimizer lacks the field 'learning_rate'"):
+        from_config_dict(changed(optimizer={"name": "sgd"}))
+    with pytest.raises(ConfigError, match=r"config\.model\.name must be stated"):
+        from_config_dict(changed(model={"width": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -192,6 +235,7 @@ def test_wrong_type_is_an_error_that_names_the_field(values: dict[str, Any], mes
 
 def test_whole_numbers_become_floats() -> None:
     experiment = from_config_dict(changed(epochs=3, model__width=1, data__mean=(1, 2, 3)))
+    assert isinstance(experiment.model, EfficientNetConfig)
     assert (experiment.epochs, experiment.model.width) == (3.0, 1.0)
     assert experiment.data.mean == (1.0, 2.0, 3.0)
     assert type(experiment.epochs) is type(experiment.model.width) is float
@@ -226,7 +270,12 @@ def test_whole_numbers_become_floats() -> None:
         ({"optimizer__learning_rate": -1.0}, "optimizer.learning_rate must not be negative"),
         ({"optimizer__momentum": 1.0}, "optimizer.momentum must be in [0, 1)"),
         ({"optimizer__gradient_clip": 0.0}, "optimizer.gradient_clip must be above 0 or None"),
-        ({"optimizer__weight_decay": 0.1}, "optimizer.weight_decay is AdamW's"),
+        ({"optimizer__weight_decay": 0.1}, "optimizer has no field 'weight_decay'"),
+        ({"optimizer__name": "adam"}, "optimizer.name must be one of ('sgd', 'rmsprop', 'adamw'"),
+        ({"schedule__name": "linear"}, "schedule.name must be one of ('constant', 'cosine'"),
+        ({"rates": (("classifier", -1.0),)}, "rates[0] must have a factor of 0 or more"),
+        ({"rates": (("(", 1.0),)}, "rates[0] has '(', no regular expression"),
+        ({"model__stages": ()}, "model.stages must hold at least one stage"),
         ({"schedule__decay_epochs": 0.0}, "schedule.decay_epochs must be above 0"),
         ({"checkpoint__every_steps": 0}, "checkpoint.every_steps must be above 0"),
         ({"log__every_steps": 0}, "log.every_steps must be above 0"),
@@ -320,7 +369,7 @@ def test_differences_name_the_field_and_both_values() -> None:
     other = dataclasses.replace(
         BASE,
         seed=1,
-        model=ModelConfig(width=0.5),
+        model=EfficientNetConfig(width=0.5),
         stages=(dataclasses.replace(BASE.stages[0], image_size=64), *BASE.stages[1:]),
     )
     assert differences(fields(BASE), fields(other)) == [
@@ -350,10 +399,16 @@ def test_what_trains_does_count() -> None:
     other = dataclasses.replace(
         BASE,
         data=DataConfig(path="/elsewhere", crop="none"),
-        schedule=ScheduleConfig(name="cosine"),
+        schedule=Cosine(warmup_epochs=5.0),
     )
     names = [line.split(":")[0] for line in differences(fields(BASE), fields(other))]
-    assert names == ["data.crop", "schedule.name"]
+    assert names == [
+        "data.crop",
+        "schedule.decay_epochs",
+        "schedule.decay_rate",
+        "schedule.final",
+        "schedule.name",
+    ]
 
 
 def test_free_fields_may_differ_within() -> None:

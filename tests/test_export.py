@@ -37,7 +37,8 @@ def test_the_file_gives_the_models_logits_for_any_batch(tmp_path: Path) -> None:
     np.save(pixels, images)
     subprocess.run([sys.executable, "-c", SCRIPT, file, pixels], check=True)
     preprocessing = MODEL.preprocessing
-    normalized = (images - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
+    mean, std = np.array([preprocessing.mean, preprocessing.std], np.float32)
+    normalized = (images - mean) / std
     logits = jax.jit(MODEL.apply)(VARIABLES, normalized.astype(np.float32))
     for batch in (1, 3):
         found = np.load(f"{file}.{batch}.npy")

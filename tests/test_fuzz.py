@@ -3,22 +3,25 @@
 import contextlib
 import dataclasses
 import io
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from chaos.mutated_pictures import originals
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from effnetv2_jax.cli.command_line import CommandError, parse
-from effnetv2_jax.config.experiment import ConfigError, Experiment, from_config_dict
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.data import DataError, DecodeError
-from effnetv2_jax.data.pictures.decode import Box, decode
+from effnetv2_jax.data.pictures.box import Box
+from effnetv2_jax.data.pictures.decode import decode, open_picture
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 from effnetv2_jax.data.sources.tfrecord_index import FOOTER, HEADER
-from effnetv2_jax.progressive import linear
 from effnetv2_jax.system.checksums import masked_crc32c
 
 REAL = [data for files in originals().values() for data in files[::3]]
@@ -56,30 +59,25 @@ def part_of(edges: tuple[float, ...], height: int, width: int) -> Box:
 def test_any_bytes_are_a_picture_or_refused(
     data: bytes, exif: bool, edges: tuple[float, ...]
 ) -> None:
-    sizes = set()
-
-    def part(height: int, width: int) -> Box:
-        sizes.add((height, width))
-        return part_of(edges, height, width)
-
-    whole = decoded_part = None
+    whole = picture = part = None
     with contextlib.suppress(DecodeError):
         whole = decode(data, exif=exif)
     with contextlib.suppress(DecodeError):
-        decoded_part = decode(data, exif=exif, part=part)
+        picture = open_picture(data, exif=exif)
+        box = part_of(edges, picture.height, picture.width)
+        part = picture.part(box)
     if whole is not None:
         assert whole.dtype == np.uint8
         assert whole.ndim == 3
         assert whole.shape[2] == 3
         assert min(whole.shape) > 0
         # What can be read can be read in parts.
-        assert decoded_part is not None
-        assert sizes == {whole.shape[:2]}
-    if decoded_part is not None:
-        assert decoded_part.dtype == np.uint8
-        (size,) = sizes
-        box = part_of(edges, *size)
-        assert decoded_part.shape == (box.height, box.width, 3)
+        assert picture is not None
+        assert (picture.height, picture.width) == whole.shape[:2]
+        assert part is not None
+    if part is not None:
+        assert part.dtype == np.uint8
+        assert part.shape == (box.height, box.width, 3)
 
 
 # TFRecord files.
@@ -133,9 +131,7 @@ def test_any_bytes_are_tfrecords_or_refused(
 
 # Configs.
 
-BASE = dataclasses.asdict(
-    Experiment(stages=linear(image_size=(96, 128), dropout_rate=(0.1, 0.3)), batch_size=64)
-)
+BASE = dataclasses.asdict(tiny.experiment())
 scalars = (
     st.none()
     | st.booleans()
@@ -158,7 +154,7 @@ values = st.recursive(
 
 def paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Where every field stands, groups and entries included."""
-    inner = node.items() if isinstance(node, dict) else []
+    inner: Iterable[tuple[Any, Any]] = node.items() if isinstance(node, dict) else []
     inner = enumerate(node) if isinstance(node, tuple | list) else inner
     return [path, *(found for key, each in inner for found in paths(each, (*path, key)))]
 

@@ -18,10 +18,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from effnetv2_jax import EfficientNet, create_model, list_models
 from effnetv2_jax.models.complexity import complexity
+from effnetv2_jax.models.efficientnet import FAMILY, EfficientNetConfig
 from effnetv2_jax.models.efficientnet.blocks import MBConv
-from effnetv2_jax.models.efficientnet.model import expand_stages, round_channels
+from effnetv2_jax.models.efficientnet.scaling import round_channels
 from effnetv2_jax.models.efficientnet.variants import VARIANTS, StageSpec
-from effnetv2_jax.models.layers import BatchNorm, SqueezeExcite, dropout
+from effnetv2_jax.models.layers import ACTIVATIONS, BatchNorm, SqueezeExcite, dropout
+from effnetv2_jax.models.registry import model_of
+from effnetv2_jax.models.shapes import variable_shapes
 
 Variables = dict[str, Any]
 KEY = jax.random.key(0)
@@ -66,9 +69,9 @@ V1_TRAINABLE = {"b7": 66_347_960, "b8": 87_413_142, "l2": 480_309_308}
 TRAINABLE_21K = {"s": 48_158_371, "m": 80_839_239, "l": 145_215_155, "xl": 234_819_691}
 
 NANO = (
-    StageSpec("fused", 3, 1, 1, 8, 8, 1, 0.0),
-    StageSpec("fused", 3, 2, 2, 8, 8, 1, 0.0),
-    StageSpec("mbconv", 3, 1, 2, 8, 8, 1, 0.25),
+    StageSpec("fused", 3, 1, 1, 8, 1, 0.0),
+    StageSpec("fused", 3, 2, 2, 8, 1, 0.0),
+    StageSpec("mbconv", 3, 1, 2, 8, 1, 0.25),
 )
 
 
@@ -81,7 +84,7 @@ def tiny(**overrides: Any) -> EfficientNet:
 
 def nano(**overrides: Any) -> EfficientNet:
     """Every kind of block once, for what compiles slowly."""
-    fields = {"stages": NANO, "width": 1.0, "depth": 1.0, "head_features": 16, "num_classes": 3}
+    fields = {"stages": NANO, "stem": 8, "head": 16, "num_classes": 3}
     return create_model("efficientnetv2-b0", **{**fields, **overrides})
 
 
@@ -170,7 +173,10 @@ gradient = jax.jit(jax.grad(loss), static_argnums=1)
 def test_every_variant_has_its_golden_numbers() -> None:
     v2 = [f"efficientnetv2-{name}" for name in GOLDEN]
     v1 = [f"efficientnet-{name}" for name in (*V1_TOTAL, *V1_TRAINABLE)]
-    assert list_models() == v2 + v1
+    assert list_models("efficientnet*") == v2 + v1
+    assert list_models("efficientnetv2*") == v2
+    assert set(list_models()) >= {*v2, *v1}
+    assert list_models("EfficientNet*") == []
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -219,7 +225,7 @@ def test_macs_grow_with_the_picture() -> None:
     assert large.total == small.total
 
 
-@given(st.integers(1, 4096), st.floats(0.1, 5.0))
+@given(st.integers(1, 4096), st.floats(0.1, 5.0).filter(lambda width: width != 1))
 def test_channels_round_to_the_nearest_multiple_of_8(channels: int, width: float) -> None:
     rounded = round_channels(channels, width)
     assert rounded % 8 == 0
@@ -228,20 +234,29 @@ def test_channels_round_to_the_nearest_multiple_of_8(channels: int, width: float
         assert abs(rounded - channels * width) <= 4 + 1
 
 
-@given(st.integers(1, 512))
-def test_width_1_keeps_multiples_of_8(eighths: int) -> None:
-    assert round_channels(8 * eighths, 1.0) == 8 * eighths
+@given(st.integers(1, 4096))
+def test_width_1_keeps_any_number_of_channels(channels: int) -> None:
+    assert round_channels(channels, 1.0) == channels
 
 
 def test_rounding_lacks_the_usual_ten_percent_correction() -> None:
-    assert round_channels(11, 1.0) == 8  # the correction would make it 16
+    assert round_channels(11, 1.01) == 8  # the correction would make it 16
     assert [round_channels(32, width) for width in (1.0, 1.1, 1.2, 1.4)] == [32, 32, 40, 48]
 
 
 def test_depth_rounds_repeats_up_and_only_first_blocks_stride() -> None:
-    spec = StageSpec("fused", 3, 2, 4, 16, 32, 2, 0.0)
-    blocks = list(expand_stages((spec,), scale=lambda channels: channels, depth=1.1))
-    assert [(b.stride, b.inputs, b.outputs) for b in blocks] == [(2, 16, 32), *[(1, 32, 32)] * 2]
+    spec = StageSpec("fused", 3, 2, 4, 32, 2, 0.0)
+    model = create_model("efficientnetv2-b0", stages=(spec,), stem=16, depth=1.1)
+    params = shapes_of(model)["params"]
+    blocks = [
+        (
+            block.stride,
+            params[f"blocks_{index}"]["expand"]["conv"]["kernel"].shape[2],
+            block.outputs,
+        )
+        for index, block in enumerate(model.block_specs())
+    ]
+    assert blocks == [(2, 16, 32), *[(1, 32, 32)] * 2]
 
 
 @pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnetv2-s"])
@@ -274,6 +289,58 @@ def test_overrides_reach_the_model_and_unknown_ones_are_errors() -> None:
     assert create_model("efficientnetv2-b3", bn_momentum=0.5).bn_momentum == 0.5
     with pytest.raises(TypeError, match="bn_momentun"):
         create_model("efficientnetv2-b3", bn_momentun=0.5)
+
+
+# Configs
+
+
+@pytest.mark.parametrize("name", list_models("efficientnet*"))
+def test_with_its_table_written_out_a_model_is_the_same_network(name: str) -> None:
+    config = EfficientNetConfig(name=name)
+    written = config.written_out()
+    assert written.stages is not None
+    assert written.written_out() == written
+    named, stated = (model_of(each, num_classes=7) for each in (config, written))
+    assert stated.block_specs() == named.block_specs()
+    assert stated.bind({}).stem.features == named.bind({}).stem.features
+    assert stated.bind({}).head.features == named.bind({}).head.features
+    if len(named.block_specs()) < 40:  # Shapes of the others take long.
+        assert variable_shapes(stated) == variable_shapes(named)
+
+
+def test_what_is_stated_beside_a_name_still_scales_a_table_that_is_written_out() -> None:
+    for width, depth in ((0.5, None), (None, 0.5), (0.5, 2.0)):
+        config = EfficientNetConfig(name="efficientnetv2-b2", width=width, depth=depth)
+        models = [model_of(each, num_classes=7) for each in (config, config.written_out())]
+        assert models[0].block_specs() == models[1].block_specs()
+    own = EfficientNetConfig(name="efficientnetv2-b2", stages=NANO)
+    assert [row.outputs for row in model_of(own, num_classes=7).block_specs()] == [8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"width": 0.3, "depth": 0.7, "dtype": "bfloat16", "remat": "blocks"},
+        {"stages": NANO, "stem": 8, "head": 16, "fixed_ends": True, "activation": "relu6"},
+        {"padding": "symmetric", "bn_epsilon": 1e-5, "bn_momentum": 0.9, "bn_group": 4},
+        {"bn_frozen": True, "stochastic_depth_rate": 0.1, "rounding_floor": 0.5},
+    ],
+)
+@pytest.mark.parametrize("name", ["efficientnetv2-b2", "efficientnet-b4"])
+def test_a_model_knows_the_config_it_was_built_from(name: str, fields: dict[str, Any]) -> None:
+    model = create_model(name, num_classes=7, **fields)
+    config = model.config
+    assert config == EfficientNetConfig(name=name, **fields).resolved()
+    assert FAMILY.build(config, num_classes=7, preprocessing=FAMILY.variants[name]) == model
+    assert config.resolved() == config
+
+
+def test_each_activation_gives_other_logits() -> None:
+    images = 100 * pictures(2, 32, 32)  # Beyond ReLU6's bound.
+    variables = variables_of(nano())
+    logits = {name: evaluate(nano(activation=name), variables, images) for name in ACTIVATIONS}
+    assert len({tuple(np.asarray(each).ravel().tolist()) for each in logits.values()}) == 4
 
 
 # Initial values
@@ -431,7 +498,8 @@ def test_dropout_zeroes_its_share_and_scales_up_the_rest() -> None:
 def test_stochastic_depth_draws_each_example_at_its_blocks_rate() -> None:
     count = 50_000
     model = nano(stochastic_depth_rate=0.6)
-    kept = model.apply({}, count, method="_draw_kept", rngs={"dropout": KEY})
+    own: list[None] = [None] * 3
+    kept = model.apply({}, count, own, method="_draw_kept", rngs={"dropout": KEY})
     skipped = 1 - np.asarray(kept, np.float64)
     rates = np.array([0, 0.2, 0.4])
     assert (np.abs(skipped.mean(1) - rates) <= 5 * (rates * (1 - rates) / count) ** 0.5).all()
@@ -674,7 +742,7 @@ def test_checkpointed_function_has_the_same_gradients() -> None:
 def test_remat_module_has_the_same_gradients() -> None:
     model, images = nano(), pictures(4, 32, 32)
     variables = variables_of(model)
-    fields = ("stages", "head_features", "num_classes", "dropout_rate")
+    fields = ("stages", "stem_features", "head_features", "num_classes", "dropout_rate")
     # Of `__call__(self, images, train)` the last is a Python bool.
     remat = nn.remat(EfficientNet, static_argnums=(2,))(**{f: getattr(model, f) for f in fields})
 
@@ -732,7 +800,7 @@ def test_works_as_an_nnx_module() -> None:
 
 def test_squeeze_excite_gradients_keep_their_digits_in_bfloat16() -> None:
     x = jnp.abs(jnp.asarray(np.random.default_rng(0).normal(size=(2, 32, 32, 8)), jnp.bfloat16))
-    layers = {dtype: SqueezeExcite(4, dtype) for dtype in (jnp.float32, jnp.bfloat16)}
+    layers = {dtype: SqueezeExcite(4, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)}
     params = layers[jnp.float32].init(KEY, x)
 
     def total(params: Any, layer: SqueezeExcite) -> jax.Array:
@@ -765,6 +833,8 @@ HEAVY = ("jax", "flax", "grain", "tensorflow", "tensorflow_datasets", "orbax", "
         "from effnetv2_jax import StageSpec",
         "import effnetv2_jax.progressive",
         "import effnetv2_jax.config.experiment",
+        "import effnetv2_jax.weights.run_config",
+        "from effnetv2_jax.models.libraries import is_tag; assert is_tag('in1k')",
     ],
 )
 def test_light_parts_load_no_heavy_package(statement: str) -> None:
@@ -773,7 +843,8 @@ def test_light_parts_load_no_heavy_package(statement: str) -> None:
 
 
 def test_models_load_no_data_or_training_code() -> None:
-    program = "import sys, effnetv2_jax; effnetv2_jax.create_model; print(*sys.modules)"
+    call = "effnetv2_jax.create_model('efficientnetv2-b0')"
+    program = f"import sys, effnetv2_jax; {call}; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
     assert "effnetv2_jax.models.efficientnet.model" in loaded
     others = ("effnetv2_jax.data", "effnetv2_jax.train", "effnetv2_jax.outputs", "tensorflow")

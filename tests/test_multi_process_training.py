@@ -5,7 +5,7 @@ import dataclasses
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,9 +19,11 @@ from effnetv2_jax.data import Unreadable, open_source
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed
-from effnetv2_jax.train.feed import host_batches
+from effnetv2_jax.train.feed import TrainingData, host_batches
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
+
+Dtype = Literal["float32", "float64"]
 
 STEPS = 30
 """Of two stages; a checkpoint every 5."""
@@ -33,7 +35,7 @@ SMALL = 1e-4
 """Leaves without larger values, such as biases before another BatchNorm, hold but rounding."""
 
 
-def launch(workdir: Path, *, processes: int = 1, devices: int = 1, dtype: str) -> Processes:
+def launch(workdir: Path, *, processes: int = 1, devices: int = 1, dtype: Dtype) -> Processes:
     # At RandAugment's 5 no grey level is rounded. At others, compiled as quickly as here, some are
     # rounded differently for another number of examples per device.
     stages = [dataclasses.replace(stage, randaugment_magnitude=5.0) for stage in tiny.STAGES]
@@ -64,11 +66,11 @@ def metrics(workdir: Path) -> list[dict[str, Any]]:
     return runs.deterministic(runs.metrics(workdir))
 
 
-def parameters(workdir: Path, dtype: str) -> dict[str, np.ndarray]:
+def parameters(workdir: Path, dtype: Dtype) -> dict[str, np.ndarray]:
     jax.config.update("jax_enable_x64", dtype == "float64")
     try:
         experiment = tiny.experiment(model=dataclasses.replace(tiny.MODEL, dtype=dtype))
-        model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+        model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
         state = abstract_state(experiment, model, optimizer, make_mesh(jax.devices()[:1]))
         with Checkpoints(workdir / "checkpoints", None) as checkpoints:
             assert checkpoints.latest_step() == STEPS
@@ -78,7 +80,7 @@ def parameters(workdir: Path, dtype: str) -> dict[str, np.ndarray]:
         jax.config.update("jax_enable_x64", False)
 
 
-def assert_same_run(workdir: Path, expected: Path, dtype: str) -> None:
+def assert_same_run(workdir: Path, expected: Path, dtype: Dtype) -> None:
     found, wanted = parameters(workdir, dtype), parameters(expected, dtype)
     if dtype == "float32":
         difference, size = (
@@ -107,11 +109,11 @@ def assert_same_run(workdir: Path, expected: Path, dtype: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Dtype], Path]:
     """Makes the run of one process with one device, by its dtype."""
     made: dict[str, Path] = {}
 
-    def make(dtype: str) -> Path:
+    def make(dtype: Dtype) -> Path:
         if dtype not in made:
             made[dtype] = tmp_path_factory.mktemp("undisturbed") / "run"
             launch(made[dtype], dtype=dtype).finish()
@@ -134,8 +136,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 def test_processes_and_devices_do_not_change_a_run(
     processes: int,
     devices: int,
-    dtype: str,
-    undisturbed: Callable[[str], Path],
+    dtype: Dtype,
+    undisturbed: Callable[[Dtype], Path],
     tmp_path: Path,
 ) -> None:
     workdir = tmp_path / "run"
@@ -161,10 +163,11 @@ def test_processes_and_devices_do_not_change_a_run(
 def test_a_run_may_end_with_other_processes_and_devices_than_it_began_with(
     begun: tuple[int, int],
     ended: tuple[int, int],
-    undisturbed: Callable[[str], Path],
+    undisturbed: Callable[[Dtype], Path],
     tmp_path: Path,
 ) -> None:
-    workdir, dtype = tmp_path / "run", "float64"
+    workdir = tmp_path / "run"
+    dtype: Dtype = "float64"
     (processes, devices), step = begun, STEPS // 2 - 2
     kill_at(step, launch(workdir, processes=processes, devices=devices, dtype=dtype), workdir)
     (processes, devices) = ended
@@ -189,11 +192,15 @@ def batches() -> list[tuple[int, dict[str, np.ndarray]]]:
     """This process's rows of the batches of two stages, by step."""
     experiment = tiny.experiment(steps=6)
     source = open_source(experiment.data, "train")
-    plan = experiment.plan(len(source))
-    coming = host_batches(
-        experiment, plan, source, preprocessing=squashed(40), start=0, unreadable=Unreadable(0)
+    data = TrainingData(
+        source=source,
+        config=experiment.data,
+        preprocessing=squashed(40),
+        plan=experiment.plan(len(source)),
+        seed=experiment.seed,
+        unreadable=Unreadable(0),
     )
-    with contextlib.closing(coming):
+    with contextlib.closing(host_batches(data, start=0)) as coming:
         return [(step, batch) for step, _, batch in coming]
 
 

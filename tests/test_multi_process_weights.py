@@ -29,7 +29,7 @@ from effnetv2_jax.train.state import create_state
 startup.start("on")
 experiment = tiny.experiment(init=f"workdir:{sys.argv[1]}")
 model, variables = initial_model(experiment, tuple("uvwxyz"), sys.argv[2])
-optimizer, mesh = make_optimizer(experiment.optimizer), make_mesh()
+optimizer, mesh = make_optimizer(experiment), make_mesh()
 assert mesh.size == 2
 state = create_state(experiment, model, optimizer, mesh, variables)
 print(params_sha256(state.params), params_sha256(variables["params"]))
@@ -44,9 +44,9 @@ def test_a_runs_weights_reach_every_process(tmp_path: Path) -> None:
     open_workdir(workdir, config, tuple("uvwxyz"), model.preprocessing)
     with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
         variables = random_variables(model)
-        optimizer, mesh = make_optimizer(experiment.optimizer), make_mesh(jax.devices()[:1])
+        optimizer, mesh = make_optimizer(experiment), make_mesh(jax.devices()[:1])
         state = create_state(experiment, model, optimizer, mesh, variables)
-        checkpoints.save(3, state, force=True)
+        checkpoints.save(3, state.to_dict())
 
     arguments = ("-c", SCRIPT, str(workdir), str(tmp_path / "new"))
     outputs = Processes(*arguments, folder=tmp_path, count=2).finish()

@@ -86,7 +86,7 @@ def execute(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **values:
     environment = {
         "HF_HUB_OFFLINE": "1",
         "IPYTHONDIR": str(folder / ".ipython"),
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.values["jax_compilation_cache_dir"]),
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # compiles faster
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
         "JAX_PLATFORMS": "cpu",

@@ -22,7 +22,7 @@ from effnetv2_jax.config.experiment import CheckpointConfig
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.state_checksum import state_checksum
 
-EVERY_STEP = CheckpointConfig(every_steps=1)
+CONFIG = CheckpointConfig()
 
 
 @flax.struct.dataclass
@@ -64,11 +64,11 @@ def assert_same(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize("ema", [True, False])
 def test_restores_what_was_saved(tmp_path: pathlib.Path, ema: bool) -> None:
     state = make_state(1, ema=ema)
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step() is None
         assert checkpoints.save(1, state, extra={"rolled_back": [[5, 1]]})
         assert_same(checkpoints.restore(make_state(2, ema=ema)), state)
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         abstract = jax.eval_shape(make_state, 0) if ema else make_state(3, ema=False)
         assert_same(checkpoints.restore(abstract), state)
         assert checkpoints.extra() == {"rolled_back": [[5, 1]]}
@@ -77,20 +77,20 @@ def test_restores_what_was_saved(tmp_path: pathlib.Path, ema: bool) -> None:
 
 def test_a_relative_directory(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with Checkpoints("run/checkpoints", EVERY_STEP) as checkpoints:
+    with Checkpoints("run/checkpoints", CONFIG) as checkpoints:
         checkpoints.save(1, make_state(1))
         assert_same(checkpoints.restore(make_state()), make_state(1))
     assert kept(tmp_path / "run" / "checkpoints") == [1]
 
 
-def test_saves_when_due_or_forced_and_once(tmp_path: pathlib.Path) -> None:
+def test_saves_a_step_once(tmp_path: pathlib.Path) -> None:
     state = make_state()
-    with Checkpoints(tmp_path, CheckpointConfig(every_steps=10, keep_last=9)) as checkpoints:
-        saved = [step for step in range(1, 25) if checkpoints.save(step, state)]
-        assert saved == [10, 20]
-        assert checkpoints.save(24, state, force=True)
-        assert not checkpoints.save(24, state, force=True)
+    with Checkpoints(tmp_path, CheckpointConfig(keep_last=9)) as checkpoints:
+        assert checkpoints.save(10, state)
+        assert checkpoints.save(24, state)
+        assert not checkpoints.save(24, state)
         assert checkpoints.latest_step() == 24
+    assert kept(tmp_path) == [10, 24]
 
 
 def test_donating_the_state_after_saving_does_not_reach_the_checkpoint(
@@ -100,7 +100,7 @@ def test_donating_the_state_after_saving_does_not_reach_the_checkpoint(
     initial = {"weights": jnp.zeros((1024, 1024)), "step": jnp.int32(0)}
     state = train_step(initial)
     assert initial["weights"].is_deleted(), "without a save, the step takes the memory over"
-    with Checkpoints(tmp_path, CheckpointConfig(every_steps=1, keep_last=4)) as checkpoints:
+    with Checkpoints(tmp_path, CheckpointConfig(keep_last=4)) as checkpoints:
         for step in range(1, 5):
             checkpoints.save(step, state)
             for _ in range(4):
@@ -118,7 +118,7 @@ def kept(directory: pathlib.Path) -> list[int]:
 def test_keeps_the_last_and_the_best(tmp_path: pathlib.Path) -> None:
     state = {"weight": jnp.zeros(2)}
     top1 = {1: 0.2, 3: 0.7, 5: 0.6, 7: float("nan"), 9: 0.7}
-    config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=1)
+    config = CheckpointConfig(keep_last=2, keep_best=1)
 
     def save(checkpoints: Checkpoints, step: int) -> None:
         metrics = {"top1": top1[step], "loss": 1.0} if step in top1 else None
@@ -143,7 +143,7 @@ def test_keeps_the_last_and_the_best(tmp_path: pathlib.Path) -> None:
 
 
 def test_keeps_several_of_the_best(tmp_path: pathlib.Path) -> None:
-    with Checkpoints(tmp_path, CheckpointConfig(every_steps=1, keep_last=1, keep_best=2)) as all_:
+    with Checkpoints(tmp_path, CheckpointConfig(keep_last=1, keep_best=2)) as all_:
         for step, top1 in enumerate([0.1, 0.9, 0.3, 0.8, 0.2], start=1):
             all_.save(step, {"weight": jnp.zeros(2)}, metrics={"top1": top1})
     assert kept(tmp_path) == [2, 4, 5]
@@ -151,7 +151,7 @@ def test_keeps_several_of_the_best(tmp_path: pathlib.Path) -> None:
 
 @pytest.mark.parametrize("keep_best", [0, 1])
 def test_without_evaluations_only_the_last_are_kept(tmp_path: pathlib.Path, keep_best: int) -> None:
-    config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=keep_best)
+    config = CheckpointConfig(keep_last=2, keep_best=keep_best)
     with Checkpoints(tmp_path, config) as checkpoints:
         for step in range(1, 6):
             checkpoints.save(step, {"weight": jnp.zeros(2)})
@@ -159,23 +159,9 @@ def test_without_evaluations_only_the_last_are_kept(tmp_path: pathlib.Path, keep
     assert kept(tmp_path) == [4, 5]
 
 
-def test_cut_back_forgets_what_came_after(tmp_path: pathlib.Path) -> None:
-    config = CheckpointConfig(every_steps=1, keep_last=5)
-    with Checkpoints(tmp_path, config) as checkpoints:
-        for step in range(1, 6):
-            checkpoints.save(step, {"weight": jnp.full(2, step)})
-        checkpoints.cut_back(3)
-        assert checkpoints.latest_step() == 3
-        assert checkpoints.save(4, {"weight": jnp.full(2, 40)})
-        np.testing.assert_array_equal(
-            checkpoints.restore({"weight": jnp.zeros(2, int)})["weight"], 40
-        )
-    assert kept(tmp_path) == [1, 2, 3, 4]
-
-
 def test_restores_parts(tmp_path: pathlib.Path) -> None:
     state = make_state(1)
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         checkpoints.save(1, state)
     with Checkpoints(tmp_path, None) as checkpoints:
         like = make_state(2)
@@ -195,7 +181,7 @@ def test_errors_name_the_directory(tmp_path: pathlib.Path) -> None:
         with pytest.raises(CheckpointError, match="reading only"):
             checkpoints.save(1, make_state())
     assert not directory.exists()
-    with Checkpoints(directory, EVERY_STEP) as checkpoints:
+    with Checkpoints(directory, CONFIG) as checkpoints:
         checkpoints.save(1, make_state())
         with pytest.raises(
             CheckpointError, match=r"no checkpoint of step 3 in .*; there are \[1\]"
@@ -220,7 +206,7 @@ RESTORE_ON_ONE_DEVICE = """
 
     assert jax.device_count() == 1
     like = {"sharded": jnp.zeros(16), "replicated": jax.ShapeDtypeStruct((3,), jnp.int32)}
-    with Checkpoints(sys.argv[1], CheckpointConfig(every_steps=1)) as checkpoints:
+    with Checkpoints(sys.argv[1], CheckpointConfig()) as checkpoints:
         state = checkpoints.restore(like)
         np.testing.assert_array_equal(state["sharded"], np.arange(16))
         np.testing.assert_array_equal(state["replicated"], np.arange(3))
@@ -237,7 +223,7 @@ def test_from_eight_devices_to_one_and_back(
     }
     state = jax.device_put({"sharded": jnp.arange(16.0), "replicated": jnp.arange(3)}, shardings)
     train_step = jax.jit(lambda state: jax.tree.map(lambda leaf: leaf + 1, state), donate_argnums=0)
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         checkpoints.save(1, state)
         like = jax.tree.map(jnp.zeros_like, state)
         for _ in range(4):
@@ -259,7 +245,7 @@ SAVE_FOREVER = """
     from effnetv2_jax.config.experiment import CheckpointConfig
     from effnetv2_jax.outputs.checkpoints import Checkpoints
 
-    config = CheckpointConfig(every_steps=1, keep_last=2, keep_best=1)
+    config = CheckpointConfig(keep_last=2, keep_best=1)
     with Checkpoints(sys.argv[1], config) as checkpoints:
         first = (checkpoints.latest_step() or 0) + 1
         for step in itertools.count(first):
@@ -290,7 +276,7 @@ def test_a_kill_amid_saving_leaves_whole_checkpoints(tmp_path: pathlib.Path) -> 
                 state = checkpoints.restore(like, step)
                 assert all(np.all(leaf == step) for leaf in state.values())
                 assert checkpoints.extra(step) == {"step": step}
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.best_step() == 1
         checkpoints.save(10_000, like)
     assert kept(tmp_path)[-1] == 10_000, "what the killed processes left is cleaned up"
@@ -299,7 +285,7 @@ def test_a_kill_amid_saving_leaves_whole_checkpoints(tmp_path: pathlib.Path) -> 
 @pytest.mark.parametrize("lost", ["state", "state/_METADATA", "state/d"])
 def test_a_damaged_checkpoint_is_named(tmp_path: pathlib.Path, lost: str) -> None:
     state = {"weight": jnp.zeros(2)}
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         for step in (1, 2):
             checkpoints.save(step, state)
     path = tmp_path / "2" / lost
@@ -316,7 +302,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: pathlib.Path, lost: str) -> Non
 def test_reading_leaves_unfinished_checkpoints_of_a_running_process_alone(
     tmp_path: pathlib.Path,
 ) -> None:
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         checkpoints.save(1, make_state())
     unfinished = tmp_path / "2.orbax-checkpoint-tmp"
     unfinished.mkdir()
@@ -324,7 +310,7 @@ def test_reading_leaves_unfinished_checkpoints_of_a_running_process_alone(
     with Checkpoints(tmp_path, None) as checkpoints:
         assert checkpoints.latest_step() == 1
     assert unfinished.exists()
-    with Checkpoints(tmp_path, EVERY_STEP) as checkpoints:
+    with Checkpoints(tmp_path, CONFIG) as checkpoints:
         assert checkpoints.latest_step() == 1
         checkpoints.save(2, make_state(2))
         assert_same(checkpoints.restore(make_state()), make_state(2))

@@ -12,6 +12,7 @@ import jax
 import pytest
 
 import effnetv2_jax
+from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.outputs.run_record import run_record, source_revision
 
 UNKNOWN = (None, None)
@@ -19,7 +20,7 @@ UNKNOWN = (None, None)
 
 def git(folder: pathlib.Path, *arguments: str) -> str:
     own = ("-c", "user.name=test", "-c", "user.email=test@localhost")
-    command = ("git", "-C", folder, *own, *arguments)
+    command = ("git", "-C", str(folder), *own, *arguments)
     return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
 
 
@@ -41,17 +42,22 @@ def test_what_a_start_was_made_with(
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=/tmp/dump")
     monkeypatch.delenv("JAX_ENABLE_X64", raising=False)
-    record = run_record(mesh, train_data="12ab", eval_data="34cd")
+    model = EfficientNetConfig(name="efficientnetv2-b0")
+    record = run_record(mesh, model=model, train_data="12ab", eval_data="34cd")
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert record["packages"]["effnetv2_jax"] == effnetv2_jax.__version__
     assert record["python"] == platform.python_version()
     assert record["packages"]["jaxlib"] == importlib.metadata.version("jaxlib")
-    assert {"orbax-checkpoint", "grain", "simplejpeg", "numpy"} < record["packages"].keys()
+    assert {"orbax-checkpoint", "simplejpeg", "numpy"} < record["packages"].keys()
     assert any("opencv" in name for name in record["packages"])
     assert (record["platform"], record["devices"], record["processes"]) == ("cpu", {"cpu": 8}, 1)
     assert record["cores"] >= 1
     assert record["environment"]["XLA_FLAGS"] == "--xla_dump_to=/tmp/dump"
     assert "JAX_ENABLE_X64" not in record["environment"]
+    assert record["model"] == {
+        "family": "efficientnet",
+        "module": "effnetv2_jax.models.efficientnet.config",
+    }
     assert record["data"] == {"train": "12ab", "eval": "34cd"}
 
 

@@ -11,10 +11,10 @@ import textwrap
 from typing import Any, Literal
 
 import pytest
+import tiny
 
 import effnetv2_jax
-from effnetv2_jax import progressive
-from effnetv2_jax.config.experiment import CheckpointConfig, DataConfig, Experiment
+from effnetv2_jax.config import CheckpointConfig, Cosine, DataConfig, Experiment
 from effnetv2_jax.data import open_source
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
@@ -26,6 +26,7 @@ from effnetv2_jax.outputs.workdir import (
     read_preprocessing,
 )
 from effnetv2_jax.preprocessing import cropped
+from effnetv2_jax.progressive import Stage, linear
 
 EMBEDDED = pathlib.Path(effnetv2_jax.__file__).parent / "data" / "embedded"
 CLASSES = ("glass", "metal", "paper")
@@ -33,8 +34,13 @@ PREPROCESSING = cropped(224)
 
 
 def config(**changes: Any) -> dict[str, Any]:
-    stages = progressive.linear(2, image_size=(128, 160))
-    return dataclasses.asdict(Experiment(stages=stages, **changes))
+    stages = linear(2, first=Stage(image_size=128), last=Stage(image_size=160))
+    required: dict[str, Any] = {
+        "model": tiny.MODEL,
+        "optimizer": tiny.OPTIMIZER,
+        "schedule": Cosine(),
+    }
+    return dataclasses.asdict(Experiment(**required, stages=stages, **changes))
 
 
 def test_first_start_writes_config_and_classes(tmp_path: pathlib.Path) -> None:

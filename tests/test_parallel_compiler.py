@@ -42,7 +42,7 @@ def test_other_platforms_have_none() -> None:
     class Tpu:
         platform = "tpu"
 
-    assert compiler.compiler_options(Tpu()) == {}  # type: ignore[arg-type]
+    assert compiler.compiler_options(Tpu()) == {}
 
 
 def test_what_the_environment_sets_is_not_overridden(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from effnetv2_jax import EfficientNet, create_model
-from effnetv2_jax.models.libraries import KERAS
-from effnetv2_jax.weights.convert import from_source
+from effnetv2_jax.models.efficientnet.names import KERAS
+from effnetv2_jax.weights.convert import from_library
 from effnetv2_jax.weights.keras_files import read_keras
 
 keras = pytest.importorskip("keras", reason="the reference model is Keras's")
@@ -60,7 +60,7 @@ def randomize(model: Any, gain: float, seed: int = 0) -> None:
 
 
 def in_our_names(ours: EfficientNet, theirs: Any) -> dict[str, Any]:
-    return from_source(ours, read_keras(theirs), KERAS)
+    return from_library(ours, read_keras(theirs), KERAS)
 
 
 def reference(name: str, height: int, width: int) -> tuple[Any, EfficientNet]:

@@ -32,7 +32,7 @@ def test_logits_equal_for_any_batch(name: str, size: int, tmp_path: Path) -> Non
     # Half of the images dark, half bright, so that logits differ.
     pixels = np.random.default_rng(0).integers(0, 128, (4, size, size, 3), np.uint8)
     pixels[::2] += 128
-    mean, std = np.float32([model.preprocessing.mean, model.preprocessing.std])
+    mean, std = np.array([model.preprocessing.mean, model.preprocessing.std], np.float32)
     images = (pixels - mean) / std
     variables = calibrated(model, random_variables(model), images)
     path = export_onnx(tmp_path / "model.onnx", model, variables, image_size=size)

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from effnetv2_jax import list_models, load_pretrained, save_pretrained
+from effnetv2_jax.models.efficientnet.names import TIMM
 from effnetv2_jax.models.efficientnet.published import TAGS, published
 from effnetv2_jax.models.efficientnet.variants import VARIANTS
-from effnetv2_jax.models.libraries import TIMM
-from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.weights.convert import to_library
 
 torch = pytest.importorskip("torch", reason="timm's models are PyTorch's")
 from torch_models import randomize, relative_error  # noqa: E402
@@ -35,7 +35,7 @@ def theirs(name: str, height: int = 64, width: int = 75) -> Any:
 def cases() -> list[Any]:
     return [
         pytest.param(name, marks=[] if name.endswith(FAST) else [pytest.mark.slow])
-        for name in list_models()
+        for name in list_models("efficientnet*")
     ]
 
 
@@ -46,7 +46,7 @@ def test_logits_equal_and_weights_return_bit_for_bit(name: str) -> None:
     model = theirs(name, height, width)
     ours, variables = load_pretrained(name, model.state_dict())
     assert relative_error(model, ours, variables, height, width) < 1e-4
-    returned = to_source(ours, variables, TIMM)
+    returned = to_library(ours, variables, TIMM)
     kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert returned.keys() == kept.keys()
     for key, value in returned.items():
@@ -96,7 +96,9 @@ def test_published_weights_are_those_that_timm_hosts() -> None:
             for full in timm.list_models(f"{architecture}.*", pretrained=True)
             if (settings := timm.get_pretrained_cfg(full)) is not None
         }
-        found = {each.repository: each for each in (published(name, tag) for tag in tags)}
+        found = {
+            each.repository: each for tag in tags if (each := published(name, tag)) is not None
+        }
         assert found.keys() == hosted.keys()
         for repository, each in found.items():
             settings, ours = hosted[repository], each.preprocessing

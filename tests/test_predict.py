@@ -7,6 +7,7 @@ import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +100,10 @@ def test_pictures_that_cannot_be_read_are_told_and_the_others_classified(
         (["--weights=nowhere", "none.jpg"], "there is no file or folder 'none.jpg'"),
         (["--weights=nowhere", str(Path(__file__).parent.parent / "configs")], "no picture"),
         (["--weights=nowhere", "--model=b0", str(PICTURES)], "unknown model 'b0'"),
+        (
+            ["--weights=nowhere", "--import=nothing_here", str(PICTURES)],
+            "--import=nothing_here: No",
+        ),
     ],
 )
 def test_bad_input_is_named(
@@ -115,7 +120,7 @@ def test_preprocess_takes_pictures_of_any_kind() -> None:
     path = PICTURES / "glass.jpg"
     with Image.open(path) as picture:
         pixels = np.asarray(picture)
-        kinds = [str(path), path, path.read_bytes(), picture]
+        kinds: list[Any] = [str(path), path, path.read_bytes(), picture]
         batch = preprocess(kinds, like=MODEL)
     assert batch.shape == (4, 48, 48, 3)
     assert batch.dtype == np.float32
@@ -148,7 +153,7 @@ def test_without_pictures_or_classes() -> None:
 
 def test_preprocess_says_what_it_cannot_take(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"picture 1 must be .* not float64 \[2, 2, 3\]"):
-        preprocess([np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2, 3))], like=MODEL)
+        preprocess([np.zeros((2, 2, 3), kind) for kind in (np.uint8, float)], like=MODEL)
     (tmp_path / "x.jpg").write_bytes(b"no picture")
     with pytest.raises(DecodeError, match=r"x.jpg: it is no picture"):
         preprocess(tmp_path / "x.jpg", like=MODEL)

@@ -4,20 +4,21 @@ import dataclasses
 import itertools
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from effnetv2_jax.progressive import (
+    TRACED,
     Plan,
-    Range,
     Stage,
-    constant,
     linear,
     plan,
     random_resize,
     released_code,
+    uniform,
 )
 
 OFF = (0.0,) * 4
@@ -46,8 +47,21 @@ CODE: dict[str, tuple[tuple[float, ...], ...]] = {
 }
 
 
-def ends(values: tuple[float, ...]) -> Range:
-    return values[0], values[-1]
+def ends(row: tuple[tuple[float, ...], ...], smallest: float | None = None) -> tuple[Stage, Stage]:
+    """The first and the last stage of a row of the tables."""
+
+    def at(place: int) -> Stage:
+        size, magnitude, alpha, dropout = (values[place] for values in row)
+        return Stage(
+            image_size=int(size),
+            dropout_rate=dropout,
+            randaugment_magnitude=magnitude,
+            mixup_alpha=alpha,
+            cutmix_alpha=alpha,
+        )
+
+    first = at(0) if smallest is None else dataclasses.replace(at(0), image_size=int(smallest))
+    return first, at(-1)
 
 
 def assert_stages_match(stages: tuple[Stage, ...], row: tuple[tuple[float, ...], ...]) -> None:
@@ -62,53 +76,104 @@ def assert_stages_match(stages: tuple[Stage, ...], row: tuple[tuple[float, ...],
 
 @pytest.mark.parametrize("model", PAPER)
 def test_linear_makes_the_papers_stages(model: str) -> None:
-    sizes, magnitudes, alphas, dropout = PAPER[model]
-    stages = linear(
-        image_size=(int(sizes[0]), int(sizes[-1])),
-        dropout_rate=ends(dropout),
-        randaugment_magnitude=ends(magnitudes),
-        mixup_alpha=ends(alphas),
-        cutmix_alpha=ends(alphas),
-    )
-    assert_stages_match(stages, PAPER[model])
+    first, last = ends(PAPER[model])
+    assert_stages_match(linear(first=first, last=last), PAPER[model])
 
 
 @pytest.mark.parametrize("model", CODE)
 def test_released_code_makes_the_codes_stages(model: str) -> None:
-    sizes, magnitudes, alphas, dropout = CODE[model]
-    stages = released_code(
-        image_size=int(sizes[-1]),
-        dropout_rate=dropout[-1],
-        randaugment_magnitude=ends(magnitudes),
-        mixup_alpha=ends(alphas),
-        cutmix_alpha=ends(alphas),
-    )
-    assert_stages_match(stages, CODE[model])
+    first, last = ends(CODE[model], smallest=128)
+    assert_stages_match(released_code(first=first, last=last), CODE[model])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
 def test_schedules_end_at_their_last_values(count: int) -> None:
-    paper = linear(count, image_size=(128, 300), dropout_rate=(0.1, 0.3))
-    code = released_code(count, image_size=300, dropout_rate=0.2)
+    first = Stage(image_size=128, dropout_rate=0.1, share=2.0, batch_size=64)
+    last = Stage(image_size=300, dropout_rate=0.3, share=1.0, batch_size=64)
+    paper = linear(count, first=first, last=last)
+    code = released_code(count, first=dataclasses.replace(first, dropout_rate=0.3), last=last)
     assert len(paper) == len(code) == count
-    assert (paper[-1].image_size, paper[-1].dropout_rate) == (300, 0.3)
-    assert (code[-1].image_size, code[-1].dropout_rate) == (300, 0.2)
+    assert paper[-1] == code[-1] == last
+    assert all(stage.batch_size == 64 for stage in paper)
 
 
-def test_constant_is_one_stage() -> None:
-    stages = constant(image_size=192, dropout_rate=0.2, mixup_alpha=0.1)
-    assert stages == (Stage(image_size=192, dropout_rate=0.2, mixup_alpha=0.1),)
+def test_every_value_of_a_stage_is_interpolated() -> None:
+    # A field that is added to `Stage` is, too.
+    at: dict[str, Any] = {name: index + 0.5 for index, name in enumerate(TRACED)}
+    zeros: dict[str, Any] = dict.fromkeys(at, 0.0)
+    first = Stage(image_size=32, share=1.0, **zeros)
+    last = Stage(image_size=65, share=3.0, **{name: 2 * value for name, value in at.items()})
+    first_found, middle, last_found = linear(3, first=first, last=last)
+    assert (first_found, last_found) == (first, last)
+    assert middle == Stage(image_size=48, share=2.0, **at)
+    assert middle.traced() == at
+
+
+def test_values_are_todays_to_the_last_bit() -> None:
+    # What runs have been trained with is in their logs, and must come again.
+    stages = linear(
+        4,
+        first=Stage(image_size=128, dropout_rate=0.1, randaugment_magnitude=5.0),
+        last=Stage(image_size=300, dropout_rate=0.3, randaugment_magnitude=15.0),
+    )
+    assert [stage.dropout_rate for stage in stages] == [
+        0.1,
+        0.16666666666666669,
+        0.23333333333333334,
+        0.3,
+    ]
+    assert [stage.randaugment_magnitude for stage in stages] == [
+        5.0,
+        8.333333333333334,
+        11.666666666666668,
+        15.0,
+    ]
+
+
+@pytest.mark.parametrize("schedule", [linear, released_code])
+def test_fields_that_cannot_be_interpolated_are_named(schedule: Any) -> None:
+    first, last = Stage(image_size=32), Stage(image_size=64, stochastic_depth_rate=0.2)
+    with pytest.raises(ValueError, match="stochastic_depth_rate is None in the first stage and 0"):
+        schedule(4, first=first, last=last)
+    with pytest.raises(
+        ValueError, match=r"stochastic_depth_rate is 0\.2 in the first stage and No"
+    ):
+        schedule(4, first=last, last=first)
+    with pytest.raises(ValueError, match="batch_size is 8 in the first stage and None in the last"):
+        schedule(4, first=Stage(image_size=32, batch_size=8), last=first)
+
+
+def test_released_code_takes_one_dropout() -> None:
+    first, last = Stage(image_size=128, dropout_rate=0.1), Stage(image_size=300, dropout_rate=0.2)
+    with pytest.raises(ValueError, match=r"dropout_rate is 0\.1 in the first stage and 0\.2 in"):
+        released_code(4, first=first, last=last)
+
+
+def test_what_one_stage_states_all_do() -> None:
+    @dataclasses.dataclass
+    class Own:
+        stochastic_depth_rate: float = 0.3
+
+    plain, stated = Stage(image_size=32), Stage(image_size=32, stochastic_depth_rate=0.0)
+    assert "stochastic_depth_rate" not in plain.traced()
+    assert uniform((plain, plain), Own()) == (plain, plain)
+    filled = dataclasses.replace(plain, stochastic_depth_rate=0.3)
+    assert uniform((plain, stated), Own()) == (filled, stated)
+    with pytest.raises(ValueError, match=r"stages\[0\].stochastic_depth_rate must be stated"):
+        uniform((plain, stated), object())
 
 
 def test_imagenet_takes_the_published_steps_and_boundaries() -> None:
-    stages = released_code(image_size=300, dropout_rate=0.2)
+    stages = released_code(first=Stage(image_size=128), last=Stage(image_size=300))
     run = plan(stages, examples=350 * 1_256_144, batch_size=4096)
     assert run.total_steps == 107_336
     assert [planned.end_step for planned in run.stages] == [26_834, 53_668, 80_502, 107_336]
 
 
 def test_stage_at_changes_exactly_at_the_boundaries() -> None:
-    run = plan(linear(2, image_size=(32, 64)), examples=80, batch_size=8)
+    run = plan(
+        linear(2, first=Stage(image_size=32), last=Stage(image_size=64)), examples=80, batch_size=8
+    )
     assert [run.stage_at(step).index for step in (0, 4, 5, 9)] == [0, 0, 1, 1]
     assert run.stage_at(10).index == 1, "a finished run stays in its last stage"
 
@@ -122,7 +187,7 @@ def test_stage_with_its_own_batch_size_takes_its_share_of_the_examples() -> None
 
 
 def test_what_one_stage_leaves_over_goes_to_the_next() -> None:
-    stages = linear(3, image_size=(32, 64))
+    stages = linear(3, first=Stage(image_size=32), last=Stage(image_size=64))
     run = plan(stages, examples=99, batch_size=10)
     assert [planned.end_step - planned.first_step for planned in run.stages] == [3, 3, 3]
     run = plan(stages, examples=105, batch_size=10)
@@ -223,17 +288,24 @@ def test_only_the_ratio_of_shares_counts(run: Run, exponent: int) -> None:
 
 @given(st.integers(1, 60), st.integers(1, 6), st.integers(0, 2**31))
 def test_random_resizing_draws_whole_stages(count: int, sizes: int, seed: int) -> None:
-    settings = {"image_size": (128, 380), "dropout_rate": (0.1, 0.4), "mixup_alpha": (0.0, 0.2)}
-    stages = random_resize(count, sizes=sizes, seed=seed, **settings)
+    first = Stage(image_size=128, dropout_rate=0.1)
+    last = Stage(image_size=380, dropout_rate=0.4, mixup_alpha=0.2)
+    stages = random_resize(count, sizes=sizes, first=first, last=last, seed=seed)
     assert len(stages) == count
     # The regularisation follows the size.
-    assert set(stages) <= set(linear(sizes, **settings))
-    assert stages == random_resize(count, sizes=sizes, seed=seed, **settings)
-    assert stages == random_resize(count + 1, sizes=sizes, seed=seed, **settings)[:-1]
+    assert set(stages) <= set(linear(sizes, first=first, last=last))
+    assert stages == random_resize(count, sizes=sizes, first=first, last=last, seed=seed)
+    assert stages == random_resize(count + 1, sizes=sizes, first=first, last=last, seed=seed)[:-1]
+
+
+def test_random_resizing_draws_what_it_drew() -> None:
+    first, last = Stage(image_size=128), Stage(image_size=380)
+    sizes = [stage.image_size for stage in random_resize(12, first=first, last=last, seed=2)]
+    assert sizes == [380, 380, 128, 128, 380, 296, 296, 212, 296, 296, 296, 128]
 
 
 def test_random_resizing_draws_evenly() -> None:
-    stages = random_resize(4000, image_size=(128, 380))
+    stages = random_resize(4000, first=Stage(image_size=128), last=Stage(image_size=380))
     counts = Counter(stage.image_size for stage in stages)
     assert sorted(counts) == [128, 212, 296, 380]
     # Binomial: a deviation of 5 standard errors.

@@ -7,9 +7,17 @@ import pytest
 from config_files import load
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.efficientnet.model import abstract_variables, create_model
+from effnetv2_jax.config.optimizers import SGD, RMSProp
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.models.registry import create_model, family_of
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.progressive import Stage
-from effnetv2_jax.train.optimizer import kernels, learning_rate
+from effnetv2_jax.train.schedule import learning_rate
+
+
+def network(experiment: Experiment) -> EfficientNetConfig:
+    assert isinstance(experiment.model, EfficientNetConfig)
+    return experiment.model
 
 
 def rates(experiment: Experiment, *epochs: float) -> list[float]:
@@ -28,7 +36,7 @@ IMAGENET = [
     *(("imagenet_s", which) for which in ("paper", "code")),
     *(("imagenet_m", which) for which in ("paper", "code", "random-resize")),
     *(("imagenet_l", which) for which in ("paper", "code")),
-    *((f"imagenet_b{i}", which) for i in range(4) for which in ("paper", "code")),
+    *(("imagenet_b", f"b{i},{which}") for i in range(4) for which in ("paper", "code")),
     *(("imagenet_v1", f"b{i},{which}") for i in range(8) for which in ("constant", "progressive")),
 ]
 
@@ -48,7 +56,7 @@ def test_imagenet_from_scratch(name: str, argument: str) -> None:
     assert rates(experiment, 0, 5, 175, 350) == pytest.approx(
         [0, 0.256 * 0.97**2, 0.256 * 0.97**72, 0.256 * 0.97**145]
     )
-    assert experiment.model.stochastic_depth_rate == 0.2
+    assert network(experiment).stochastic_depth_rate == 0.2
 
 
 def column(experiment: Experiment, field: str) -> list[float]:
@@ -64,10 +72,10 @@ def column(experiment: Experiment, field: str) -> list[float]:
         ("imagenet_m", "code", [192, 256, 320, 384], [5, 25 / 3, 35 / 3, 15], 0.2, 0.2, (0.3, 0.3)),
         ("imagenet_l", "paper", [128, 212, 296, 380], [5, 35 / 3, 55 / 3, 25], 0.5, 0, (0.1, 0.5)),
         ("imagenet_l", "code", [192, 256, 320, 384], [5, 10, 15, 20], 0.5, 0.5, (0.4, 0.4)),
-        ("imagenet_b0", "code", [144, 160, 176, 192], [0] * 4, 0, 0, (0.2, 0.2)),
-        ("imagenet_b1", "code", [144, 160, 176, 192], [0] * 4, 0, 0, (0.2, 0.2)),
-        ("imagenet_b2", "code", [148, 168, 188, 208], [0] * 4, 0, 0, (0.3, 0.3)),
-        ("imagenet_b3", "code", [156, 184, 212, 240], [0] * 4, 0, 0, (0.3, 0.3)),
+        ("imagenet_b", "b0,code", [144, 160, 176, 192], [0] * 4, 0, 0, (0.2, 0.2)),
+        ("imagenet_b", "b1,code", [144, 160, 176, 192], [0] * 4, 0, 0, (0.2, 0.2)),
+        ("imagenet_b", "b2,code", [148, 168, 188, 208], [0] * 4, 0, 0, (0.3, 0.3)),
+        ("imagenet_b", "b3,code", [156, 184, 212, 240], [0] * 4, 0, 0, (0.3, 0.3)),
     ],
 )
 def test_progressive_stages(
@@ -94,16 +102,16 @@ def test_progressive_stages(
         80_502,
         107_336,
     ]
-    assert experiment.model.bn_momentum == (0.99 if argument == "paper" else 0.9)
+    assert network(experiment).bn_momentum == (0.99 if "paper" in argument else 0.9)
 
 
 @pytest.mark.parametrize(
     ("name", "argument", "size", "dropout", "eval_size"),
     [
-        ("imagenet_b0", "paper", 192, 0.2, 224),
-        ("imagenet_b1", "paper", 192, 0.2, 240),
-        ("imagenet_b2", "paper", 208, 0.3, 260),
-        ("imagenet_b3", "paper", 240, 0.3, 300),
+        ("imagenet_b", "b0,paper", 192, 0.2, 224),
+        ("imagenet_b", "b1,paper", 192, 0.2, 240),
+        ("imagenet_b", "b2,paper", 208, 0.3, 260),
+        ("imagenet_b", "b3,paper", 240, 0.3, 300),
         ("imagenet_v1", "b0", 176, 0.2, 224),
         ("imagenet_v1", "b3", 240, 0.3, 300),
         ("imagenet_v1", "b4", 304, 0.4, 380),
@@ -130,20 +138,20 @@ def test_models_trained_at_one_size(
 @pytest.mark.parametrize(("model", "size"), [("s", 384), ("m", 480), ("l", 480), ("xl", 512)])
 @pytest.mark.parametrize("origin", ["paper", "code"])
 def test_imagenet21k_and_fine_tuning_from_it(model: str, size: int, origin: str) -> None:
-    experiment = load(f"imagenet21k_{model}", f"{origin},sigmoid")
+    experiment = load("imagenet21k", f"{model},{origin},sigmoid")
     assert experiment.plan(12_720_275).total_steps == 186_332
     assert experiment.data.num_classes == (21_841 if origin == "paper" else 21_843)
     assert experiment.data.max_labels > 1
     assert experiment.loss == "sigmoid"
-    assert load(f"imagenet21k_{model}", origin).loss == "softmax"
+    assert load("imagenet21k", f"{model},{origin}").loss == "softmax"
     assert experiment.label_smoothing == 0
     assert experiment.stages == (Stage(image_size=224),)
-    assert experiment.model.stochastic_depth_rate == 0
+    assert network(experiment).stochastic_depth_rate == 0
     assert experiment.augment.policy == "none"
     half = 0.128 * 0.5 * (1 + math.cos(math.pi * 29 / 59))
     assert rates(experiment, 0, 1, 30, 60) == pytest.approx([0, 0.128, half, 0], abs=2e-6)
 
-    tuned = load(f"imagenet_ft_{model}", origin)
+    tuned = load("imagenet_ft", f"{model},{origin}")
     assert tuned.plan(1_256_144).total_steps == 36_801
     _check_fine_tuning(tuned, origin, size=size, epochs=15)
     assert tuned.init == "in21k"
@@ -162,7 +170,7 @@ def test_imagenet21k_and_fine_tuning_from_it(model: str, size: int, origin: str)
 def test_transfer(name: str, examples: int, classes: int, origin: str) -> None:
     sizes = {"s": 384, "m": 480, "l": 480, "xl": 512, "b0": 224, "b1": 240, "b2": 260, "b3": 288}
     for model, size in sizes.items():
-        experiment = load(name, f"{model},{origin}")
+        experiment = load("transfer", f"{name},{model},{origin}")
         assert experiment.model.name == f"efficientnetv2-{model}"
         assert experiment.plan(examples).total_steps == 10_000
         assert experiment.data.num_classes == classes
@@ -178,7 +186,8 @@ def _check_fine_tuning(experiment: Experiment, origin: str, *, size: int, epochs
     assert (experiment.augment.policy, experiment.augment.cutout) == ("none", 0.5)
     assert experiment.data.mean == experiment.data.std == (127.5,) * 3
     assert (experiment.data.crop, experiment.ema_decay) == ("none", 0.9996)
-    assert experiment.model.stochastic_depth_rate == 0.2
+    assert network(experiment).stochastic_depth_rate == 0.2
+    assert isinstance(experiment.optimizer, RMSProp | SGD)
     assert experiment.optimizer.l2 == (0 if origin == "paper" else 1e-5)
     start, warm, half, end = rates(experiment, 0, 1, epochs / 2, epochs)
     assert (start, warm) == pytest.approx((0, 0.001), rel=1e-4)
@@ -192,7 +201,9 @@ def _check_fine_tuning(experiment: Experiment, origin: str, *, size: int, epochs
 
 def test_the_penalty_is_over_kernels_only() -> None:
     params = abstract_variables(create_model("efficientnetv2-s"))["params"]
-    leaves, decays = jax.tree.leaves(params), jax.tree.leaves(kernels(params))
+    decays_at = family_of("efficientnetv2-s").decays
+    paths, leaves = zip(*jax.tree.leaves_with_path(params))
+    decays = [decays_at(tuple(key.key for key in path)) for path in paths]
     assert [leaf.ndim > 1 for leaf in leaves] == decays
     # Neither BatchNorm's scales and shifts, as many as its moving statistics, nor biases: of the
     # classifier and, per MBConv, of squeeze-and-excitation's two layers.
@@ -207,9 +218,9 @@ def test_the_penalty_is_over_kernels_only() -> None:
 
 
 def test_arguments_are_checked() -> None:
-    with pytest.raises(ValueError, match="unknown argument 'xs'; known: s, m, l, xl, b0"):
-        load("cifar10", "xs")
+    with pytest.raises(ValueError, match="unknown argument 'xs'; known: cifar10, cifar100"):
+        load("transfer", "xs")
     with pytest.raises(ValueError, match="has s and m; choose one"):
-        load("cifar10", "s,m")
-    assert load("cifar10", "code,m") == load("cifar10", "m,code")
-    assert load("cifar10") == load("cifar10", "s,paper")
+        load("transfer", "s,m")
+    assert load("transfer", "code,m") == load("transfer", "m,code")
+    assert load("transfer") == load("transfer", "cifar10,s,paper")

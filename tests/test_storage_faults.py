@@ -1,6 +1,7 @@
 """Full disks, damaged files, directories that vanish: no state is lost that was whole."""
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -204,12 +205,12 @@ def damages(path: pathlib.Path) -> Iterator[Callable[[], object]]:
     content = path.read_bytes()
     yield path.unlink
     for length in {0, len(content) // 2, max(len(content) - 1, 0)}:
-        yield lambda length=length: path.write_bytes(content[:length])
+        yield functools.partial(path.write_bytes, content[:length])
     for place in {0, len(content) // 3, len(content) // 2, len(content) - 1}:
         for bit in (0, 6):
             changed = bytearray(content)
             changed[place] ^= 1 << bit
-            yield lambda changed=changed: path.write_bytes(changed)
+            yield functools.partial(path.write_bytes, changed)
 
 
 def test_no_damage_to_any_file_goes_unnoticed(tmp_path: pathlib.Path) -> None:

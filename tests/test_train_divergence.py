@@ -1,5 +1,6 @@
 """Steps that diverge are noticed at a fixed distance, and leave the state as it was."""
 
+import dataclasses
 import math
 
 import jax
@@ -13,8 +14,8 @@ from hypothesis import strategies as st
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.divergence import LAG, Divergence, LossWatch, Spike
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import build_model, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.state import build_model, create_state, key_of
+from effnetv2_jax.train.step import as_float32, make_train_step, step_values
 
 
 def found_at(
@@ -43,10 +44,10 @@ def test_what_is_not_finite_is_found_two_steps_later(step: int, value: float, lo
     assert event.done == step
 
 
-def test_a_loss_that_leaps_is_found_and_a_slow_rise_is_not() -> None:
+def test_a_loss_that_spikes_is_found_and_a_slow_rise_is_not() -> None:
     falling = [7.0 * 0.9**step for step in range(40)]
-    leap = [*falling, 5.0, *falling[-1:] * 5]
-    ((when, (event,)),) = found_at(leap).items()
+    spiking = [*falling, 5.0, *falling[-1:] * 5]
+    ((when, (event,)),) = found_at(spiking).items()
     assert isinstance(event, Spike)
     assert (event.done, when) == (41, 41 + LAG)
     assert event.mean < 5.0 / 3
@@ -66,21 +67,22 @@ def test_forgotten_steps_are_not_found() -> None:
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number() -> None:
     experiment = tiny.experiment()
     model, mesh = build_model(experiment, 6), make_mesh(jax.devices()[:1])
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     step = make_train_step(experiment, model, optimizer, mesh)
     state = create_state(experiment, model, optimizer, mesh)
     batch = put_batch(tiny.random_batch(32), mesh)
-    settings = step_settings(experiment.stages[0], 0.01)
+    arguments = as_float32(step_values(experiment.stages[0], 0.01)), key_of(experiment.seed)
 
-    sound, metrics = step(jax.tree.map(jnp.copy, state), batch, settings)
+    sound, metrics = step(jax.tree.map(jnp.copy, state), batch, *arguments)
     assert np.isfinite(metrics["loss"])
     assert not np.array_equal(*(jax.tree.leaves(s.params)[0] for s in (state, sound)))
 
     # Statistics that overflow are a way to a loss that is not a number.
     kernel = sound.params["stem"]["conv"]["kernel"]
     huge = sound.params | {"stem": sound.params["stem"] | {"conv": {"kernel": kernel * 1e30}}}
-    before = jax.tree.map(jnp.copy, sound.replace(params=huge))
-    after, metrics = step(sound.replace(params=huge), batch, settings)
+    overflowing = dataclasses.replace(sound, params=huge)
+    before = jax.tree.map(jnp.copy, overflowing)
+    after, metrics = step(overflowing, batch, *arguments)
     assert not (np.isfinite(metrics["loss"]) and np.isfinite(metrics["gradient_norm"]))
     assert int(after.step) == int(before.step) + 1
     kept = tiny.leaves_by_name(before.replace(step=after.step))

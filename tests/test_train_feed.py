@@ -14,12 +14,21 @@ import pytest
 import tiny
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.data import DataError, Unreadable, open_source, train_batches
+from effnetv2_jax.data import (
+    DataError,
+    HostBatch,
+    Order,
+    Source,
+    TrainExamples,
+    Unreadable,
+    make_batches,
+    open_source,
+)
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import squashed
 from effnetv2_jax.progressive import Plan, Stage
 from effnetv2_jax.train import feed as module
-from effnetv2_jax.train.feed import Feed, feed, host_batches
+from effnetv2_jax.train.feed import Feed, TrainingData, feed, host_batches
 
 SIZES = (32, 40, 48)
 STEPS = 4
@@ -35,15 +44,18 @@ SOURCE = open_source(TINY.data, "train")
 def batches(
     experiment: Experiment = TINY, *, start: int = 0
 ) -> contextlib.closing[Generator[Feed, None, None]]:
-    return contextlib.closing(
-        host_batches(
-            experiment,
-            plan(experiment),
-            SOURCE,
-            preprocessing=PREPROCESSING,
-            start=start,
-            unreadable=Unreadable(0),
-        )
+    return contextlib.closing(host_batches(data(experiment), start=start))
+
+
+def data(experiment: Experiment = TINY, **fields: Any) -> TrainingData:
+    return TrainingData(
+        source=SOURCE,
+        config=experiment.data,
+        preprocessing=PREPROCESSING,
+        plan=plan(experiment),
+        seed=experiment.seed,
+        unreadable=Unreadable(0),
+        **fields,
     )
 
 
@@ -55,23 +67,21 @@ def one_by_one() -> list[tuple[int, int, dict[str, np.ndarray]]]:
     """Step, stage and batch of the whole run, each stage opened after the one before."""
     found = []
     for planned in plan().stages:
-        loader = train_batches(
-            SOURCE,
-            TINY.data,
-            image_size=planned.stage.image_size,
-            preprocessing=PREPROCESSING,
+        examples = TrainExamples(
+            order=Order(len(SOURCE), TINY.seed),
+            data=TINY.data,
+            preprocessing=squashed(planned.stage.image_size),
             batch_size=planned.batch_size,
             first_example=planned.first_example,
-            seed=TINY.seed,
         )
-        with contextlib.closing(loader):
+        with contextlib.closing(make_batches(SOURCE, examples)) as loader:
             for step in range(planned.first_step, planned.end_step):
                 found.append((step, planned.index, next(loader)))
     return found
 
 
 class Watched:
-    """Stands for `train_batches`, and notes by image size what begins, has a batch and ends."""
+    """Stands for `make_batches`, and records by image size what begins, has a batch and ends."""
 
     def __init__(self, *, fails_at: int | None = None) -> None:
         self.begun: list[int] = []
@@ -80,11 +90,11 @@ class Watched:
         self._fails_at = fails_at
 
     def __call__(
-        self, *arguments: Any, image_size: int, **options: Any
-    ) -> Generator[dict[str, np.ndarray], None, None]:
+        self, source: Source, examples: TrainExamples, **options: Any
+    ) -> Generator[HostBatch, None, None]:
+        image_size = examples.preprocessing.image_size
         self.begun.append(image_size)
-        loader = train_batches(*arguments, image_size=image_size, **options)
-        with contextlib.closing(loader):
+        with contextlib.closing(make_batches(source, examples, **options)) as loader:
             for batch in loader:
                 if image_size == self._fails_at:
                     raise DataError("failed")
@@ -99,7 +109,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(module, "train_batches", watched)
+    monkeypatch.setattr(module, "make_batches", watched)
     return watched
 
 
@@ -114,8 +124,8 @@ def ended(before: set[threading.Thread]) -> bool:
 @pytest.mark.parametrize("prefetch", [1, 2, 100])
 @pytest.mark.parametrize("start", [0, 2, STEPS, 3 * STEPS - 1])
 def test_batches_are_those_of_the_stages_one_by_one(start: int, prefetch: int) -> None:
-    data = dataclasses.replace(TINY.data, prefetch_batches=prefetch)
-    with batches(dataclasses.replace(TINY, data=data), start=start) as found:
+    config = dataclasses.replace(TINY.data, prefetch_batches=prefetch)
+    with batches(dataclasses.replace(TINY, data=config), start=start) as found:
         for item, (step, stage, batch) in itertools.zip_longest(found, one_by_one()[start:]):
             assert (item.step, item.planned.index) == (step, stage)
             assert item.batch.keys() == batch.keys()
@@ -124,10 +134,8 @@ def test_batches_are_those_of_the_stages_one_by_one(start: int, prefetch: int) -
 
 
 def test_what_reaches_the_devices_is_the_same() -> None:
-    options: dict[str, Any] = {"preprocessing": PREPROCESSING, "unreadable": Unreadable(0)}
-    with contextlib.closing(
-        feed(TINY, plan(), SOURCE, make_mesh(jax.devices()[:2]), start=0, **options)
-    ) as found:
+    mesh = make_mesh(jax.devices()[:2])
+    with contextlib.closing(feed(data(), mesh, start=0)) as found:
         for item, (step, stage, batch) in itertools.zip_longest(found, one_by_one()):
             assert (item.step, item.planned.index) == (step, stage)
             np.testing.assert_array_equal(item.batch["image"], batch["image"])
@@ -167,7 +175,7 @@ def test_nothing_is_begun_before_the_first_batch_is_wanted(watched: Watched) -> 
 
 
 def test_a_failure_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "train_batches", Watched(fails_at=SIZES[1]))
+    monkeypatch.setattr(module, "make_batches", Watched(fails_at=SIZES[1]))
     before = set(threading.enumerate())
     with batches() as found:
         assert [next(found).step for _ in range(STEPS)] == list(range(STEPS))

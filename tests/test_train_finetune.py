@@ -6,25 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import tiny
-from random_weights import random_variables, thin
+from mixer_family import MixerConfig
+from random_weights import random_variables, thin, write_run
 
-from effnetv2_jax import WeightsError, load_pretrained, preprocess, save_pretrained
-from effnetv2_jax.config.experiment import (
-    AugmentConfig,
-    ConfigError,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    from_config_dict,
-    to_config_dict,
-)
+from effnetv2_jax import StageSpec, WeightsError, load_pretrained, preprocess, save_pretrained
+from effnetv2_jax.config import AugmentConfig, ConfigError, Experiment
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.data import open_source
 from effnetv2_jax.main import main
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.models.registry import family_of_model, model_of
 from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.preprocessing import cropped
@@ -33,12 +28,16 @@ from effnetv2_jax.train.evaluate_weights import evaluate_init
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.rates import trainable_part, with_part
-from effnetv2_jax.train.state import TrainState, build_model, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.rates import Rates, counts, trained_params, with_trained
+from effnetv2_jax.train.state import TrainState, build_model, create_state, key_of
+from effnetv2_jax.train.step import as_float32, make_train_step, step_values
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
+OWN_TABLE = (
+    StageSpec("fused", 3, 2, 1, 8, 1),
+    StageSpec("mbconv", 5, 2, 2, 16, 2, 0.5),
+)
 PREPROCESSING = dataclasses.replace(cropped(40), mean=(1.0, 2.0, 3.0))
 CLASSES = ("cardboard", "glass", "metal", "paper", "plastic", "trash")
 """Of the embedded pictures."""
@@ -56,13 +55,14 @@ def after_steps(experiment: Experiment, *, steps: int = 2) -> tuple[Any, TrainSt
     """The state before and after some steps, as NumPy arrays."""
     mesh = make_mesh(jax.devices()[:1])
     model = build_model(experiment, 6)
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     train_step = make_train_step(experiment, model, optimizer, mesh)
     state = create_state(experiment, model, optimizer, mesh, VARIABLES)
     before = jax.tree.map(np.asarray, state)
     for seed in range(steps):
         batch = put_batch(tiny.random_batch(32, seed=seed), mesh)
-        state, _ = train_step(state, batch, step_settings(experiment.stages[0], 0.01))
+        values = as_float32(step_values(experiment.stages[0], 0.01))
+        state, _ = train_step(state, batch, values, key_of(experiment.seed))
     return before, jax.tree.map(np.asarray, state)
 
 
@@ -71,52 +71,69 @@ def moved(before: Any, after: Any) -> dict[str, bool]:
     return {name: not np.array_equal(old[name], new[name]) for name in old}
 
 
+def only(pattern: str) -> Rates:
+    return ((pattern, 1.0), (".*", 0.0))
+
+
 @pytest.mark.parametrize("pattern", [r"^(head|classifier)/", "kernel$"])
-def test_only_what_is_trainable_moves(pattern: str) -> None:
-    before, after = after_steps(plain(trainable=pattern))
-    trainable = tiny.leaves_by_name(trainable_part(before.params, pattern))
+def test_only_what_is_trained_moves(pattern: str) -> None:
+    before, after = after_steps(plain(rates=only(pattern)))
+    trained = tiny.leaves_by_name(trained_params(before.params, only(pattern)))
     for name, has_moved in moved(before.params, after.params).items():
-        assert has_moved == (name in trainable), name
+        assert has_moved == (name in trained), name
     # The optimizer holds nothing for the others, and averages do not drift.
     slots = sum(leaf.size for leaf in jax.tree.leaves(after.opt_state))
-    assert slots == 2 * sum(leaf.size for leaf in trainable.values())
+    assert slots == 2 * sum(leaf.size for leaf in trained.values())
     for name, has_moved in moved(before.ema["params"], after.ema["params"]).items():
-        assert has_moved == (name in trainable), name
-
-
-def test_a_rate_for_a_classifier_that_is_not_trained_is_an_error() -> None:
-    optimizer = OptimizerConfig(classifier_learning_rate=0.1)
-    with pytest.raises(ConfigError, match=r"classifier_learning_rate is set, but config.trainable"):
-        after_steps(plain(trainable="blocks", optimizer=optimizer), steps=0)
+        assert has_moved == (name in trained), name
 
 
 def test_no_gradient_is_computed_for_what_stays() -> None:
-    def floating_point_operations(pattern: str) -> float:
-        experiment = plain(trainable=pattern)
+    def floating_point_operations(rates: Rates) -> float:
+        experiment = plain(rates=rates)
         mesh = make_mesh(jax.devices()[:1])
-        model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+        model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
         state = create_state(experiment, model, optimizer, mesh, VARIABLES)
         step: Any = make_train_step(experiment, model, optimizer, mesh)
         batch = put_batch(tiny.random_batch(32), mesh)
-        compiled = step.lower(state, batch, step_settings(experiment.stages[0], 0.01)).compile()
+        values = as_float32(step_values(experiment.stages[0], 0.01))
+        compiled = step.lower(state, batch, values, key_of(experiment.seed)).compile()
         return compiled.cost_analysis()["flops"]
 
-    assert floating_point_operations("classifier") < 0.6 * floating_point_operations(".*")
+    assert floating_point_operations(only("classifier")) < 0.6 * floating_point_operations(())
 
 
-def test_a_pattern_that_fits_nothing_shows_what_paths_look_like() -> None:
-    with pytest.raises(ConfigError, match=r"'blokcs', .* stem/conv/kernel"):
-        trainable_part(VARIABLES["params"], "blokcs")
-    config = to_config_dict(tiny.experiment(trainable="("))
-    with pytest.raises(ConfigError, match="trainable is no regular expression"):
+def test_an_expression_that_wins_nothing_shows_what_paths_look_like() -> None:
+    with pytest.raises(ConfigError, match=r"rates\[0\] has 'blokcs', .* path; .* stem/conv/kernel"):
+        after_steps(plain(rates=only("blokcs")), steps=0)
+    later = (("classifier", 2.0), ("bias", 1.0), ("classifier/bias", 0.5))
+    with pytest.raises(ConfigError, match=r"rates\[2\] .* path that those before it left; they"):
+        after_steps(plain(rates=later), steps=0)
+    with pytest.raises(ConfigError, match="factor 0 for all parameters"):
+        after_steps(plain(rates=((".*", 0.0),)), steps=0)
+    config = to_config_dict(tiny.experiment(rates=(("(", 1.0),)))
+    with pytest.raises(ConfigError, match="no regular expression"):
         from_config_dict(config)
 
 
-def test_parts_go_back_where_they_came_from() -> None:
+def test_the_first_expression_wins() -> None:
     params = VARIABLES["params"]
-    part = jax.tree.map(lambda leaf: leaf + 1, trainable_part(params, "bias"))
-    whole = with_part(params, part)
-    assert jax.tree.structure(whole) == jax.tree.structure(params)
+    rates = (("^classifier/bias$", 2.0), ("^classifier/", 0.0), ("bias", 0.5))
+    sizes = {name: leaf.size for name, leaf in tiny.leaves_by_name(params).items()}
+    of_classifier = {name: size for name, size in sizes.items() if name.startswith("['classifier")}
+    biases = sum(size for name, size in sizes.items() if "bias" in name)
+    assert counts(params, rates) == [
+        of_classifier["['classifier']['bias']"],
+        of_classifier["['classifier']['kernel']"],
+        biases - of_classifier["['classifier']['bias']"],
+    ]
+
+
+def test_trained_parameters_go_back_where_they_came_from() -> None:
+    params = VARIABLES["params"]
+    trained = jax.tree.map(lambda leaf: leaf + 1, trained_params(params, only("bias")))
+    whole = with_trained(params, trained)
+    assert tiny.leaves_by_name(whole).keys() == tiny.leaves_by_name(params).keys()
     for name, has_moved in moved(params, whole).items():
         assert has_moved == ("bias" in name)
 
@@ -124,7 +141,7 @@ def test_parts_go_back_where_they_came_from() -> None:
 def test_frozen_batchnorm_does_not_move_and_is_what_evaluation_uses() -> None:
     model = dataclasses.replace(tiny.MODEL, bn_frozen=True, stochastic_depth_rate=0.0)
     before, after = after_steps(plain(model=model))
-    assert not any(moved(before.batch_stats, after.batch_stats).values())
+    assert not any(moved(before.collections, after.collections).values())
     assert not any(moved(before.ema["batch_stats"], after.ema["batch_stats"]).values())
     assert all(moved(before.params, after.params).values())
     frozen = build_model(tiny.experiment(model=model), 6)
@@ -138,28 +155,7 @@ def test_frozen_batchnorm_does_not_move_and_is_what_evaluation_uses() -> None:
         mutable=["batch_stats"],
     )
     np.testing.assert_allclose(in_training, frozen.apply(VARIABLES, images), rtol=1e-5, atol=1e-6)
-    assert any(moved(*(state.batch_stats for state in after_steps(plain()))).values())
-
-
-@pytest.mark.parametrize("name", ["rmsprop", "sgd", "adamw"])
-def test_the_classifier_may_have_a_learning_rate_of_its_own(name: Any) -> None:
-    def updates(rate: float | None) -> Any:
-        config = OptimizerConfig(name=name, learning_rate=0.01, classifier_learning_rate=rate)
-        optimizer = make_optimizer(config)
-        params = VARIABLES["params"]
-        state = optimizer.init(params)
-        for scale in (1.0, -0.5, 0.25):
-            gradients = jax.tree.map(lambda leaf, scale=scale: scale * leaf, params)
-            found, state = optimizer.update(
-                gradients, state, params, learning_rate=jnp.float32(0.01)
-            )
-        return found
-
-    usual, own = updates(None), updates(0.03)
-    for module, update in own.items():
-        factor = 3.0 if module == "classifier" else 1.0
-        for leaf, reference in zip(jax.tree.leaves(update), jax.tree.leaves(usual[module])):
-            np.testing.assert_allclose(leaf, factor * reference, rtol=1e-5)
+    assert any(moved(*(state.collections for state in after_steps(plain()))).values())
 
 
 @pytest.fixture
@@ -176,7 +172,7 @@ def from_weights(folder: Path | str, **fields: Any) -> Experiment:
 
 
 def test_a_run_starts_from_weights_and_continues_without_them(folder: Path, tmp_path: Path) -> None:
-    experiment = from_weights(folder, trainable="classifier")
+    experiment = from_weights(folder, rates=only("classifier"))
     workdir = tmp_path / "run"
     model, variables = initial_model(experiment, CLASSES, workdir)
     jax.tree.map(np.testing.assert_array_equal, variables, VARIABLES)
@@ -263,9 +259,46 @@ def test_weights_that_are_not_there_leave_no_workdir(
 
 def test_weights_of_another_width_or_padding_are_refused(folder: Path, tmp_path: Path) -> None:
     for model, complaint in (
-        (ModelConfig(name="efficientnetv2-b0"), "width=0.1, but the model has 1.0"),
+        (EfficientNetConfig(name="efficientnetv2-b0"), "width=0.1, but the model has 1.0"),
         (dataclasses.replace(tiny.MODEL, padding="symmetric"), "the model has 'symmetric'"),
         (dataclasses.replace(tiny.MODEL, name="efficientnetv2-s"), "not of efficientnetv2-s"),
     ):
         with pytest.raises(WeightsError, match=complaint):
             initial_model(from_weights(folder, model=model), CLASSES, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("model", "other", "field"),
+    [
+        (
+            EfficientNetConfig(name="efficientnetv2-b0", stages=OWN_TABLE, stem=8),
+            EfficientNetConfig(name="efficientnetv2-b0", stages=OWN_TABLE[::-1], stem=8),
+            r"stages\[0\].operator='fused', but the model has 'mbconv'; .*config.model.stages",
+        ),
+        (
+            MixerConfig(width=8),
+            MixerConfig(),
+            "width=8, but the model has 16; .*model.width",
+        ),
+        (MixerConfig(width=8), EfficientNetConfig(), "of mixer-tiny, not of efficientnetv2-s"),
+    ],
+)
+def test_a_run_begins_from_a_run_of_the_same_network(
+    model: Any, other: Any, field: str, tmp_path: Path
+) -> None:
+    network = model_of(model, num_classes=6, class_names=CLASSES, preprocessing=PREPROCESSING)
+    raw, averages = random_variables(network, seed=1), random_variables(network, seed=2)
+    init = f"workdir:{write_run(tmp_path / 'run', network, raw, averages)}"
+    found, variables = initial_model(from_weights(init, model=model), CLASSES, tmp_path / "new")
+    assert variables is not None
+    jax.tree.map(np.testing.assert_array_equal, variables, averages)
+    assert (found.config, found.preprocessing) == (network.config, PREPROCESSING)
+    found, variables = initial_model(from_weights(init, model=model), "abc", tmp_path / "new")
+    assert variables is not None
+    assert tiny.leaves_by_name(variables).keys() == tiny.leaves_by_name(averages).keys()
+    changed = [name for name, has_moved in moved(averages, variables).items() if has_moved]
+    head = family_of_model(found).head[0]
+    assert changed == [f"['params']['{head}']['{leaf}']" for leaf in ("bias", "kernel")]
+    assert found.num_classes == 3
+    with pytest.raises(WeightsError, match=field):
+        initial_model(from_weights(init, model=other), CLASSES, tmp_path / "new")

@@ -1,78 +1,38 @@
-"""Learning rate curves and optimizers against their formulas."""
+"""Optimizers against their formulas and optax's own."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 from jax.flatten_util import ravel_pytree
 
-from effnetv2_jax.config.experiment import Experiment, OptimizerConfig, ScheduleConfig
-from effnetv2_jax.progressive import Stage, constant, linear
-from effnetv2_jax.train.optimizer import kernels, learning_rate, make_optimizer, schedule
+from effnetv2_jax.config import LAMB, SGD, AdamW, Lion, RMSProp
+from effnetv2_jax.config.optimizers import OPTIMIZERS, OptimizerConfig
+from effnetv2_jax.outputs.state_checksum import named_leaves
+from effnetv2_jax.train.optimizer import make_optimizer
 
-IMAGENET = 1_256_144
 PARAMS = {
     "conv": {"kernel": jnp.linspace(-1.0, 1.0, 12).reshape(3, 4), "bias": jnp.arange(3.0)},
     "bn": {"scale": jnp.ones(2), "bias": jnp.zeros(2)},
 }
+KERNELS = {
+    "conv": {"kernel": True, "bias": False},
+    "bn": {"scale": False, "bias": False},
+}
+"""What decays."""
 
 
-def imagenet_rate(step: int) -> float:
-    experiment = Experiment(stages=linear(4, image_size=(128, 300)))
-    plan = experiment.plan(IMAGENET)
-    return learning_rate(experiment, plan, step, num_examples=IMAGENET)
-
-
-def test_imagenet_learning_rate_around_the_warmup() -> None:
-    # 5 epochs of 306.68 steps each: the warm-up ends inside step 1533.
-    assert imagenet_rate(0) == 0
-    assert imagenet_rate(767) == pytest.approx(0.256 / 2, rel=1e-3)
-    assert imagenet_rate(1533) == pytest.approx(0.256, rel=1e-3)
-    assert imagenet_rate(1534) == pytest.approx(0.256 * 0.97**2)
-    assert imagenet_rate(1534) == pytest.approx(0.2409, abs=5e-5)
-
-
-def test_imagenet_learning_rate_falls_every_2_4_epochs() -> None:
-    # 350 / 2.4 = 145.8 falls.
-    assert imagenet_rate(107_335) == pytest.approx(0.256 * 0.97**145)
-    third_fall = 3 * 2.4 * IMAGENET / 4096
-    assert imagenet_rate(int(third_fall)) == pytest.approx(0.256 * 0.97**2)
-    assert imagenet_rate(int(third_fall) + 1) == pytest.approx(0.256 * 0.97**3)
-
-
-def test_cosine_and_constant_curves() -> None:
-    cosine = ScheduleConfig(name="cosine", warmup_epochs=2.0)
-    at = [schedule(cosine, epoch, epochs=10.0) for epoch in (0.0, 1.0, 2.0, 6.0, 10.0)]
-    assert at == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])
-    flat = ScheduleConfig(name="constant", warmup_epochs=0.0)
-    assert [schedule(flat, epoch, epochs=10.0) for epoch in (0.0, 9.9)] == [1.0, 1.0]
-
-
-def test_learning_rate_follows_the_batch_and_its_curve_the_examples() -> None:
-    def curve(*batch_sizes: int) -> list[float]:
-        stages = tuple(Stage(image_size=32, batch_size=batch) for batch in batch_sizes)
-        experiment = Experiment(
-            stages=stages, epochs=8, schedule=ScheduleConfig(name="cosine", warmup_epochs=1.0)
-        )
-        plan = experiment.plan(1024)
-        # At every half epoch, whatever step that is.
-        steps = [
-            next(s for s in range(plan.total_steps) if plan.examples_before(s) >= 512 * half)
-            for half in range(16)
-        ]
-        return [learning_rate(experiment, plan, step, num_examples=1024) for step in steps]
-
-    same, halved = curve(256, 256), curve(256, 128)
-    assert halved[:8] == pytest.approx(same[:8])
-    assert halved[8:] == pytest.approx(np.array(same[8:]) / 2)
+def optimizer_of(config: OptimizerConfig, **fields: Any) -> optax.GradientTransformationExtraArgs:
+    return make_optimizer(tiny.experiment(optimizer=config, **fields))
 
 
 def test_rmsprop_is_tensorflows() -> None:
-    config = OptimizerConfig(l2=0.0)
-    optimizer = make_optimizer(config)
+    optimizer = optimizer_of(dataclasses.replace(tiny.OPTIMIZER, l2=0.0))
     params = {"kernel": jnp.array([1.0, -2.0, 0.5])}
     state = optimizer.init(params)
     expected = np.array([1.0, -2.0, 0.5])
@@ -93,16 +53,38 @@ def test_rmsprop_is_tensorflows() -> None:
         np.testing.assert_allclose(params["kernel"], expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_sgd_and_adamw_are_optaxs(name: str) -> None:
-    config = OptimizerConfig(name=name, decay=0.99, epsilon=1e-8, l2=0.0)  # type: ignore[arg-type]
-    theirs: optax.GradientTransformation = optax.sgd(0.1, momentum=0.9)
-    if name == "adamw":
-        config = dataclasses.replace(config, weight_decay=0.05)
-        theirs = optax.adamw(0.1, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.05, mask=kernels)
-    ours = make_optimizer(config)
+OPTAXS = [
+    (SGD(learning_rate=1.0), optax.sgd(0.1)),
+    (SGD(learning_rate=1.0, momentum=0.9), optax.sgd(0.1, momentum=0.9)),
+    (
+        SGD(learning_rate=1.0, momentum=0.9, nesterov=True),
+        optax.sgd(0.1, momentum=0.9, nesterov=True),
+    ),
+    (
+        RMSProp(learning_rate=1.0, decay=0.99, momentum=0.8, epsilon=1e-4),
+        optax.rmsprop(0.1, decay=0.99, eps=1e-4, initial_scale=1.0, eps_in_sqrt=True, momentum=0.8),
+    ),
+    (
+        AdamW(learning_rate=1.0, beta2=0.99, weight_decay=0.05),
+        optax.adamw(0.1, b1=0.9, b2=0.99, eps=1e-8, weight_decay=0.05, mask=KERNELS),
+    ),
+    (LAMB(learning_rate=1.0), optax.lamb(0.1)),
+    (
+        LAMB(learning_rate=1.0, beta1=0.8, beta2=0.99, epsilon=1e-5, weight_decay=0.05),
+        optax.lamb(0.1, b1=0.8, b2=0.99, eps=1e-5, weight_decay=0.05, mask=KERNELS),
+    ),
+    (
+        Lion(learning_rate=1.0, beta1=0.8, weight_decay=0.05),
+        optax.lion(0.1, b1=0.8, b2=0.99, weight_decay=0.05, mask=KERNELS),
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "theirs"), OPTAXS)
+def test_optimizers_are_optaxs(config: OptimizerConfig, theirs: Any) -> None:
+    ours = optimizer_of(config)
     params = {"ours": PARAMS, "theirs": PARAMS}
-    states = {"ours": ours.init(PARAMS), "theirs": theirs.init(PARAMS)}
+    states: dict[str, Any] = {"ours": ours.init(PARAMS), "theirs": theirs.init(PARAMS)}
     for step in range(5):
         grads = jax.tree.map(lambda p, step=step: jnp.cos(p + step), PARAMS)
         updates, states["ours"] = ours.update(
@@ -118,11 +100,21 @@ def test_sgd_and_adamw_are_optaxs(name: str) -> None:
     )
 
 
-def test_only_kernels_decay() -> None:
-    assert kernels(PARAMS) == {
-        "conv": {"kernel": True, "bias": False},
-        "bn": {"scale": False, "bias": False},
-    }
+def test_all_optimizers_are_compared() -> None:
+    assert {type(config) for config, _ in OPTAXS} == set(OPTIMIZERS.values())
+
+
+def updates_of(config: OptimizerConfig, grads: Any, params: Any = PARAMS, **fields: Any) -> Any:
+    """The first step's, at a learning rate of 1."""
+    optimizer = optimizer_of(config, **fields)
+    rate = jnp.float32(1.0)
+    return optimizer.update(grads, optimizer.init(params), params, learning_rate=rate)[0]
+
+
+def test_only_what_the_family_says_decays() -> None:
+    still = jax.tree.map(jnp.zeros_like, PARAMS)
+    decayed = updates_of(AdamW(learning_rate=1.0, weight_decay=0.5), still)
+    assert jax.tree.map(lambda leaf: bool(leaf.any()), decayed) == KERNELS
 
 
 def test_l2_adds_the_gradient_of_half_the_squared_kernels() -> None:
@@ -132,26 +124,72 @@ def test_l2_adds_the_gradient_of_half_the_squared_kernels() -> None:
     def penalised(params: dict) -> jax.Array:
         return loss(params) + 0.01 * jnp.square(params["conv"]["kernel"]).sum() / 2
 
-    def updates(l2: float, grads: dict) -> dict:
-        optimizer = make_optimizer(OptimizerConfig(name="sgd", l2=l2))
-        rate = jnp.float32(1.0)
-        return optimizer.update(grads, optimizer.init(PARAMS), PARAMS, learning_rate=rate)[0]
-
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-        updates(0.01, jax.grad(loss)(PARAMS)),
-        updates(0.0, jax.grad(penalised)(PARAMS)),
+        updates_of(SGD(learning_rate=1.0, l2=0.01), jax.grad(loss)(PARAMS)),
+        updates_of(SGD(learning_rate=1.0), jax.grad(penalised)(PARAMS)),
     )
 
 
 def test_gradient_clip_bounds_the_global_norm() -> None:
-    optimizer = make_optimizer(OptimizerConfig(name="sgd", l2=0.0, gradient_clip=0.5))
     grads = jax.tree.map(lambda p: jnp.full_like(p, 3.0), PARAMS)
-    rate = jnp.float32(1.0)
-    updates, _ = optimizer.update(grads, optimizer.init(PARAMS), PARAMS, learning_rate=rate)
+    updates = updates_of(SGD(learning_rate=1.0, gradient_clip=0.5), grads)
     assert jnp.linalg.norm(ravel_pytree(updates)[0]) == pytest.approx(0.5, rel=1e-5)
 
 
-def test_constant_stage_is_one_stage() -> None:
-    (stage,) = constant(image_size=192, dropout_rate=0.2)
-    assert (stage.image_size, stage.dropout_rate, stage.share) == (192, 0.2, 1.0)
+@pytest.mark.parametrize("kind", OPTIMIZERS.values())
+def test_factors_scale_the_updates_of_what_they_match(kind: Any) -> None:
+    config = kind(learning_rate=1.0)
+    rates = (("conv/bias", 3.0), ("conv", 0.5), ("scale", 3.0))
+
+    def last_updates(**fields: Any) -> Any:
+        optimizer = optimizer_of(config, **fields)
+        state: Any = optimizer.init(PARAMS)
+        for scale in (1.0, -0.5, 0.25):
+            grads = jax.tree.map(lambda leaf, scale=scale: scale * jnp.cos(leaf), PARAMS)
+            found, state = optimizer.update(grads, state, PARAMS, learning_rate=jnp.float32(0.1))
+        return found
+
+    usual, own = last_updates(), last_updates(rates=rates)
+    expected = {
+        "conv": {"kernel": 0.5, "bias": 3.0},
+        "bn": {"scale": 3.0, "bias": 1.0},
+    }
+    jax.tree.map(
+        lambda a, b, factor: np.testing.assert_allclose(a, factor * b, rtol=1e-5),
+        own,
+        usual,
+        expected,
+    )
+
+
+ON_DISK: list[tuple[OptimizerConfig, str]] = [
+    (
+        RMSProp(learning_rate=1.0, l2=1e-5),
+        """1/0/inner_state/0/nu 1/0/inner_state/2/trace
+        1/1/inner_state/0/nu/conv/kernel 1/1/inner_state/2/trace/conv/kernel""",
+    ),
+    (
+        SGD(learning_rate=1.0),
+        "0/0/inner_state/1/trace 0/1/inner_state/1/trace/conv/kernel",
+    ),
+    (
+        AdamW(learning_rate=1.0, weight_decay=0.05),
+        """0/0/inner_state/0/count 0/0/inner_state/0/mu 0/0/inner_state/0/nu
+        0/1/inner_state/0/count
+        0/1/inner_state/0/mu/conv/kernel 0/1/inner_state/0/nu/conv/kernel""",
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "expected"), ON_DISK)
+@pytest.mark.parametrize("rates", [(), (("conv", 10.0),)])
+def test_states_have_the_names_that_earlier_runs_saved(
+    config: OptimizerConfig, expected: str, rates: Any
+) -> None:
+    state = optimizer_of(config, rates=rates).init(PARAMS)
+    assert ["/".join(path) for path in named_leaves(state)] == expected.split()
+    clipping = dataclasses.replace(config, gradient_clip=1.0)
+    shifted = optimizer_of(clipping, rates=rates).init(PARAMS)
+    first = int(expected[0][0]) + 1
+    assert {path[0] for path in named_leaves(shifted)} == {str(first)}

@@ -9,29 +9,38 @@ import numpy as np
 import pytest
 import tiny
 
-from effnetv2_jax.config.experiment import AugmentConfig, Experiment
+from effnetv2_jax.config import AugmentConfig, Experiment
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import TrainState, build_model, create_state, moving_average
-from effnetv2_jax.train.step import StepSettings, TrainStep, make_train_step, step_settings
+from effnetv2_jax.train.state import (
+    TrainState,
+    build_model,
+    create_state,
+    key_of,
+    moving_average,
+)
+from effnetv2_jax.train.step import TrainStep, as_float32, make_train_step, step_values
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+VALUES = as_float32(step_values(tiny.STAGES[0], 0.05))
+KEY = key_of(0)
 
 
 def start(experiment: Experiment, *, devices: int = 1) -> tuple[TrainState, TrainStep, Any]:
     mesh = make_mesh(jax.devices()[:devices])
     model = build_model(experiment, num_classes=6)
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     state = create_state(experiment, model, optimizer, mesh)
     return state, make_train_step(experiment, model, optimizer, mesh), mesh
 
 
 def run(experiment: Experiment, *, steps: int, devices: int = 1) -> TrainState:
     state, train_step, mesh = start(experiment, devices=devices)
-    settings = step_settings(tiny.STAGES[0], 0.002)
+    values, key = as_float32(step_values(tiny.STAGES[0], 0.002)), key_of(experiment.seed)
     for seed in range(steps):
         batch = tiny.random_batch(32, count=experiment.batch_size, seed=seed)
-        state, _ = train_step(state, put_batch(batch, mesh), settings)
+        state, _ = train_step(state, put_batch(batch, mesh), values, key)
     return state
 
 
@@ -39,7 +48,7 @@ def test_a_step_moves_everything_and_counts() -> None:
     state, train_step, mesh = start(tiny.experiment())
     before = tiny.leaves_by_name(state)
     batch = put_batch(tiny.random_batch(32), mesh)
-    state, metrics = train_step(state, batch, step_settings(tiny.STAGES[0], 0.05))
+    state, metrics = train_step(state, batch, VALUES, KEY)
     after = tiny.leaves_by_name(state)
     assert before.keys() == after.keys()
     unmoved = [name for name in before if np.array_equal(before[name], after[name])]
@@ -52,11 +61,11 @@ def test_a_step_moves_everything_and_counts() -> None:
 def test_the_state_is_donated() -> None:
     state, train_step, mesh = start(tiny.experiment())
     kernel = state.params["classifier"]["kernel"]
-    train_step(state, put_batch(tiny.random_batch(32), mesh), step_settings(tiny.STAGES[0], 0.05))
+    train_step(state, put_batch(tiny.random_batch(32), mesh), VALUES, KEY)
     assert kernel.is_deleted()
 
 
-def test_settings_change_without_compiling_again() -> None:
+def test_values_change_without_compiling_again() -> None:
     state, train_step, mesh = start(tiny.experiment())
     batch = tiny.random_batch(32)
     losses = []
@@ -67,8 +76,9 @@ def test_settings_change_without_compiling_again() -> None:
         dataclasses.replace(tiny.STAGES[0], mixup_alpha=0.0, cutmix_alpha=1.0),
     ):
         # The learning rate is 0 and the step the same: only the regularisation differs.
-        state = state.replace(step=jnp.zeros_like(state.step))
-        state, metrics = train_step(state, put_batch(batch, mesh), step_settings(stage, 0.0))
+        state = dataclasses.replace(state, step=jnp.zeros_like(state.step))
+        values = as_float32(step_values(stage, 0.0))
+        state, metrics = train_step(state, put_batch(batch, mesh), values, KEY)
         losses.append(float(metrics["loss"]))
     assert len(set(losses)) == 4
     assert train_step._cache_size() == 1  # type: ignore[attr-defined]
@@ -80,6 +90,12 @@ def test_same_seed_and_step_give_the_same_bits_and_others_do_not() -> None:
     kernel = first.params["classifier"]["kernel"]
     np.testing.assert_array_equal(kernel, again.params["classifier"]["kernel"])
     assert not np.array_equal(kernel, other.params["classifier"]["kernel"])
+
+
+def test_keys_are_those_of_their_seeds() -> None:
+    for seed in (0, 7, 2**31, 2**40 + 3):
+        wrapped = jax.jit(jax.random.wrap_key_data)(key_of(seed))
+        assert bool(jax.jit(lambda seed=seed: jax.random.key(seed))() == wrapped)
 
 
 @pytest.mark.parametrize("bn_group", [None, 8])
@@ -114,34 +130,26 @@ def test_ema_covers_parameters_and_batch_statistics() -> None:
     begin, _, _ = start(experiment)
     begin = jax.tree.map(np.asarray, begin)
     after = run(experiment, steps=1)
-    for name in ("params", "batch_stats"):
-        jax.tree.map(
-            # At step 0 the decay is 1 / 10.
-            lambda old, new, ema: np.testing.assert_allclose(
-                ema, 0.1 * old + 0.9 * new, rtol=1e-4, atol=1e-6
-            ),
-            getattr(begin, name),
-            getattr(after, name),
-            after.ema[name],
-        )
+    assert after.ema.keys() == {"params", "batch_stats"}
+    jax.tree.map(
+        # At step 0 the decay is 1 / 10.
+        lambda old, new, ema: np.testing.assert_allclose(
+            ema, 0.1 * old + 0.9 * new, rtol=1e-4, atol=1e-6
+        ),
+        begin.variables,
+        after.variables,
+        after.ema,
+    )
 
 
 def test_without_ema_there_is_none() -> None:
     experiment = tiny.experiment(ema_decay=None)
     mesh = make_mesh(jax.devices()[:1])
-    model, optimizer = build_model(experiment, 6), make_optimizer(experiment.optimizer)
+    model, optimizer = build_model(experiment, 6), make_optimizer(experiment)
     state = create_state(experiment, model, optimizer, mesh)
     step = make_train_step(experiment, model, optimizer, mesh)
-    state, _ = step(
-        state, put_batch(tiny.random_batch(32), mesh), step_settings(tiny.STAGES[0], 0.1)
-    )
+    state, _ = step(state, put_batch(tiny.random_batch(32), mesh), VALUES, KEY)
     assert state.ema is None
-
-
-def test_settings_are_float32() -> None:
-    settings = step_settings(tiny.STAGES[0], 0.1)
-    assert isinstance(settings, StepSettings)
-    assert all(isinstance(value, np.float32) for value in settings)
 
 
 def _assert_close(one: TrainState, eight: TrainState, tolerance: float) -> None:
@@ -205,8 +213,8 @@ def test_rematerialisation_changes_no_number() -> None:
 def lowered_step(experiment: Experiment) -> Any:
     state, train_step, mesh = start(experiment)
     batch = put_batch(tiny.random_batch(64), mesh)
-    settings = step_settings(tiny.STAGES[0], 0.1)
-    return train_step.lower(state, batch, settings)  # type: ignore[attr-defined]
+    key = key_of(experiment.seed)
+    return train_step.lower(state, batch, VALUES, key)  # type: ignore[attr-defined]
 
 
 def test_accumulation_needs_less_memory() -> None:

@@ -1,41 +1,69 @@
 """Names and layouts of other libraries: complete, reversible, and checked on the way in."""
 
-import jax
 import numpy as np
 import pytest
-from random_weights import random_variables, thin
+from random_weights import assert_equal, random_variables, thin
 
-from effnetv2_jax import create_model, list_models
-from effnetv2_jax.models.libraries import KERAS, SOURCES, TF1, TIMM, TORCHVISION, Source
+from effnetv2_jax import create_model
+from effnetv2_jax.models.efficientnet.layers_by_name import layers
+from effnetv2_jax.models.efficientnet.names import INTERCHANGE, KERAS, TF1, TIMM, TORCHVISION
+from effnetv2_jax.models.libraries import Library
+from effnetv2_jax.models.shapes import variable_shapes
 from effnetv2_jax.weights.convert import (
     entries,
-    from_source,
-    to_source,
-    variable_shapes,
+    from_library,
+    from_own,
+    to_library,
+    to_own,
 )
 from effnetv2_jax.weights.errors import WeightsError
 
-EACH_SOURCE = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.title)
+LIBRARIES = INTERCHANGE.libraries
+EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
 
 
-@EACH_SOURCE
+@EACH_LIBRARY
 @pytest.mark.parametrize("name", ["efficientnetv2-b1", "efficientnetv2-m", "efficientnet-b1"])
-def test_there_and_back_every_array_is_the_same(name: str, source: Source) -> None:
+def test_there_and_back_every_array_is_the_same(name: str, library: Library) -> None:
     model = thin(name)
     variables = random_variables(model)
-    back = from_source(model, to_source(model, variables, source), source)
-    assert jax.tree.structure(back) == jax.tree.structure(variables)
-    jax.tree.map(np.testing.assert_array_equal, back, variables)
+    back = from_library(model, to_library(model, variables, library), library)
+    assert_equal(back, variables)
 
 
-@pytest.mark.parametrize("name", [list_models()[0], "efficientnetv2-xl", "efficientnet-b7"])
+@pytest.mark.parametrize("name", ["efficientnetv2-b0", "efficientnetv2-xl", "efficientnet-b7"])
 def test_every_array_has_one_name(name: str) -> None:
     model = thin(name)
     shapes = variable_shapes(model)
-    for source in SOURCES:
-        found = entries(model, source)
+    for library in LIBRARIES:
+        found = entries(model, library)
         assert {entry.path for entry in found.values()} == shapes.keys()
         assert len(found) == len(shapes)
+
+
+def test_under_our_own_names_every_array_is_the_same() -> None:
+    model = thin()
+    variables = random_variables(model)
+    arrays = to_own(model, variables)
+    assert {tuple(name.split("/")) for name in arrays} == variable_shapes(model).keys()
+    back = from_own(model, arrays, title="")
+    assert_equal(back, variables)
+
+
+@EACH_LIBRARY
+def test_a_library_is_known_by_its_first_layer_and_counts_classes_by_its_last(
+    library: Library,
+) -> None:
+    first, *_, last = layers(thin())
+    assert (library.layer_name(first), library.layer_name(last)) == (
+        library.first,
+        library.classifier,
+    )
+    others = [other for other in LIBRARIES if other is not library]
+    names = entries(thin(), library)
+    assert library.sign in names
+    assert library.last_bias in names
+    assert not {other.sign for other in others} & names.keys()
 
 
 def test_names_are_those_of_the_released_checkpoints() -> None:
@@ -80,14 +108,14 @@ def test_a_model_without_classifier_or_head_has_no_names_for_them() -> None:
 
 def test_faults_are_named_all_at_once() -> None:
     model = thin("efficientnetv2-b0")
-    arrays = to_source(model, random_variables(model), TIMM)
+    arrays = to_library(model, random_variables(model), TIMM)
     del arrays["bn1.weight"]
     arrays["extra.weight"] = np.zeros(1)
     arrays["classifier.bias"] = np.zeros(9)
     arrays["bn1.bias"] = np.full_like(arrays["bn1.bias"], np.nan)
     arrays["bn2.bias"] = arrays["bn2.bias"].astype(np.int32)
     with pytest.raises(WeightsError) as error:
-        from_source(model, arrays, TIMM)
+        from_library(model, arrays, TIMM)
     for fault in (
         "1 missing: bn1.weight",
         "1 unexpected: extra.weight",
@@ -99,13 +127,13 @@ def test_faults_are_named_all_at_once() -> None:
 
 def test_of_many_missing_names_some_are_listed() -> None:
     with pytest.raises(WeightsError, match=r"\d+ missing: .* and \d+ more"):
-        from_source(thin("efficientnetv2-b0"), {}, KERAS)
+        from_library(thin("efficientnetv2-b0"), {}, KERAS)
 
 
 def test_counters_of_batches_are_no_weights() -> None:
     model = thin("efficientnetv2-b0")
-    arrays = to_source(model, random_variables(model), TIMM)
-    from_source(model, arrays | {"bn1.num_batches_tracked": np.int64(3)}, TIMM)
+    arrays = to_library(model, random_variables(model), TIMM)
+    from_library(model, arrays | {"bn1.num_batches_tracked": np.array(3)}, TIMM)
 
 
 def test_variables_that_lack_an_array() -> None:
@@ -113,4 +141,4 @@ def test_variables_that_lack_an_array() -> None:
     variables = random_variables(model)
     del variables["params"]["head"]
     with pytest.raises(WeightsError, match="lack params/head/conv/kernel"):
-        to_source(model, variables, TIMM)
+        to_library(model, variables, TIMM)

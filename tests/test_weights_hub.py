@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from hub_server import COMMIT, Hub, serve
 from random_weights import random_variables, thin
+from safetensors.numpy import load_file
 
 from effnetv2_jax import create_model, save_pretrained
 
 REPOSITORY = "someone/thin"
+OWN = "someone/own"
 PUBLISHED = "timm/tf_efficientnetv2_b0.in1k"
 MODEL = thin(class_names=tuple("abcdefg"))
 
@@ -45,6 +47,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Repositories of ours and of timm's layout."""
     root = tmp_path_factory.mktemp("hub")
     save_pretrained(root / REPOSITORY, MODEL, random_variables(MODEL))
+    save_pretrained(root / OWN, MODEL, random_variables(MODEL), library="effnetv2_jax")
     published = create_model("efficientnetv2-b0")
     save_pretrained(root / PUBLISHED, published, random_variables(published))
     (root / PUBLISHED / "config.json").unlink()  # Known weights need none.
@@ -96,6 +99,12 @@ def test_weights_come_with_their_names_and_once_in_the_cache_need_no_hub(
     offline = load(hub, tmp_path, f"hub:{REPOSITORY}", *places, offline=True)
     assert [found["classes"] for found in offline] == [7] * 4
     assert hub.asked == []
+
+
+def test_our_own_format_is_read_from_the_hub_as_well(hub: Hub, tmp_path: Path) -> None:
+    own, timms = load(hub, tmp_path, f"hub:{OWN}", f"hub:{REPOSITORY}")
+    assert own == timms
+    assert "params/stem/conv/kernel" in load_file(hub.root / OWN / "model.safetensors")
 
 
 def test_tags_are_timms_repositories(hub: Hub, tmp_path: Path) -> None:

@@ -8,34 +8,37 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import mixer_family  # noqa: F401  # Registers itself.
 import numpy as np
 import pytest
 import tiny
-from random_weights import random_variables, thin
+from random_weights import assert_equal, random_variables, thin
 from safetensors.numpy import load_file, save_file
 
-from effnetv2_jax import EfficientNet, WeightsError, load_pretrained, save_pretrained
-from effnetv2_jax.models.efficientnet.published import TAGS, of_repository, published
-from effnetv2_jax.models.libraries import OURS, TIMM, TORCHVISION
+from effnetv2_jax import WeightsError, create_model, load_pretrained, save_pretrained
+from effnetv2_jax.models.efficientnet.names import TIMM, TORCHVISION
+from effnetv2_jax.models.efficientnet.published import TAGS, published
+from effnetv2_jax.models.efficientnet.variants import VARIANTS
 from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.outputs.workdir import open_workdir
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import cropped, squashed
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.weights.class_names import imagenet
-from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.weights.convert import to_library, to_own
 from effnetv2_jax.weights.find import find_weights
 
+OWN_TABLE = tuple(
+    dataclasses.replace(row, operator="fused", kernel=5, se_ratio=0.0) if index == 3 else row
+    for index, row in enumerate(VARIANTS["efficientnetv2-s"].stages)
+)
+MIXER = create_model("mixer-tiny", num_classes=7)
 NAMES = tuple("abcdefg")
 PREPROCESSING = dataclasses.replace(cropped(48), mean=(1.0, 2.0, 3.0))
 MODEL = thin(class_names=NAMES, preprocessing=PREPROCESSING)
 VARIABLES = random_variables(MODEL)
-
-
-def assert_equal(found: Any, expected: Any) -> None:
-    assert jax.tree.structure(found) == jax.tree.structure(expected)
-    jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 @pytest.fixture
@@ -76,23 +79,57 @@ def test_saved_for_torchvision_it_keeps_the_padding(tmp_path: Path) -> None:
         (
             MODEL.clone(padding="symmetric"),
             "timm",
-            "computes with padding='same'",
+            "padding is 'symmetric', but its tf_efficientnetv2_b0 has 'same'",
         ),
         (MODEL.clone(features_only=True), "timm", "load the model without features_only"),
-        (thin("efficientnetv2-s"), "torchvision", "computes with padding='symmetric'"),
+        (
+            thin("efficientnetv2-s"),
+            "torchvision",
+            "padding is 'same', but its efficientnet_v2_s has 'symmetric'",
+        ),
         (
             thin("efficientnet-b0", padding="symmetric"),
             "torchvision",
-            "computes with bn_epsilon=1e-05",
+            "bn_epsilon is 0.001, but its efficientnet_b0 has 1e-05",
         ),
-        (MODEL.clone(stages=MODEL.stages[1:]), "timm", "stages are its own"),
+        (
+            MODEL.clone(stages=MODEL.stages[1:]),
+            "timm",
+            "timm has no such network: model.stages is of length 5, but its tf_efficientnetv2_b0",
+        ),
+        *(
+            (thin("efficientnetv2-s", padding="symmetric", stages=OWN_TABLE), library, complaint)
+            for library, complaint in (
+                ("timm", r"timm has no such network: .*stages\[3\].operator is 'fused', but its"),
+                ("torchvision", r"torchvision has .*stages\[3\].kernel is 5, but its .* has 3"),
+                ("keras", r"Keras has .*stages\[3\].operator is 'fused', but its EfficientNetV2S"),
+            )
+        ),
+        (thin(activation="relu6"), "timm", "activation is 'relu6', but its .* has 'silu'"),
+        (
+            thin(stem=16),
+            "timm",
+            "stem is 16, but its .* has 32; library='effnetv2_jax' saves",
+        ),
+        (MIXER, "timm", "mixer, such as mixer-tiny, have no names for library='timm'"),
+        (MODEL, "tf1", "library must be one of .*'effnetv2_jax'.*, not 'tf1'"),
     ],
 )
 def test_what_a_library_cannot_load_is_not_saved(
-    model: EfficientNet, library: Any, complaint: str, tmp_path: Path
+    model: Any, library: Any, complaint: str, tmp_path: Path
 ) -> None:
     with pytest.raises(WeightsError, match=complaint):
         save_pretrained(tmp_path / "saved", model, VARIABLES, library=library)
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("library", ["timm", "torchvision", "effnetv2_jax"])
+def test_variables_that_lack_an_array_leave_no_folder(library: Any, tmp_path: Path) -> None:
+    model = thin("efficientnetv2-s", padding="symmetric" if library == "torchvision" else "same")
+    variables = random_variables(model)
+    del variables["params"]["head"]
+    with pytest.raises(WeightsError, match="the variables lack params/head/"):
+        save_pretrained(tmp_path / "saved", model, variables, library=library)
     assert not (tmp_path / "saved").exists()
 
 
@@ -112,9 +149,12 @@ def test_timms_own_v1_models_keep_their_numerics(
     model = thin("efficientnet-b0", padding="symmetric", bn_epsilon=1e-5)
     saved = random_variables(model)
     assert load_pretrained(None, save_pretrained(tmp_path, model, saved))[0] == model
-    arrays = to_source(model, saved, TIMM)
+    arrays = to_library(model, saved, TIMM)
     load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1)
-    assert "pass padding='symmetric', bn_epsilon=1e-5" in caplog.text
+    assert (
+        "the state dict: taken for timm's tf_efficientnet_b0; for weights of its efficientnet_b0 "
+        "pass padding='symmetric', bn_epsilon=1e-05\n" in caplog.text
+    )
     caplog.clear()
     load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1, padding="symmetric")
     assert caplog.text == ""
@@ -127,11 +167,12 @@ def test_names_that_are_too_few_are_an_error(folder: Path) -> None:
         load_pretrained(None, folder)
 
 
-@pytest.mark.parametrize("source", [TIMM, TORCHVISION, OURS], ids=lambda source: source.title)
-def test_bare_arrays_are_recognized(source: Any, tmp_path: Path) -> None:
-    arrays = to_source(MODEL, VARIABLES, source)
-    save_file(arrays, tmp_path / "weights.safetensors")
-    padding = "symmetric" if source is TORCHVISION else "same"
+@pytest.mark.parametrize("library", ["timm", "torchvision", "effnetv2_jax"])
+def test_bare_arrays_are_recognized(library: str, tmp_path: Path) -> None:
+    known = {"timm": TIMM, "torchvision": TORCHVISION}.get(library)
+    arrays = to_library(MODEL, VARIABLES, known) if known else to_own(MODEL, VARIABLES)
+    save_file(dict(arrays), tmp_path / "weights.safetensors")
+    padding = "symmetric" if known is TORCHVISION else "same"
     for weights in (arrays, tmp_path / "weights.safetensors"):
         model, variables = load_pretrained("efficientnetv2-b0", weights, width=0.1, depth=0.1)
         assert_equal(variables, VARIABLES)
@@ -173,11 +214,11 @@ def test_features_only_has_no_head(folder: Path) -> None:
     whole, all_variables = load_pretrained(None, folder)
     assert_equal(maps, whole.apply(all_variables, images, method="features"))
     initial = jax.eval_shape(lambda: model.init(jax.random.key(0), images))
-    assert jax.tree.structure(initial) == jax.tree.structure(variables)
+    assert named_leaves(initial).keys() == named_leaves(variables).keys()
 
 
 def test_fields_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
-    arrays = to_source(MODEL, VARIABLES, TORCHVISION)
+    arrays = to_library(MODEL, VARIABLES, TORCHVISION)
     with pytest.raises(WeightsError, match="padding='symmetric', but the model has 'same'"):
         load_pretrained("efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same")
 
@@ -269,15 +310,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     names = tuple("uvwxyz")
     open_workdir(workdir, dataclasses.asdict(experiment), names, preprocessing)
     model = build_model(experiment, 6, preprocessing)
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     mesh = make_mesh(jax.devices()[:1])
     with Checkpoints(workdir / "checkpoints", experiment.checkpoint) as checkpoints:
         for step in (3, 6):
             variables = random_variables(model, seed=step)
             state = create_state(experiment, model, optimizer, mesh, variables)
             averages = random_variables(model, seed=step + 1)
-            state = state.replace(ema=jax.device_put(averages))
-            checkpoints.save(step, state, force=True)
+            state = dataclasses.replace(state, ema=jax.device_put(averages))
+            checkpoints.save(step, state.to_dict())
     return workdir, averages
 
 
@@ -322,15 +363,18 @@ def test_preprocessing_is_told_without_reading_weights(folder: Path, run: tuple[
 def test_published_weights_have_names_and_preprocessing() -> None:
     for name, tags in TAGS.items():
         for tag in tags:
-            found = published(name, tag)
-            assert of_repository(found.repository) == (name, found)
-            assert published(name, tag.replace("-", "_")) == found
+            known = published(name, tag)
+            assert known is not None
+            found = find_weights(f"hub:{known.repository}")
+            assert (found.name, found.preprocessing) == (name, known.preprocessing)
+            assert found.class_names == imagenet(known.classes)
+            assert published(name, tag.replace("-", "_")) == known
     assert published("efficientnetv2-s", "in21k_ft_in1k") == published(
         "efficientnetv2-s", "in21k-ft1k"
     )
-    assert published("efficientnetv2-s", "in1k").preprocessing == squashed(384)
-    assert published("efficientnetv2-b1", "in1k").preprocessing == cropped(240)
-    assert of_repository("timm/resnet50.a1_in1k") is None
+    assert find_weights("in1k", name="efficientnetv2-s").preprocessing == squashed(384)
+    assert find_weights("in1k", name="efficientnetv2-b1").preprocessing == cropped(240)
+    assert set(TAGS) <= set(VARIANTS)
     assert len(imagenet("1k")) == 1000
     assert len(imagenet("21k")) == 21_843
     assert imagenet("1k")[0] == "tench, Tinca tinca"

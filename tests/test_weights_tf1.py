@@ -4,6 +4,7 @@ Those of whole networks are read in `test_parity_tf1.py`.
 """
 
 import contextlib
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effnetv2_jax.models.efficientnet.names import TF1
 from effnetv2_jax.weights import tf1_checkpoint
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.tf1_checkpoint import (
@@ -25,11 +27,14 @@ from effnetv2_jax.weights.tf1_checkpoint import (
     weights_of_checkpoint,
 )
 
+OUTERMOST = TF1.outermost
+read = functools.partial(read_tf1_checkpoint, outermost=OUTERMOST)
+
 FOLDER = Path(__file__).parent / "checkpoints"
 INDEX = FOLDER / "named.index"
 
 MODEL = "efficientnetv2-s"
-RAW = {
+RAW: dict[str, np.ndarray] = {
     "stem/conv2d/kernel": np.arange(36, dtype=np.float32).reshape(3, 3, 2, 2) / 8,
     "stem/tpu_batch_normalization/moving_mean": np.array([0.5, -3], np.float32),
     "blocks_0/conv2d/kernel": np.full((1, 1, 2, 3), 0.1, np.float64),
@@ -63,30 +68,30 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", ["named", "named.index"])
 def test_arrays_are_those_that_tensorflow_wrote(path: str) -> None:
-    assert_same(read_tf1_checkpoint(FOLDER / path), WEIGHTS)
+    assert_same(read(FOLDER / path), WEIGHTS)
 
 
 def test_arrays_may_be_written_to() -> None:
-    for array in read_tf1_checkpoint(str(INDEX)).values():
+    for array in read(str(INDEX)).values():
         array.fill(0)
 
 
 def test_a_folder_has_one_checkpoint_or_says_which(folder: Path) -> None:
-    assert_same(read_tf1_checkpoint(folder), WEIGHTS)
+    assert_same(read(folder), WEIGHTS)
     shutil.copy(INDEX, folder / "other.index")
     with pytest.raises(WeightsError, match="several checkpoints, name one of them: named, other"):
-        read_tf1_checkpoint(folder)
+        read(folder)
     state = folder / "checkpoint"
     state.write_text('model_checkpoint_path: "/of/another/machine/named"\nall_model_checkpoint_')
-    assert_same(read_tf1_checkpoint(folder), WEIGHTS)
+    assert_same(read(folder), WEIGHTS)
     state.write_text('model_checkpoint_path: "gone"\n')
     with pytest.raises(WeightsError, match="several checkpoints"):
-        read_tf1_checkpoint(folder)
+        read(folder)
 
 
 def test_a_shard_without_weights_is_not_read(folder: Path) -> None:
     (folder / "named.data-00000-of-00003").unlink()
-    assert_same(read_tf1_checkpoint(folder), WEIGHTS)
+    assert_same(read(folder), WEIGHTS)
 
 
 def test_weights_are_averages_without_slots_under_names_within_the_network() -> None:
@@ -106,7 +111,7 @@ def test_weights_are_averages_without_slots_under_names_within_the_network() -> 
         "beta1_power",
         "train/beta2_power",
     ]
-    assert weights_of_checkpoint({name: name for name in names}) == {
+    assert weights_of_checkpoint({name: name for name in names}, outermost=OUTERMOST) == {
         "blocks_3/conv2d/kernel": f"{kernel}/ExponentialMovingAverage",
         "head/dense/bias": "efficientnet-b0/head/dense/bias",
         "stem/conv2d/kernel": "stem/conv2d/kernel",
@@ -116,7 +121,9 @@ def test_weights_are_averages_without_slots_under_names_within_the_network() -> 
 
 def test_two_models_in_one_checkpoint() -> None:
     with pytest.raises(WeightsError, match="several models with a variable stem/conv2d/kernel"):
-        weights_of_checkpoint({"a/stem/conv2d/kernel": 0, "b/stem/conv2d/kernel": 0})
+        weights_of_checkpoint(
+            {"a/stem/conv2d/kernel": 0, "b/stem/conv2d/kernel": 0}, outermost=OUTERMOST
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +138,7 @@ def test_two_models_in_one_checkpoint() -> None:
 )
 def test_what_is_no_checkpoint_of_ours(path: str, fault: str) -> None:
     with pytest.raises(WeightsError, match=fault):
-        read_tf1_checkpoint(FOLDER / path)
+        read(FOLDER / path)
 
 
 def varint(number: int) -> bytes:
@@ -182,7 +189,7 @@ def entry(shape: tuple[int, ...] = (1,), crc: int | None = None, **numbers: int)
 def read_index(folder: Path, index: bytes) -> dict[str, np.ndarray]:
     (folder / "x.index").write_bytes(index)
     (folder / "x.data-00000-of-00001").write_bytes(bytes(4))
-    return read_tf1_checkpoint(folder / "x")
+    return read(folder / "x")
 
 
 def test_an_index_made_by_hand(tmp_path: Path) -> None:
@@ -243,7 +250,7 @@ def test_a_damaged_index_is_named(
     index = folder / "named.index"
     index.write_bytes(damage(index.read_bytes()))
     with pytest.raises(WeightsError, match=rf"named\.index is not a sound index: .*{fault}"):
-        read_tf1_checkpoint(folder)
+        read(folder)
 
 
 def test_a_damaged_shard_is_named(folder: Path) -> None:
@@ -253,13 +260,13 @@ def test_a_damaged_shard_is_named(folder: Path) -> None:
     with pytest.raises(
         WeightsError, match=f"{shard.name} is damaged, as the checksum of blocks_0/"
     ):
-        read_tf1_checkpoint(folder)
+        read(folder)
     shard.write_bytes(data[:30])
     with pytest.raises(WeightsError, match=f"{shard.name} is cut off before the end of blocks_0/"):
-        read_tf1_checkpoint(folder)
+        read(folder)
     shard.unlink()
     with pytest.raises(WeightsError, match=rf"lacks .*{shard.name}, where blocks_0/.*get it"):
-        read_tf1_checkpoint(folder)
+        read(folder)
 
 
 MUTATIONS = st.lists(
@@ -287,7 +294,7 @@ def test_no_mutation_of_an_index_does_worse_than_a_weights_error(
         if not checked:
             patch.setattr(tf1_checkpoint, "_sound", lambda data, masked: True)
         with contextlib.suppress(WeightsError):
-            arrays = read_tf1_checkpoint(folder)
+            arrays = read(folder)
             assert not checked or arrays.keys() == WEIGHTS.keys()
 
 

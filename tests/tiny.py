@@ -6,16 +6,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from effnetv2_jax.config.experiment import (
+from effnetv2_jax.config import (
     AugmentConfig,
     CheckpointConfig,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    ScheduleConfig,
+    RMSProp,
 )
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.progressive import Stage
 
 BATCH = 16
@@ -23,8 +24,9 @@ STAGES = (
     Stage(image_size=32, dropout_rate=0.1, randaugment_magnitude=5.0, mixup_alpha=0.2),
     Stage(image_size=40, dropout_rate=0.3, randaugment_magnitude=15.0, mixup_alpha=0.4),
 )
-MODEL = ModelConfig(name="efficientnetv2-b0", width=0.1, depth=0.1, dtype="float32")
+MODEL = EfficientNetConfig(name="efficientnetv2-b0", width=0.1, depth=0.1, dtype="float32")
 """Six blocks, one of each stage."""
+OPTIMIZER = RMSProp(learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5)
 
 
 def experiment(*, steps: int = 8, **fields: Any) -> Experiment:
@@ -43,7 +45,8 @@ def experiment(*, steps: int = 8, **fields: Any) -> Experiment:
             std=(128.0, 128.0, 128.0),
         ),
         augment=AugmentConfig(mix_group=8),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=0.0),
+        optimizer=OPTIMIZER,
+        schedule=Cosine(),
         evaluation=EvaluationConfig(image_size=40, batch_size=16, every_epochs=100.0),
         checkpoint=CheckpointConfig(every_steps=3),
         log=LogConfig(every_steps=1, tensorboard=False),

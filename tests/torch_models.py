@@ -44,6 +44,7 @@ def randomize(model: Any, height: int, width: int) -> Any:
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 # A channel that hardly moved on these images may move on others.
+                assert module.running_var is not None
                 module.running_var.add_(1e-3)
         logits = model.eval()(to_torch(images(2, height, width, seed=1)))
         *_, classifier = (m for m in model.modules() if isinstance(m, torch.nn.Linear))

@@ -1,30 +1,27 @@
 """The command line as a checked experiment, with errors that name the flag or field."""
 
 import dataclasses
-import importlib.util
-import inspect
-import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import ml_collections
 from absl import flags
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-import effnetv2_jax
-from effnetv2_jax.config import experiment as experiment_module
-from effnetv2_jax.config.experiment import Experiment, from_config_dict, unknown_field
+from effnetv2_jax.cli.config_file import find_config_file
+from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.cli.families import import_family
+from effnetv2_jax.cli.overrides import (
+    adapt,
+    check_network_of_run,
+    normalize,
+    read_overrides,
+    set_tables,
+)
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import from_config_dict
 
 Mode = Literal["train", "eval", "plan"]
-
-
-_CONFIG_FLAG = re.compile(r"(--?config=)([^:]+)(:.*)?")
-
-
-class CommandError(ValueError):
-    """A command line that cannot be understood; the message says what is wrong with it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,62 +36,95 @@ class Command:
     """`plan`: compiles every stage for these devices."""
     largest_batch: bool = False
     """`plan` for a topology: also finds the largest batch that fits."""
+    notes: tuple[str, ...] = ()
+    """What the overrides brought along that they do not say themselves."""
 
 
 def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     """Reads a command line, program name first, and its config file with all overrides.
+
+    Modules that `--import` names are imported.
 
     Returns:
       The command, or the help text if that was asked for.
 
     Raises:
       CommandError: a flag or config field is unknown or has a bad value, or there is no such
-        config file.
+        config file or module.
       ConfigError: the config makes no sense.
+      WeightsError: the run to start from cannot be read.
     """
-    arguments = [_find_config(argument) for argument in arguments]
-    values = _define_flags(arguments)
-    if {"--help", "-h"} & set(arguments):
+    program, *rest = map(normalize, arguments)
+    if {"--help", "-h"} & set(rest):
+        values = _define_flags()
+        flags.DEFINE_string(
+            "config",
+            None,
+            "The experiment: path of a Python file with get_config(), and after a colon its "
+            "argument. Fields are overridden as in --config.epochs=10 or "
+            "--config.stages[0].image_size=96.",
+            values,
+        )
         return f"{description}\n{values.main_module_help() or values.get_help()}"
-    config = _load_config(arguments)
-    emptied, others = [], []
-    for argument in arguments:
-        match = re.match(r"--?config\.([^=]+)(?:=(.*)|$)", argument)
-        if match:
-            _check_field(config, match[1])
-        if match and match[2] == "None":
-            emptied.append(match[1])
-        else:
-            others.append(argument)
+    for module in _values_of("import", rest):
+        import_family(module)
+    chosen = _values_of("config", rest)
+    if not chosen:
+        raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
+    file = find_config_file(chosen[-1])
+    config = file.load()
+    overrides = read_overrides(rest)
+    notes = tuple(adapt(config, overrides, shortened=file.shortens))
+    tables = set_tables(config, overrides)
+    emptied = {override.path for override in overrides if override.value == "None"}
+
+    values = _define_flags()
+    given = [
+        argument
+        for argument in rest
+        if not argument.lstrip("-").startswith("config=")
+        and not any(override.path in tables | emptied for override in read_overrides([argument]))
+    ]
+    config_flags.DEFINE_config_dict(
+        "config", config, "The experiment.", flag_values=values, sys_argv=[program, *given]
+    )
     try:
-        rest = values(others)[1:]
+        left = values([program, *given])[1:]
         for path in emptied:
             # The flags of optional fields take numbers only.
             config_path.set_value(path, values.config, None)
     except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
         # Not str(error), which puts a KeyError's message in quotes.
         raise CommandError(" ".join(map(str, error.args))) from error
-    if rest:
-        raise CommandError(f"unexpected argument {rest[0]!r}; flags are written --name=value")
+    if left:
+        raise CommandError(f"unexpected argument {left[0]!r}; flags are written --name=value")
     experiment = from_config_dict(values.config)
+    if experiment.init:
+        check_network_of_run(experiment, experiment.model, overrides)
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
     if values.topology and values.mode != "plan":
         raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
     if values.largest_batch and not values.topology:
         raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
-    return Command(values.mode, experiment, values.workdir, values.topology, values.largest_batch)
+    return Command(
+        values.mode, experiment, values.workdir, values.topology, values.largest_batch, notes
+    )
 
 
-def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
+def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
+    """What a flag is given, each time it is."""
+    names = (f"--{flag}=", f"-{flag}=")
+    return [a.partition("=")[2] for a in arguments if a.startswith(names)]
+
+
+def _define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    config_flags.DEFINE_config_file(
-        "config",
-        None,
-        "The experiment: path of a Python file with get_config(), and after a colon its argument. "
-        "Fields are overridden as in --config.epochs=10 or --config.stages[0].image_size=96.",
+    flags.DEFINE_multi_string(
+        "import",
+        [],
+        "A module to import first, which registers a family of models; may be given several times.",
         flag_values=values,
-        sys_argv=list(arguments),
     )
     flags.DEFINE_string(
         "workdir", "", "Where the run's checkpoints and logs are; local or gs://.", values
@@ -122,65 +152,3 @@ def _define_flags(arguments: Sequence[str]) -> flags.FlagValues:
         values,
     )
     return values
-
-
-def _find_config(argument: str) -> str:
-    """Points `--config=FILE` at the file of that name in the package, if there is none here."""
-    match = _CONFIG_FLAG.fullmatch(argument)
-    if not match or Path(match[2]).exists():
-        return argument
-    package = Path(effnetv2_jax.__file__).parent
-    # Beside the package in a clone, inside it when installed.
-    shipped = [*(package.parent / "configs").glob("*.py"), *(package / "configs").glob("*.py")]
-    for found in shipped:
-        if found.name == Path(match[2]).name:
-            return f"{match[1]}{found}{match[3] or ''}"
-    known = sorted({path.name for path in shipped} - {"__init__.py"})
-    raise CommandError(f"no config file {match[2]}; the package has {', '.join(known)}")
-
-
-def _load_config(arguments: Sequence[str]) -> ml_collections.ConfigDict:
-    """The config as its file has it, overrides left out."""
-    chosen = [match for a in arguments[1:] if (match := _CONFIG_FLAG.fullmatch(a))]
-    if not chosen:
-        raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
-    _, path, argument = chosen[-1].groups()
-    # Not through the flag, which buries a config file's complaint in a traceback.
-    spec = importlib.util.spec_from_file_location("config", path)
-    if spec is None or spec.loader is None:
-        raise CommandError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        return module.get_config(*([argument[1:]] if argument else []))
-    except TypeError as error:
-        raise CommandError(f"{path}: {_explain(error)}") from error
-    except (AttributeError, ValueError, OSError) as error:
-        raise CommandError(f"{path}: {error}") from error
-
-
-def _explain(error: TypeError) -> str:
-    """Adds the closest name to Python's complaint about an unknown keyword."""
-    pattern = r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'"
-    match = re.match(pattern, str(error))
-    kind = match and getattr(experiment_module, match[1], None)
-    if not match or not inspect.isclass(kind):
-        return str(error)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    return unknown_field(match[2], names, where=match[1])
-
-
-def _check_field(config: Any, path: str) -> None:
-    """Raises a CommandError that names the closest field if `path` leads nowhere."""
-    where = "config"
-    for name, index in re.findall(r"([^.\[\]]+)|\[(\d+)\]", path):
-        if name:
-            known = list(config.keys()) if isinstance(config, ml_collections.ConfigDict) else []
-            if name not in known:
-                raise CommandError(unknown_field(name, known, where=where))
-            config, where = config[name], f"{where}.{name}"
-        else:
-            if not isinstance(config, tuple | list) or int(index) >= len(config):
-                count = len(config) if isinstance(config, tuple | list) else "no"
-                raise CommandError(f"{where} has {count} entries, and so no [{index}]")
-            config, where = config[int(index)], f"{where}[{index}]"

@@ -1,34 +1,34 @@
 """What a run will do, as a table, without reading a picture."""
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.optimizers import OptimizerConfig
 from effnetv2_jax.data.sources.open import examples_and_classes
 from effnetv2_jax.models.complexity import complexity
-from effnetv2_jax.models.efficientnet.model import abstract_variables
+from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
-from effnetv2_jax.train.optimizer import learning_rate
-from effnetv2_jax.train.rates import trainable_part
+from effnetv2_jax.train.rates import check_rates, counts
+from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.state import build_model
+from effnetv2_jax.train.step import step_values
 from effnetv2_jax.weights.find import find_weights
 
-_COLUMNS = (
-    "stage",
-    "steps",
-    "size",
-    "batch",
-    "epochs",
-    "RandAugment",
-    "mixup",
-    "cutmix",
-    "dropout",
-    "lr at start",
-    "GMACs",
-)
+_TITLES = {
+    "randaugment_magnitude": "RandAugment",
+    "mixup_alpha": "mixup",
+    "cutmix_alpha": "cutmix",
+    "dropout_rate": "dropout",
+    "stochastic_depth_rate": "stochastic depth",
+    "learning_rate": "lr at start",
+}
+"""Of a step's values, in the order of their columns; one without comes last, under its name."""
 
 
 def describe(experiment: Experiment) -> str:
@@ -49,44 +49,35 @@ def describe(experiment: Experiment) -> str:
         own = find_weights(experiment.init, name=experiment.model.name).preprocessing
     model = build_model(experiment, num_classes, own)
 
-    randomly = experiment.augment.policy == "randaugment"
     # Tracing takes seconds, and random resizing has many stages of few sizes.
     cost_at = functools.cache(lambda size: complexity(model, height=size, width=size))
-    rows: list[Sequence[str]] = [_COLUMNS]
+    rows: list[dict[str, str]] = []
     for planned in plan.stages:
-        stage = planned.stage
-        size = stage.image_size
-        macs = cost_at(size).macs
+        size = planned.stage.image_size
         rate = learning_rate(experiment, plan, planned.first_step, num_examples=num_examples)
         steps = planned.end_step - planned.first_step
         rows.append(
-            (
-                f"{planned.index + 1}/{len(plan.stages)}",
-                f"{planned.first_step:,} - {planned.end_step - 1:,}",
-                str(size),
-                f"{planned.batch_size:,}",
-                f"{steps * planned.batch_size / num_examples:.2f}",
-                f"{stage.randaugment_magnitude:.4g}" if randomly else "-",
-                f"{stage.mixup_alpha:.3g}",
-                f"{stage.cutmix_alpha:.3g}",
-                f"{stage.dropout_rate:.3g}",
-                f"{rate:.3g}",
-                f"{macs / 1e9:.3g}",
-            )
+            {
+                "stage": f"{planned.index + 1}/{len(plan.stages)}",
+                "steps": f"{planned.first_step:,} - {planned.end_step - 1:,}",
+                "size": str(size),
+                "batch": f"{planned.batch_size:,}",
+                "epochs": f"{steps * planned.batch_size / num_examples:.2f}",
+                **_value_cells(experiment, step_values(planned.stage, rate)),
+                "GMACs": f"{cost_at(size).macs / 1e9:.3g}",
+            }
         )
-    trained = []
-    if experiment.trainable != Experiment.trainable:
-        params = abstract_variables(model)["params"]
-        part = jax.tree.leaves(trainable_part(params, experiment.trainable))
-        count = sum(leaf.size for leaf in part)
-        trained = [f"trains {count:,} of them, whose paths match {experiment.trainable!r}"]
+    table = align([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
     size = model.preprocessing.image_size
     cost = cost_at(size)
     computes = jnp.dtype(experiment.model.dtype).name
+    others = sorted(abstract_variables(model).keys() - {"params"})
+    named = "BatchNorm statistics" if others == ["batch_stats"] else ", ".join(others)
     network = (
         f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
-        f"parameters, {cost.total:,} with BatchNorm statistics; computes in {computes}"
+        f"parameters{f', {cost.total:,} with {named}' if others else ''}; computes in {computes}"
     )
+    blocks = experiment.model.rows()
     training = (
         f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
         f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
@@ -95,9 +86,56 @@ def describe(experiment: Experiment) -> str:
     augmentation = _augmentation(experiment)
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
     start = [f"starts from {experiment.init}"] if experiment.init else []
+    trained = _trained(experiment, model) if experiment.rates else []
     return "\n".join(
-        [network, training, augmentation, *start, *trained, "", *align(rows), "", evaluation]
+        [
+            network,
+            *([*align(blocks), ""] if blocks else []),
+            training,
+            f"{experiment.optimizer.name}: {_fields(experiment.optimizer)}",
+            augmentation,
+            *start,
+            *trained,
+            "",
+            *table,
+            "",
+            evaluation,
+        ]
     )
+
+
+def _fields(config: OptimizerConfig) -> str:
+    """What an optimizer's config states, in one line."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return ", ".join(
+        f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in values.items()
+        if name != "name" and value is not None
+    )
+
+
+def _value_cells(experiment: Experiment, values: Mapping[str, float]) -> dict[str, str]:
+    """The values of a step, as text under their titles."""
+    cells = {}
+    for name in dict.fromkeys([*_TITLES, *values]):
+        if name in values:
+            digits = 4 if name == "randaugment_magnitude" else 3
+            cells[_TITLES.get(name, name)] = f"{values[name]:.{digits}g}"
+    if experiment.augment.policy != "randaugment":
+        cells[_TITLES["randaugment_magnitude"]] = "-"
+    return cells
+
+
+def _trained(experiment: Experiment, model: Model) -> list[str]:
+    """How much of the parameters is trained, and at which rates."""
+    rates = experiment.rates
+    params = abstract_variables(model)["params"]
+    check_rates(params, rates)
+    total = sum(leaf.size for leaf in jax.tree.leaves(params))
+    by_rate = list(zip(rates, counts(params, rates), strict=True))
+    count = total - sum(count for (_, factor), count in by_rate if factor == 0)
+    own = [f"x {factor:g} for {count:,} ({pattern!r})" for (pattern, factor), count in by_rate]
+    return [f"trains {count:,} parameters; learning rate {', '.join(own)}"]
 
 
 def _augmentation(experiment: Experiment) -> str:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import ml_collections
 
-from effnetv2_jax.config.experiment import Experiment, to_config_dict
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.reading import to_config_dict
 from effnetv2_jax.config.smoke import smoke
 
 

@@ -7,19 +7,14 @@ them is meant.
 import dataclasses
 from typing import Literal
 
-from effnetv2_jax.config.experiment import (
-    AugmentConfig,
-    ConfigError,
-    DataConfig,
-    EvaluationConfig,
-    Experiment,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, EvaluationConfig, Experiment
+from effnetv2_jax.config.optimizers import RMSProp
+from effnetv2_jax.config.schedules import Constant, Cosine, Exponential
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import get_variant
 from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from effnetv2_jax.progressive import Stage, constant
+from effnetv2_jax.progressive import Stage
 
 Origin = Literal["paper", "code"]
 
@@ -41,37 +36,38 @@ IMAGENET = DataConfig(
     mean=(128.0, 128.0, 128.0),
     std=(128.0, 128.0, 128.0),
 )
-RMSPROP = OptimizerConfig(
-    name="rmsprop", learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5
-)
+RMSPROP = RMSProp(learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5)
 
 
 def imagenet(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Experiment:
     """ImageNet from scratch (sections 4 and 5.1): EfficientNetV2-S, M and L."""
     size = get_variant(name).eval_size
     return Experiment(
-        model=ModelConfig(
-            name=name,
-            stochastic_depth_rate=0.2,
-            bn_momentum=BN_MOMENTUM[origin],
-            # The released program shares statistics over 8 of 32 cores.
-            bn_group=1024 if origin == "code" else None,
-        ),
+        model=_network(name, origin, stochastic_depth_rate=0.2),
         data=IMAGENET,
         augment=AugmentConfig(policy="randaugment", randaugment_layers=2),
         stages=stages,
         epochs=350,
         batch_size=4096,
         optimizer=RMSPROP,
-        schedule=ScheduleConfig(
-            name="exponential", warmup_epochs=5.0, decay_rate=0.97, decay_epochs=2.4
-        ),
+        schedule=Exponential(warmup_epochs=5.0, decay_rate=0.97, decay_epochs=2.4),
         loss="softmax",
         label_smoothing=0.1,
         ema_decay=0.9999,
         evaluation=EvaluationConfig(
             image_size=size, resize="squash", batch_size=1024, every_epochs=10.0
         ),
+    )
+
+
+def _network(name: str, origin: Origin, *, stochastic_depth_rate: float) -> EfficientNetConfig:
+    return EfficientNetConfig(
+        name=name,
+        stochastic_depth_rate=stochastic_depth_rate,
+        bn_momentum=BN_MOMENTUM[origin],
+        # The released program shares statistics over 8 of 32 cores.
+        bn_group=1024 if origin == "code" else None,
+        dtype="bfloat16",
     )
 
 
@@ -98,10 +94,10 @@ def imagenet_small(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Expe
 
 def imagenet21k(name: str, origin: Origin, loss: LossName) -> Experiment:
     """ImageNet21k from scratch (section 5.2): several labels an image, little regularisation."""
-    experiment = imagenet(name, origin, constant(image_size=224))
+    experiment = imagenet(name, origin, (Stage(image_size=224),))
     return dataclasses.replace(
         experiment,
-        model=dataclasses.replace(experiment.model, stochastic_depth_rate=0.0),
+        model=_network(name, origin, stochastic_depth_rate=0.0),
         data=dataclasses.replace(
             experiment.data,
             name="imagenet21k",
@@ -114,7 +110,7 @@ def imagenet21k(name: str, origin: Origin, loss: LossName) -> Experiment:
         augment=AugmentConfig(policy="none"),
         epochs=60,
         optimizer=dataclasses.replace(RMSPROP, learning_rate=0.008),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=1.0),
+        schedule=Cosine(warmup_epochs=1.0),
         loss=loss,
         label_smoothing=0.0,
         evaluation=EvaluationConfig(
@@ -149,8 +145,12 @@ def fine_tune(
     epochs = max(15.0, least_steps * batch / data.num_train_examples)
     return Experiment(
         init=init,
-        model=ModelConfig(
-            name=name, stochastic_depth_rate=0.2, bn_momentum=BN_MOMENTUM[origin], bn_group=None
+        model=EfficientNetConfig(
+            name=name,
+            stochastic_depth_rate=0.2,
+            bn_momentum=BN_MOMENTUM[origin],
+            bn_group=None,
+            dtype="bfloat16",
         ),
         data=dataclasses.replace(
             data,
@@ -160,15 +160,13 @@ def fine_tune(
             std=(127.5, 127.5, 127.5),
         ),
         augment=AugmentConfig(policy="none", cutout=0.5),
-        stages=constant(image_size=size),
+        stages=(Stage(image_size=size),),
         epochs=epochs,
         batch_size=batch,
         optimizer=dataclasses.replace(
             RMSPROP, learning_rate=0.0005, l2=0.0 if origin == "paper" else 1e-5
         ),
-        schedule=ScheduleConfig(
-            name="cosine" if origin == "paper" else "constant", warmup_epochs=1.0
-        ),
+        schedule=Cosine(warmup_epochs=1.0) if origin == "paper" else Constant(warmup_epochs=1.0),
         loss="softmax",
         label_smoothing=0.1,
         ema_decay=0.9996,

@@ -3,7 +3,7 @@
 import dataclasses
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.models.registry import family_of
 
 EMBEDDED_EXAMPLES = 2016
 BATCH_SIZE = 16
@@ -24,9 +24,11 @@ def smoke(experiment: Experiment) -> Experiment:
     steps = max(1, STEPS // stages) * stages
     epochs = steps * BATCH_SIZE / EMBEDDED_EXAMPLES
     shorter = epochs / experiment.epochs
-    model, augment, data = experiment.model, experiment.augment, experiment.data
-    schedule, evaluation = experiment.schedule, experiment.evaluation
-    eval_size = evaluation.image_size or get_variant(model.name).eval_size
+    augment, data, evaluation = experiment.augment, experiment.data, experiment.evaluation
+    family = family_of(experiment.model.name)
+    eval_size = evaluation.image_size or family.variants[experiment.model.name].image_size
+    schedule = experiment.schedule
+    in_epochs = [f.name for f in dataclasses.fields(schedule) if f.name.endswith("_epochs")]
 
     def size(pixels: int) -> int:
         return 64 if pixels >= largest else 32
@@ -48,9 +50,7 @@ def smoke(experiment: Experiment) -> Experiment:
             )
             for stage in experiment.stages
         ),
-        model=dataclasses.replace(
-            model, width=0.25, depth=0.1, bn_group=model.bn_group and BATCH_SIZE // 2
-        ),
+        model=family.thin(experiment.model),
         augment=dataclasses.replace(augment, mix_group=augment.mix_group and BATCH_SIZE // 2),
         data=dataclasses.replace(
             data,
@@ -63,9 +63,7 @@ def smoke(experiment: Experiment) -> Experiment:
             num_train_examples=None,
         ),
         schedule=dataclasses.replace(
-            schedule,
-            warmup_epochs=schedule.warmup_epochs * shorter,
-            decay_epochs=schedule.decay_epochs * shorter,
+            schedule, **{name: getattr(schedule, name) * shorter for name in in_epochs}
         ),
         evaluation=dataclasses.replace(
             evaluation,

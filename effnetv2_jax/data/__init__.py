@@ -1,17 +1,24 @@
-"""Pictures on the host: sources, decoding and batches, without JAX.
+"""Pictures on the host, from stored data sets to batches of `uint8` images, without JAX.
 
-`open_source` opens what a `DataConfig` names, `train_batches` and `eval_batches` turn it into
-batches of `uint8` images.
+`sources` reads labelled, encoded pictures from data sets and folders, one by one. `pictures` turns
+one encoded picture into an array: decoding, cropping, resizing. `batches` puts examples into a
+run's order and makes batches of them in threads or processes. `prepare` is a command that converts
+folders and TFRecord files to ArrayRecord.
+
+`open_source` opens what a `DataConfig` names; `make_batches` makes the batches that `TrainExamples`
+or `EvalExamples` describe.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from effnetv2_jax.data.batches.examples import Batch as Batch
-    from effnetv2_jax.data.batches.pipeline import eval_batches as eval_batches
+    from effnetv2_jax.data.batches.examples import EvalExamples as EvalExamples
+    from effnetv2_jax.data.batches.examples import HostBatch as HostBatch
+    from effnetv2_jax.data.batches.examples import TrainExamples as TrainExamples
+    from effnetv2_jax.data.batches.order import Order as Order
     from effnetv2_jax.data.batches.pipeline import example_keys as example_keys
-    from effnetv2_jax.data.batches.pipeline import train_batches as train_batches
+    from effnetv2_jax.data.batches.pipeline import make_batches as make_batches
     from effnetv2_jax.data.batches.unreadable import Unreadable as Unreadable
     from effnetv2_jax.data.batches.workers import Workers as Workers
     from effnetv2_jax.data.batches.workers import make_workers as make_workers
@@ -22,12 +29,14 @@ if TYPE_CHECKING:
     from effnetv2_jax.data.record import Source as Source
     from effnetv2_jax.data.sources.open import open_source as open_source
 
-# Loaded on first use: decoding one picture needs neither Grain nor TFDS, which take seconds.
+# Loaded on first use: decoding one picture does not need TFDS, which takes seconds.
 _HOME = {
-    "Batch": "batches.examples",
-    "eval_batches": "batches.pipeline",
+    "EvalExamples": "batches.examples",
+    "HostBatch": "batches.examples",
+    "TrainExamples": "batches.examples",
+    "Order": "batches.order",
     "example_keys": "batches.pipeline",
-    "train_batches": "batches.pipeline",
+    "make_batches": "batches.pipeline",
     "preprocess": "pictures.model_input",
     "DataError": "record",
     "DecodeError": "record",

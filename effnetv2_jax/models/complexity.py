@@ -8,12 +8,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from effnetv2_jax.models.efficientnet.model import abstract_variables
+from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.models.shapes import abstract_variables
 
 Shape = tuple[int, ...]
 
@@ -34,7 +34,7 @@ class Complexity:
     what normalises, activates, weighs or sums adds none."""
 
 
-def complexity(model: nn.Module, *, height: int, width: int) -> Complexity:
+def complexity(model: Model, *, height: int, width: int) -> Complexity:
     """Counts a model's parameters, and its work on one image of that size in pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The layers that blocks are made of."""
+"""The layers that networks are made of."""
 
 import math
 from collections.abc import Callable
@@ -15,6 +15,13 @@ from effnetv2_jax.ops.scaled_silu import scaled_silu
 Dtype = Any
 Rate = float | jax.Array
 Activation = Callable[[jax.Array], jax.Array]
+
+ACTIVATIONS: dict[str, Activation] = {
+    "silu": nn.silu,
+    "relu6": nn.relu6,
+    "relu": nn.relu,
+    "gelu": nn.gelu,
+}
 
 
 def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
@@ -152,6 +159,7 @@ class SqueezeExcite(nn.Module):
     """Scales channels by gates computed from their means over the image."""
 
     hidden: int
+    activation: Activation = nn.silu
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
@@ -167,11 +175,31 @@ class SqueezeExcite(nn.Module):
             )
 
         gates = x.mean((1, 2), keepdims=True)
-        gates = nn.silu(conv(self.hidden, "reduce")(gates))
+        gates = self.activation(conv(self.hidden, "reduce")(gates))
         gates = conv(x.shape[-1], "expand")(gates)
         # A bfloat16 product would have its gradient summed over the pixels in bfloat16.
         gates = nn.sigmoid(gates.astype(jnp.promote_types(self.dtype, jnp.float32)))
         return (x * gates).astype(self.dtype)
+
+
+class Classifier(nn.Module):
+    """Dense layer with float32 accumulation and output."""
+
+    num_classes: int
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = (x.shape[-1], self.num_classes)
+        kernel = self.param("kernel", classifier_uniform, shape, self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
+        logits = jnp.matmul(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
+        )
+        return logits + bias
 
 
 def dropout(x: jax.Array, rate: Rate, key: jax.Array) -> jax.Array:
@@ -180,7 +208,7 @@ def dropout(x: jax.Array, rate: Rate, key: jax.Array) -> jax.Array:
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
 
 
-def stochastic_depth(x: jax.Array, kept: jax.Array, rate: float) -> jax.Array:
+def stochastic_depth(x: jax.Array, kept: jax.Array, rate: Rate) -> jax.Array:
     """Zeroes the examples of `[B, ...]` that are not `kept`, and scales up the rest.
 
     Args:

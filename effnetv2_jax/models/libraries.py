@@ -1,35 +1,66 @@
-"""What other libraries call our arrays, and how they lay them out: one `Source` for each."""
+"""Networks in other libraries: their names, and how they name and lay out our arrays.
+
+A family says so in the module that `Family.libraries` names, whose `INTERCHANGE` is an
+`Interchange`. Nothing here imports JAX.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from effnetv2_jax.models.efficientnet.layers_by_name import Kind, Part
+from effnetv2_jax.models.protocol import Family, ModelConfig
+from effnetv2_jax.models.registry import families
+from effnetv2_jax.preprocessing import Preprocessing
 
+Kind = Literal["conv", "depthwise", "gate", "bn", "dense"]
+"""Of a layer. `gate` is one of squeeze-and-excitation's 1x1 convolutions, which have biases."""
 Layout = Callable[[Kind, np.ndarray], np.ndarray]
 
-_TORCH_BN = {
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-_TENSORFLOW_BN = {
-    "scale": "gamma",
-    "bias": "beta",
-    "mean": "moving_mean",
-    "var": "moving_variance",
-}
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+    """A layer with weights. A family adds what its names in other libraries go by."""
+
+    path: tuple[str, ...]
+    """Of the Flax module: `("blocks_3", "expand", "conv")`."""
+    kind: Kind
+
+
+class Entry(NamedTuple):
+    """An array of ours that a library has under a name of its own."""
+
+    path: tuple[str, ...]
+    """Collection, modules and name: `("params", "stem", "conv", "kernel")`."""
+    kind: Kind
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Source:
-    """A library's names and layouts for a model's arrays."""
+class Library:
+    """A library's networks of one family, and its names and layouts for their arrays."""
 
+    name: str
+    """`timm`, `torchvision`, `keras` or `tf1`."""
     title: str
-    module: Callable[[Part], str]
-    """The library's name for a layer."""
+    """In messages."""
+    models: Mapping[str, ModelConfig]
+    """The networks it has, by its own names."""
+    may_differ: tuple[str, ...] = ()
+    """Fields of the config in which a network may differ from all of `models`, since its layers
+    keep their names."""
+    implies_numerics: bool = True
+    """Whether weights in this library compute as its model of that name does. Otherwise they may be
+    anybody's, and have to say so."""
+    preprocessing: Mapping[str, Preprocessing] = dataclasses.field(default_factory=dict)
+    """With which it evaluates its weights, by our name of the model, where files do not say."""
+    layer_name: Callable[[Any], str]
+    """Its name for a layer of the family."""
+    first: str
+    """Its name for the first layer, which has a kernel. By this it is told from other libraries."""
+    classifier: str
+    """Its name for the last layer, which has a bias."""
     variables: Mapping[Kind, Mapping[str, str]]
     """For each kind of layer, our names of its arrays and the library's."""
     separator: str
@@ -39,21 +70,99 @@ class Source:
     to_ours: Layout
     ignored: tuple[str, ...] = ()
     """Endings of names that belong to no weight."""
+    outermost: str = ""
+    """Regular expression of the outermost modules, where a file may have a model's name before."""
 
     @property
     def sign(self) -> str:
-        """A name that only its files have: that of the stem's kernel."""
-        stem = Part(("stem", "conv"), "conv", None)
-        return f"{self.module(stem)}{self.separator}{self.variables['conv']['kernel']}"
+        """A name that only its files have: that of the first kernel."""
+        return f"{self.first}{self.separator}{self.variables['conv']['kernel']}"
+
+    @property
+    def last_bias(self) -> str:
+        """The name of the array that has a value for each class."""
+        return f"{self.classifier}{self.separator}{self.variables['dense']['bias']}"
+
+    def entries(self, layers: Iterable[Layer]) -> dict[str, Entry]:
+        """Every array of a network's layers under the library's name for it."""
+        return {
+            f"{self.layer_name(layer)}{self.separator}{theirs}": Entry(
+                ("batch_stats" if ours in ("mean", "var") else "params", *layer.path, ours),
+                layer.kind,
+            )
+            for layer in layers
+            for ours, theirs in self.variables[layer.kind].items()
+        }
 
 
-def _torch_variables(bn: Mapping[str, str]) -> dict[Kind, Mapping[str, str]]:
+class Published(NamedTuple):
+    """One set of weights on the Hugging Face Hub, in timm's format."""
+
+    repository: str
+    """`owner/name`; `model.safetensors` in it has timm's names."""
+    preprocessing: Preprocessing
+    """With which its authors measured what they published."""
+    classes: Literal["1k", "21k"]
+    """ImageNet's or ImageNet21k's."""
+    fields: Mapping[str, Any]
+    """Of the config, that decide what the weights compute."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Interchange:
+    """A family's dealings with other libraries."""
+
+    libraries: tuple[Library, ...]
+    layers: Callable[[Any], Iterator[Layer]]
+    """Yields a model's layers that have weights, in the order of the computation."""
+    tags: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    """Names of published weights, by the model's."""
+    published: Callable[[str, str], Published | None] = lambda name, tag: None
+    """The weights of a model and a tag; None if there are none. Tags may be spelt differently."""
+
+    def library(self, name: str) -> Library | None:
+        """The library of that name; None where the family has no names in it."""
+        return next((each for each in self.libraries if each.name == name), None)
+
+
+def interchange_of(family: Family) -> Interchange | None:
+    """A family's dealings with other libraries, whose tables are loaded here; None without any."""
+    if not family.libraries:
+        return None
+    interchange: Interchange = importlib.import_module(family.libraries).INTERCHANGE
+    return interchange
+
+
+def interchanges() -> Iterator[tuple[Family, Interchange]]:
+    """Yields the dealings of every family that has any."""
+    for family in families():
+        if (interchange := interchange_of(family)) is not None:
+            yield family, interchange
+
+
+def is_tag(word: str) -> bool:
+    """Whether any model has published weights of that tag."""
+    return any(
+        interchange.published(name, word) is not None
+        for _, interchange in interchanges()
+        for name in interchange.tags
+    )
+
+
+def torch_variables() -> dict[Kind, Mapping[str, str]]:
+    """Our names and PyTorch's of a layer's arrays."""
     kernel = {"kernel": "weight"}
     with_bias = kernel | {"bias": "bias"}
+    bn = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
     return {"conv": kernel, "depthwise": kernel, "gate": with_bias, "dense": with_bias, "bn": bn}
 
 
-def _tensorflow_variables(depthwise: str) -> dict[Kind, Mapping[str, str]]:
+def tensorflow_variables(depthwise: str) -> dict[Kind, Mapping[str, str]]:
+    """Our names and TensorFlow's of a layer's arrays.
+
+    Args:
+      depthwise: what depthwise kernels are called: `kernel` or `depthwise_kernel`.
+    """
     kernel = {"kernel": "kernel"}
     with_bias = kernel | {"bias": "bias"}
     return {
@@ -61,128 +170,25 @@ def _tensorflow_variables(depthwise: str) -> dict[Kind, Mapping[str, str]]:
         "depthwise": {"kernel": depthwise},
         "gate": with_bias,
         "dense": with_bias,
-        "bn": _TENSORFLOW_BN,
+        "bn": {
+            "scale": "gamma",
+            "bias": "beta",
+            "mean": "moving_mean",
+            "var": "moving_variance",
+        },
     }
 
 
-def _to_torch(kind: Kind, array: np.ndarray) -> np.ndarray:
+def to_torch(kind: Kind, array: np.ndarray) -> np.ndarray:
     """`[D, C, kh, kw]`, and `[K, C]` for the classifier."""
     return array.T if array.ndim == 2 else array.transpose(3, 2, 0, 1) if array.ndim == 4 else array
 
 
-def _from_torch(kind: Kind, array: np.ndarray) -> np.ndarray:
+def from_torch(kind: Kind, array: np.ndarray) -> np.ndarray:
+    """The reverse of `to_torch`."""
     return array.T if array.ndim == 2 else array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
 
 
-def _as_it_is(kind: Kind, array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _swap_depthwise(kind: Kind, array: np.ndarray) -> np.ndarray:
+def swap_depthwise(kind: Kind, array: np.ndarray) -> np.ndarray:
     """Between our `[kh, kw, 1, C]` and TensorFlow's `[kh, kw, C, 1]`: the same both ways."""
     return array.transpose(0, 1, 3, 2) if kind == "depthwise" and array.ndim == 4 else array
-
-
-def _timm(part: Part) -> str:
-    bn = part.kind == "bn"
-    if part.place is None:
-        names = {"stem": ("conv_stem", "bn1"), "head": ("conv_head", "bn2")}
-        return names[part.role][bn] if part.role in names else "classifier"
-    prefix = f"blocks.{part.place.stage}.{part.place.repeat}."
-    order = part.place.roles
-    if part.role == "se":
-        return f"{prefix}se.conv_{part.path[-1]}"
-    if bn:
-        return f"{prefix}bn{order.index(part.role) + 1}"
-    names_of_block = {
-        ("project",): ["conv"],
-        ("expand", "project"): ["conv_exp", "conv_pwl"],
-        ("depthwise", "project"): ["conv_dw", "conv_pw"],
-        ("expand", "depthwise", "project"): ["conv_pw", "conv_dw", "conv_pwl"],
-    }
-    return prefix + names_of_block[order][order.index(part.role)]
-
-
-def _torchvision(part: Part) -> str:
-    bn = int(part.kind == "bn")
-    if part.place is None:
-        stages = {"stem": 0, "head": part.num_stages + 1}
-        return f"features.{stages[part.role]}.{bn}" if part.role in stages else "classifier.1"
-    prefix = f"features.{part.place.stage + 1}.{part.place.repeat}.block."
-    *first, last = part.place.roles
-    gates = ["se"] if part.place.spec.operator == "mbconv" else []
-    place = [*first, *gates, last].index(part.role)
-    if part.role == "se":
-        return f"{prefix}{place}.fc{1 if part.path[-1] == 'reduce' else 2}"
-    return f"{prefix}{place}.{bn}"
-
-
-def _keras(part: Part) -> str:
-    bn = part.kind == "bn"
-    if part.place is None:
-        layers = {"stem": "stem", "head": "top"}
-        suffix = "bn" if bn else "conv"
-        return f"{layers[part.role]}_{suffix}" if part.role in layers else "predictions"
-    prefix = f"block{part.place.stage + 1}{chr(ord('a') + part.place.repeat)}_"
-    if part.role == "se":
-        return f"{prefix}se_{part.path[-1]}"
-    if part.role == "depthwise":
-        return prefix + ("bn" if bn else "dwconv2")
-    return f"{prefix}{part.role}_{'bn' if bn else 'conv'}"
-
-
-def _numbered(name: str, number: int) -> str:
-    return f"{name}_{number}" if number else name
-
-
-def _tf1(part: Part) -> str:
-    bn = part.kind == "bn"
-    if part.place is None:
-        if part.role == "classifier":
-            return "head/dense"
-        return f"{part.role}/{'tpu_batch_normalization' if bn else 'conv2d'}"
-    prefix = f"blocks_{part.place.block}/"
-    order = part.place.roles
-    if part.role == "se":
-        return f"{prefix}se/{_numbered('conv2d', int(part.path[-1] == 'expand'))}"
-    if bn:
-        return prefix + _numbered("tpu_batch_normalization", order.index(part.role))
-    if part.role == "depthwise":
-        return f"{prefix}depthwise_conv2d"
-    dense = [role for role in order if role != "depthwise"]
-    return prefix + _numbered("conv2d", dense.index(part.role))
-
-
-TIMM = Source(
-    title="timm",
-    module=_timm,
-    variables=_torch_variables(_TORCH_BN),
-    separator=".",
-    to_theirs=_to_torch,
-    to_ours=_from_torch,
-    ignored=(".num_batches_tracked",),
-)
-TORCHVISION = dataclasses.replace(TIMM, title="torchvision", module=_torchvision)
-KERAS = Source(
-    title="Keras",
-    module=_keras,
-    variables=_tensorflow_variables("kernel"),
-    separator="/",
-    to_theirs=_swap_depthwise,
-    to_ours=_swap_depthwise,
-)
-OURS = Source(
-    title="effnetv2_jax",
-    module=lambda part: "/".join(part.path),
-    variables={kind: {name: name for name in names} for kind, names in TIMM.variables.items()},
-    separator="/",
-    to_theirs=_as_it_is,
-    to_ours=_as_it_is,
-)
-TF1 = dataclasses.replace(
-    KERAS,
-    title="the released TensorFlow code",
-    module=_tf1,
-    variables=_tensorflow_variables("depthwise_kernel"),
-)
-SOURCES = (TIMM, TORCHVISION, KERAS, TF1, OURS)

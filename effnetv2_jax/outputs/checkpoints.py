@@ -52,7 +52,7 @@ class Checkpoints:
 
     Args:
       directory: where the checkpoints are, usually `<workdir>/checkpoints`; local or `gs://`.
-      config: when to save and what to keep; None opens the directory for reading only, as is
+      config: what to keep; None opens the directory for reading only, as is
         right beside a run that may still be saving there.
     """
 
@@ -85,9 +85,8 @@ class Checkpoints:
         *,
         metrics: Mapping[str, float] | None = None,
         extra: Mapping[str, Any] | None = None,
-        force: bool = False,
     ) -> bool:
-        """Saves the state in the background, if this step is due.
+        """Saves the state in the background.
 
         `state` may be donated to the next step as soon as this returns. A step is saved once, so
         evaluate first and save afterwards. An error while writing is raised by whatever comes
@@ -95,22 +94,20 @@ class Checkpoints:
         that were to make room for this one are deleted only when it is complete.
 
         Args:
-          step: steps done; due are the multiples of `config.every_steps`.
+          step: steps done.
           state: any tree of `jax.Array`s.
           metrics: an evaluation of this state; by its `top1` the best checkpoints are kept.
           extra: what else has to survive, as JSON values; see `extra`.
-          force: saves a step that is not due.
 
         Returns:
-          Whether the state was saved; False if it is not due or already there.
+          Whether the state was saved; False if the step is already there.
 
         Raises:
           CheckpointError: the directory is open for reading only, or cannot be written to.
         """
         if self._config is None:
             raise CheckpointError(f"{self._directory} is open for reading only")
-        due = force or step % self._config.every_steps == 0
-        if not due or step in self._manager.all_steps():
+        if step in self._manager.all_steps():
             return False
         leaves = named_leaves(state)
         notes = json.loads(json.dumps(dict(extra or {})))  # As it will be read.
@@ -171,7 +168,7 @@ class Checkpoints:
 
         Args:
           like: as for `restore`.
-          report: told of each broken checkpoint, and where it went.
+          report: called with what is wrong with each broken checkpoint, and where it went.
 
         Returns:
           The step and its state.
@@ -236,13 +233,6 @@ class Checkpoints:
         if metrics is None:
             raise self._broken(step, "its metrics are missing or not JSON")
         return dict(metrics)
-
-    def cut_back(self, step: int) -> None:
-        """Deletes all checkpoints after `step`, for a run that goes back to it."""
-        self.wait()
-        with self._writing():
-            for later in [saved for saved in self._manager.all_steps() if saved > step]:
-                self._manager.delete(later)
 
     def wait(self) -> None:
         """Blocks until everything is saved.

@@ -195,7 +195,7 @@ def _holder() -> dict[str, Any]:
 
 
 def _machine() -> str:
-    """Tells where a process number is valid: until the next start, and in one container."""
+    """Names the scope of a process number: one boot of a machine, and one container."""
     try:
         boot = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"

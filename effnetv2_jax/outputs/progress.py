@@ -1,4 +1,4 @@
-"""The line that tells how a run is getting on."""
+"""The line that shows the progress of a run."""
 
 import dataclasses
 import shutil

@@ -1,4 +1,4 @@
-"""What a start of a run was made with, so that another can be made like it, or told apart."""
+"""What a start of a run was made with, so that it can be repeated, or compared with another."""
 
 import os
 import platform
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from effnetv2_jax.models.protocol import ModelConfig
+from effnetv2_jax.models.registry import family_of
 from effnetv2_jax.system.cores import cores
 from effnetv2_jax.system.machine import cpu_name, versions
 
@@ -21,7 +23,6 @@ PACKAGES = (
     "flax",
     "optax",
     "orbax-checkpoint",
-    "grain",
     "tensorflow-datasets",
     "simplejpeg",
     "numpy",
@@ -53,16 +54,21 @@ _SECONDS = 1.0
 """That git may take, should the file system hang; it takes a hundredth."""
 
 
-def run_record(mesh: Mesh, *, train_data: str, eval_data: str) -> dict[str, Any]:
+def run_record(
+    mesh: Mesh, *, model: ModelConfig, train_data: str, eval_data: str
+) -> dict[str, Any]:
     """What a start of a run was made with, as JSON values.
 
     Args:
       mesh: of all devices of the run.
+      model: whose family is recorded, and the module it is from: to be told, and never imported by
+        what reads it.
       train_data: `Source.fingerprint` of the training data.
       eval_data: likewise of the evaluation data.
     """
     devices = mesh.devices.flat
     source = source_revision(Path(__file__).parents[1])
+    family = family_of(model.name)
     return {
         "revision": source.commit,
         "uncommitted_changes": source.changed,
@@ -75,12 +81,13 @@ def run_record(mesh: Mesh, *, train_data: str, eval_data: str) -> dict[str, Any]
         "cpu": cpu_name(),
         "cores": cores(),
         "environment": {name: os.environ[name] for name in ENVIRONMENT if name in os.environ},
+        "model": {"family": family.name, "module": family.config.__module__},
         "data": {"train": train_data, "eval": eval_data},
     }
 
 
 class Revision(NamedTuple):
-    """Which source code a directory holds; None where git does not tell."""
+    """Which source code a directory holds; None where git does not know."""
 
     commit: str | None
     changed: bool | None

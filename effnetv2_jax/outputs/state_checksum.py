@@ -1,4 +1,4 @@
-"""Checksums of a state, by which a checkpoint that was damaged is told from one that is whole."""
+"""Checksums of a state, by which a damaged checkpoint is recognised."""
 
 from typing import Any
 

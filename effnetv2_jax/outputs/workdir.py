@@ -1,13 +1,17 @@
 """A run's working directory: its config, classes and data, with which later starts agree."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from etils import epath
 
-from effnetv2_jax.config.experiment import differences
+from effnetv2_jax.config.differences import differences
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.legacy import upgrade
+from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.storage import write_text
 from effnetv2_jax.preprocessing import Preprocessing
 
@@ -66,12 +70,46 @@ def open_workdir(
 
 
 def read_config(workdir: epath.PathLike) -> dict[str, Any]:
-    """The config the run in `workdir` was started with.
+    """The config the run in `workdir` was started with, in the words of this version.
 
     Raises:
-      WorkdirError: there is none, or it is not JSON.
+      WorkdirError: there is none, or it is not the JSON of a config.
     """
-    return _read(epath.Path(workdir) / _CONFIG)
+    path = epath.Path(workdir) / _CONFIG
+    try:
+        return upgrade(_read(path))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WorkdirError(f"{path} makes no sense: {error!r}") from error
+
+
+class FoundRun(NamedTuple):
+    """A run whose weights are meant."""
+
+    workdir: epath.Path
+    step: int | None
+    """Of the checkpoint; None is the newest."""
+
+
+def find_run(weights: str) -> FoundRun | None:
+    """The run that a `config.init` or a `weights` argument names; None where it names none.
+
+    Args:
+      weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory or of one of its
+        checkpoints.
+    """
+    kind, _, rest = weights.partition(":")
+    if kind == "workdir":
+        return FoundRun(epath.Path(rest).expanduser(), None)
+    if kind in ("hub", "http", "https"):
+        return None
+    if kind != "file" and "://" in weights:
+        return FoundRun(epath.Path(weights), None)
+    path = epath.Path(rest if kind == "file" else weights).expanduser()
+    if (path / "checkpoints").is_dir():
+        return FoundRun(path, None)
+    if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
+        return FoundRun(path.parent.parent, int(path.name))
+    return None
 
 
 def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
@@ -143,7 +181,11 @@ def _unusable(workdir: epath.Path, error: OSError) -> WorkdirError:
 def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:
     if not (workdir / _CONFIG).exists():
         return
-    differing = differences(read_config(workdir), json.loads(_to_json(config)))
+    began = read_config(workdir)
+    # A field that an earlier version lacked has its default. What cannot be read differs anyway.
+    with contextlib.suppress(ConfigError):
+        began = dataclasses.asdict(from_config_dict(began))
+    differing = differences(json.loads(_to_json(began)), json.loads(_to_json(config)))
     if differing:
         raise WorkdirError(
             f"{workdir} holds a run with another config; choose another --workdir or undo:\n  "

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class Writers:
-    """Writes metrics, to `metrics.jsonl` and if the config wants it for TensorBoard, and events.
+    """Writes metrics, to `metrics.jsonl` and TensorBoard if the config says so, and events.
 
     Whatever cannot be written raises a WorkdirError that names the file and the cause.
 
@@ -91,9 +91,9 @@ class Writers:
             self._tensorboard.write(step, named)
 
     def event(self, name: str, /, *, step: int, **fields: Any) -> None:
-        """Appends a line to `events.jsonl`, which tells what happened to the run.
+        """Appends a line to `events.jsonl`, the history of the run.
 
-        Such lines stay, also when the run goes back behind them.
+        Such lines stay, also when the run is rolled back behind them.
 
         Args:
           name: of the event, such as `start`.
@@ -109,7 +109,7 @@ class Writers:
             self._copy(self._local / EVENTS)
 
     def cut_back(self, step: int, *, evaluated: bool = True) -> None:
-        """Forgets the metrics written after `step`, for a run that goes back to it.
+        """Forgets the metrics written after `step`, for a run that is rolled back to it.
 
         TensorBoard's files keep them, but from now on TensorBoard does not show them.
 

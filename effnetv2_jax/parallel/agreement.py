@@ -1,4 +1,4 @@
-"""What the processes of a run agree on, lest one waits for others that have gone another way.
+"""What the processes of a run agree on, so that none waits for others that took another branch.
 
 With one process these functions do nothing. With several, all have to call them in the same order.
 """

@@ -1,4 +1,4 @@
-"""What XLA's compiler is told beyond its defaults."""
+"""Options of XLA's compiler that differ from its defaults."""
 
 import functools
 import os

@@ -126,7 +126,7 @@ _SLURM = ("JOB_ID", "STEP_NODELIST", "NTASKS", "PROCID", "LOCALID")
 
 
 def _by_variables(launcher: str, count_name: str, index_name: str) -> Start | None:
-    """A start of which these variables, and the address, tell."""
+    """A start that these variables and the address describe."""
     count = _whole_number(count_name)
     if count == 1:
         return None
@@ -161,7 +161,7 @@ def _by_variables(launcher: str, count_name: str, index_name: str) -> Start | No
 def _by_open_mpi() -> Start | None:
     if "OMPI_MCA_orte_hnp_uri" in os.environ:
         return Start("by Open MPI") if int(os.environ["OMPI_COMM_WORLD_SIZE"]) > 1 else None
-    # From version 5 on, Open MPI does not tell where the first process is.
+    # From version 5 on, Open MPI does not say where the first process is.
     start = _by_variables("by Open MPI 5", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK")
     if start is not None and _OWN_DEVICES not in os.environ:
         # One GPU each, as JAX has it with Open MPI 4 and Slurm.
@@ -224,6 +224,6 @@ def _metadata(name: str) -> str:
 
 def _address() -> str:
     """Where JAX has looked for the first process, so far as it got."""
-    from jax._src.distributed import global_state  # Nothing public tells.
+    from jax._src.distributed import global_state  # There is no public way to ask.
 
     return global_state.coordinator_address or os.environ.get(ADDRESS) or "an address unknown yet"

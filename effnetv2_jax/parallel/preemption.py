@@ -66,9 +66,8 @@ class Preemption:
     def check(self) -> None:
         """Raises `Preempted` if the run is to end here; every process calls this after every step.
 
-        The service has the processes stop at the call after the one that the farthest of them has
-        come to. It must be told of calls, not of steps: those of a run that continues do not begin
-        at 1, where it stops a run that the signal met before its first step, and they go back.
+        The service stops all processes at the call after the farthest one's. It has to count calls,
+        not steps: those of a continued run do not begin at 1, and a rollback repeats some.
         """
         self._checks += 1
         if self._several and multihost_utils.reached_preemption_sync_point(self._checks):

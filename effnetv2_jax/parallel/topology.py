@@ -23,7 +23,7 @@ class Limits:
     """Of one device."""
 
     memory: int | None
-    """Bytes that a program may use; None where nobody tells."""
+    """Bytes that a program may use; None where it is not known."""
     flops: float | None
     """bfloat16 operations a second, at best."""
     bandwidth: float | None
@@ -64,7 +64,7 @@ def find_mesh(topology: str) -> Mesh:
         raise TopologyError(
             f"no topology {topology!r}; it is `local` or a TPU slice: v5e:4x4, v6e:2x2, v5p:2x2x2"
         )
-    # Or libtpu would ask the network about a TPU, and want it for itself.
+    # Otherwise libtpu looks for a TPU on the network, and locks it.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
@@ -86,7 +86,7 @@ def find_mesh(topology: str) -> Mesh:
 
 
 def limits_of(device: jax.Device) -> Limits:
-    """What a device can hold and do, as far as it or its maker tells."""
+    """Memory and peak rates of a device, as far as they are published."""
     named = (limits for name, limits in _KNOWN if name in device.device_kind)
     limits = next(named, Limits(None, None, None))
     if device.platform == "cpu":

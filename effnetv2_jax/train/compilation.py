@@ -10,12 +10,12 @@ import optax
 from jax.sharding import Mesh
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.parallel.mesh import by_example
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.evaluate import EvalStep, make_eval_step, weights_of
-from effnetv2_jax.train.state import TrainState
-from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
+from effnetv2_jax.train.state import TrainState, key_of
+from effnetv2_jax.train.step import TrainStep, as_float32, make_train_step, step_values
 
 WORKERS = 2 if (os.cpu_count() or 1) > 2 else 1
 """Programs compiled at a time, but on a GPU. Much of a compilation runs on one core; where there
@@ -40,7 +40,7 @@ class Programs:
     def __init__(
         self,
         experiment: Experiment,
-        model: EfficientNet,
+        model: Model,
         optimizer: optax.GradientTransformationExtraArgs,
         plan: Plan,
         state: TrainState,
@@ -78,7 +78,7 @@ class Programs:
 
     def train_step(self, planned: PlannedStage) -> TrainStep:
         """The step of a stage; waits until it is compiled."""
-        self._begin(planned)  # A run may have gone back to a stage that had ended.
+        self._begin(planned)  # A run may have been rolled back to a stage that had ended.
         return self._steps[_shape(planned)].result()
 
     def eval_step(self) -> EvalStep:
@@ -118,6 +118,7 @@ def compile_step(
 
     Args:
       train_step: as `make_train_step` returns it.
+      planned: of `Experiment.plan`.
       state: what it will be called with, as shapes.
       max_labels: L of the batches' labels, `[B, L]`.
 
@@ -126,4 +127,5 @@ def compile_step(
     """
     size, batch_size = _shape(planned)
     batch = _batch(batch_size, size, max_labels, mesh)
-    return train_step.lower(state, batch, step_settings(planned.stage, 0.0)).compile()
+    values = as_float32(step_values(planned.stage, learning_rate=0.0))
+    return train_step.lower(state, batch, values, key_of(0)).compile()

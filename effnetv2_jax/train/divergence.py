@@ -1,4 +1,4 @@
-"""Notices when training diverges: a loss or gradient that is not finite, or a loss that leaps."""
+"""Notices when training diverges: a loss or gradient that is not finite, or a loss that spikes."""
 
 import collections
 import math
@@ -32,7 +32,7 @@ class Divergence(NamedTuple):
 
 
 class Spike(NamedTuple):
-    """A step whose loss leapt."""
+    """A step whose loss is far above its recent mean."""
 
     done: int
     loss: float
@@ -43,7 +43,7 @@ class Spike(NamedTuple):
         return f"step {self.done} has loss {self.loss:.4g}, after a mean of {self.mean:.4g}"
 
 
-class _Taken(NamedTuple):
+class _Pending(NamedTuple):
     done: int
     loss: jax.Array
     gradient_norm: jax.Array
@@ -58,7 +58,7 @@ class LossWatch:
 
     def __init__(self, spike: float) -> None:
         self._factor = spike
-        self._pending: collections.deque[_Taken] = collections.deque()
+        self._pending: collections.deque[_Pending] = collections.deque()
         self._losses = 0
         self._mean = 0.0
 
@@ -67,10 +67,10 @@ class LossWatch:
 
         What is found is yielded, so that the caller has to iterate.
         """
-        taken = _Taken(done, metrics["loss"], metrics["gradient_norm"])
-        for value in (taken.loss, taken.gradient_norm):
+        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"])
+        for value in (pending.loss, pending.gradient_norm):
             value.copy_to_host_async()
-        self._pending.append(taken)
+        self._pending.append(pending)
         if len(self._pending) > LAG:
             yield from self._look()
 
@@ -80,7 +80,7 @@ class LossWatch:
             yield from self._look()
 
     def forget(self) -> None:
-        """Leaves out what has not been looked at, for a run that went back."""
+        """Leaves out what has not been looked at, for a run that is rolled back."""
         self._pending.clear()
 
     def _look(self) -> Iterator[Divergence | Spike]:

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from effnetv2_jax.augment import normalize
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.data import DataError, Source, Unreadable, Workers, eval_batches
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.data import DataError, EvalExamples, Source, Workers, make_batches
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import put_batch, replicated
@@ -36,7 +36,7 @@ EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, Sums
 
 
 def make_eval_step(
-    model: EfficientNet,
+    model: Model,
     mesh: Mesh,
     *,
     loss: str = "softmax",
@@ -109,15 +109,16 @@ def evaluate(
       "unreadable": ...}`. Accuracies are in [0, 1], the loss is in nats without label smoothing;
       `examples` counts those that could be read and have a label.
     """
-    unreadable = Unreadable(experiment.data.max_unreadable)
-    batches = eval_batches(
-        source,
-        experiment.data,
-        preprocessing,
+    examples = EvalExamples(
+        data=experiment.data,
+        preprocessing=preprocessing,
         batch_size=experiment.evaluation.batch_size,
+    )
+    batches = make_batches(
+        source,
+        examples,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        unreadable=unreadable,
         workers=workers,
     )
     totals = {name: np.zeros(len(Sums._fields)) for name in weights}

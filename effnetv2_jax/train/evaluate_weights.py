@@ -6,24 +6,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import Experiment, check_batch
+from effnetv2_jax.config.checks import check_batch
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, Source, make_workers, open_source
 from effnetv2_jax.data.sources.eval_sets import get_eval_set, open_eval_set
-from effnetv2_jax.models.efficientnet.model import EfficientNet
-from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.table import align
-from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.parallel.mesh import make_mesh, replicated
-from effnetv2_jax.train.evaluate import EvalStep, evaluate, make_eval_step, weights_of
-from effnetv2_jax.train.state import TrainState, abstract_state, build_model
+from effnetv2_jax.train.evaluate import EvalStep, evaluate, make_eval_step
+from effnetv2_jax.train.state import build_model
 from effnetv2_jax.weights.class_names import same_classes
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.networks import check_same_network
 from effnetv2_jax.weights.pretrained import fit
+from effnetv2_jax.weights.run_config import read_run
+from effnetv2_jax.weights.runs import restore_variables
 
 Results = dict[str, dict[str, float]]
 """What `evaluate` found, by the name of the set."""
@@ -37,20 +38,19 @@ def evaluate_run(experiment: Experiment, workdir: epath.PathLike) -> Results:
       `step`.
 
     Raises:
-      CheckpointError: there is no checkpoint, or it is another model's.
+      WeightsError: there is no run, or `experiment.model` is another network than the run's.
+      CheckpointError: there is no checkpoint, or it is damaged.
       DataError: a set is missing or unreadable, or has other classes.
     """
     mesh = make_mesh()
     sources = _open_sources(experiment, mesh)
-    num_classes = len(sources[0].class_names)
-    model = build_model(experiment, num_classes, read_preprocessing(workdir))
-    state = abstract_state(experiment, model, optax.identity(), mesh)
-    # By name, without the optimizer's part, which may be larger than the rest together.
-    wanted = {"step": state.step, **state.variables, "ema": state.ema}
-    with Checkpoints(epath.Path(workdir) / "checkpoints", None) as checkpoints:
-        restored = TrainState(opt_state=None, **checkpoints.restore_parts(wanted))
-    results = _evaluate_all(experiment, model, weights_of(restored), sources, mesh)
-    return {name: {"step": float(restored.step)} | result for name, result in results.items()}
+    run = read_run(workdir)
+    check_same_network(str(workdir), run.model, experiment.model)
+    model = build_model(experiment, len(sources[0].class_names), run.preprocessing)
+    kinds = ("raw", "ema") if run.averaged else ("raw",)
+    step, weights = restore_variables(run.workdir, model, kinds)
+    results = _evaluate_all(experiment, model, weights, sources, mesh)
+    return {name: {"step": float(step)} | result for name, result in results.items()}
 
 
 def evaluate_init(experiment: Experiment) -> Results:
@@ -94,7 +94,7 @@ def _open_sources(experiment: Experiment, mesh: Mesh) -> list[Source]:
 
 def _evaluate_all(
     experiment: Experiment,
-    model: EfficientNet,
+    model: Model,
     weights: Mapping[str, Any],
     sources: list[Source],
     mesh: Mesh,

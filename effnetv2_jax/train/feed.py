@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,8 +11,16 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.data import Source, Unreadable, Workers, train_batches
+from effnetv2_jax.config.experiment import DataConfig
+from effnetv2_jax.data import (
+    HostBatch,
+    Order,
+    Source,
+    TrainExamples,
+    Unreadable,
+    Workers,
+    make_batches,
+)
 from effnetv2_jax.parallel.mesh import put_batch
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.progressive import Plan, PlannedStage
@@ -24,6 +33,50 @@ Salts = Sequence[tuple[int, int]]
 """Pairs of a step and a salt, rising: from that step on, examples come in the order of the salt."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """What a run trains on, stage after stage, and what reads it."""
+
+    source: Source
+    config: DataConfig
+    """How pictures are cropped and decoded."""
+    preprocessing: Preprocessing
+    """The model's: how crops are resized. Each stage has an image size of its own."""
+    plan: Plan
+    seed: int
+    salts: Salts = ()
+    unreadable: Unreadable
+    """Counts the pictures that cannot be read."""
+    workers: Workers | None = None
+    """Processes that decode; None where threads of this one do."""
+
+    @property
+    def order(self) -> Order:
+        """The run's examples, by position."""
+        salts = [(self.plan.examples_before(step), salt) for step, salt in self.salts]
+        return Order(len(self.source), self.seed, tuple(salts))
+
+    def batches(self, planned: PlannedStage, start: int) -> Generator[HostBatch, None, None]:
+        """This process's rows of a stage's batches, from step `start` on if that is within it."""
+        examples = TrainExamples(
+            order=self.order,
+            data=self.config,
+            preprocessing=dataclasses.replace(
+                self.preprocessing, image_size=planned.stage.image_size
+            ),
+            batch_size=planned.batch_size,
+            first_example=self.plan.examples_before(max(start, planned.first_step)),
+        )
+        return make_batches(
+            self.source,
+            examples,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            unreadable=self.unreadable,
+            workers=self.workers,
+        )
+
+
 class Feed(NamedTuple):
     """What one training step takes."""
 
@@ -33,30 +86,9 @@ class Feed(NamedTuple):
     batch: dict[str, Any]
 
 
-def feed(
-    experiment: Experiment,
-    plan: Plan,
-    source: Source,
-    mesh: Mesh,
-    *,
-    preprocessing: Preprocessing,
-    start: int,
-    unreadable: Unreadable,
-    salts: Salts = (),
-    workers: Workers | None = None,
-) -> Generator[Feed, None, None]:
+def feed(data: TrainingData, mesh: Mesh, *, start: int) -> Generator[Feed, None, None]:
     """Yields every step from `start` to the end of the run, decoded and transferred ahead."""
-    coming = host_batches(
-        experiment,
-        plan,
-        source,
-        preprocessing=preprocessing,
-        start=start,
-        unreadable=unreadable,
-        salts=salts,
-        workers=workers,
-    )
-    with contextlib.closing(coming):
+    with contextlib.closing(host_batches(data, start=start)) as coming:
         yield from on_devices(coming, mesh)
 
 
@@ -71,52 +103,24 @@ def on_devices(coming: Iterator[Feed], mesh: Mesh) -> Iterator[Feed]:
         yield ready.popleft()
 
 
-def host_batches(
-    experiment: Experiment,
-    plan: Plan,
-    source: Source,
-    *,
-    preprocessing: Preprocessing,
-    start: int,
-    unreadable: Unreadable,
-    salts: Salts = (),
-    workers: Workers | None = None,
-) -> Generator[Feed, None, None]:
+def host_batches(data: TrainingData, *, start: int) -> Generator[Feed, None, None]:
     """Yields this process's rows of every batch, as NumPy arrays, from step `start` on.
 
     The next stage is begun as soon as nothing is left of the present one that its threads have not
     begun: `data.prefetch_batches` before its end.
     """
-
-    def begin(planned: PlannedStage) -> "_Begun":
-        batches = train_batches(
-            source,
-            experiment.data,
-            image_size=planned.stage.image_size,
-            preprocessing=preprocessing,
-            batch_size=planned.batch_size,
-            first_example=plan.examples_before(max(start, planned.first_step)),
-            seed=experiment.seed,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-            unreadable=unreadable,
-            salts=by_position(salts, plan),
-            workers=workers,
-        )
-        return _Begun(batches)
-
-    coming = collections.deque(planned for planned in plan.stages if planned.end_step > start)
+    coming = collections.deque(planned for planned in data.plan.stages if planned.end_step > start)
     begun: collections.deque[_Begun] = collections.deque()
     try:
         while coming:
             planned = coming.popleft()
             if not begun:
-                begun.append(begin(planned))
+                begun.append(_Begun(data.batches(planned, start)))
             steps = range(max(start, planned.first_step), planned.end_step)
             for step, batch in zip(steps, begun[0], strict=False):
-                ends_soon = planned.end_step - step <= experiment.data.prefetch_batches
+                ends_soon = planned.end_step - step <= data.config.prefetch_batches
                 if ends_soon and coming and len(begun) == 1:
-                    begun.append(begin(coming[0]))
+                    begun.append(_Begun(data.batches(coming[0], start)))
                 yield Feed(step, planned, batch)
             begun.popleft().close()
     finally:
@@ -124,20 +128,15 @@ def host_batches(
             batches.close()
 
 
-def by_position(salts: Salts, plan: Plan) -> list[tuple[int, int]]:
-    """The salts by place in the run's order of examples, as `train_batches` takes them."""
-    return [(plan.examples_before(step), salt) for step, salt in salts]
-
-
 class _Begun:
     """A stage's batches, which are made from now on and not from when the first one is wanted."""
 
-    def __init__(self, batches: Generator[dict[str, Any], None, None]) -> None:
+    def __init__(self, batches: Generator[HostBatch, None, None]) -> None:
         self._batches = batches
         self._executor = ThreadPoolExecutor(1)
         self._first = [self._executor.submit(next, batches)]
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[HostBatch]:
         yield self._first.pop().result()  # Popped: its memory is not needed for the whole stage.
         yield from self._batches
 

@@ -6,7 +6,7 @@ from typing import Any
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.checkpoints import has_checkpoint
 from effnetv2_jax.outputs.workdir import read_preprocessing
 from effnetv2_jax.train.state import build_model
@@ -16,18 +16,19 @@ from effnetv2_jax.weights.pretrained import fit
 
 def initial_model(
     experiment: Experiment, class_names: Sequence[str], workdir: epath.PathLike
-) -> tuple[EfficientNet, dict[str, Any] | None]:
+) -> tuple[Model, dict[str, Any] | None]:
     """The model of a run that starts or continues in `workdir`, and the variables to start from.
 
     Variables are None where they are to be drawn, or come from a checkpoint: a run that continues
     has no need of `experiment.init` any more.
 
     Args:
-      class_names: the data's. A classifier that tells others apart starts anew.
+      class_names: the data's. A head that tells others apart starts anew.
 
     Raises:
       ConfigError: there is no such model.
-      WeightsError: the weights in `experiment.init` cannot be had or do not fit.
+      WeightsError: the weights in `experiment.init` cannot be had, or are for another network; the
+        message names the field in which it differs.
     """
     if experiment.init and not has_checkpoint(epath.Path(workdir) / "checkpoints"):
         found = find_weights(experiment.init, name=experiment.model.name)

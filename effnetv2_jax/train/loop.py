@@ -13,15 +13,15 @@ from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.divergence import Divergence, DivergenceError, Spike
 from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
-from effnetv2_jax.train.optimizer import learning_rate
 from effnetv2_jax.train.run import Run, open_run
-from effnetv2_jax.train.step import step_settings
+from effnetv2_jax.train.schedule import learning_rate
+from effnetv2_jax.train.step import as_float32, step_values
 
 SPIKES = 10
-"""Leaps of the loss that one start of a run tells of."""
+"""Spikes of the loss that one start of a run logs."""
 
 
-class _GoBack(Exception):
+class _RollBack(Exception):
     """Leaves the steps of a run, to return to its newest checkpoint."""
 
 
@@ -36,8 +36,8 @@ def train(
       progress: shows how it goes; None shows it on standard error, in the first process.
 
     Returns:
-      The final evaluation, as `train.evaluate.evaluate` returns it, and `top1`, which is that of the
-      averaged weights where there are any.
+      The final evaluation, see `train.evaluate.evaluate`, and `top1`, which is that of the averaged
+      weights where there are any.
 
     Raises:
       ConfigError: the experiment does not fit the devices or the data.
@@ -52,11 +52,11 @@ def train(
         while not (run.done == run.plan.total_steps and run.result):
             try:
                 _train_on(run)
-            except _GoBack:
-                _go_back(run)
+            except _RollBack:
+                _roll_back(run)
             except Preempted as preempted:
                 _save_at_last(run)
-                run.tell("preempted", f"{preempted} after step {run.done}")
+                run.log("preempted", f"{preempted} after step {run.done}")
                 raise
         run.watchdog.now("the last checkpoint")
         run.checkpoints.wait()
@@ -76,15 +76,16 @@ def _train_on(run: Run) -> None:
             with run.preemption.waiting():
                 step, planned, batch = next(batches)
                 if step == planned.first_step:
-                    run.report.flush()  # Before a wait for the compilation.
+                    run.step_log.flush()  # Before a wait for the compilation.
                 train_step = run.programs.train_step(planned)
 
             run.watchdog.now(f"step {step + 1}")
             rate = learning_rate(experiment, plan, step, num_examples=num_examples)
-            run.state, metrics = train_step(run.state, batch, step_settings(planned.stage, rate))
+            values = step_values(planned.stage, rate)
+            run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
             run.done, run.result = step + 1, {}
-            run.report.step(run.done, planned, rate, metrics)
-            _heed(run, run.losses.step(run.done, metrics))
+            run.step_log.step(run.done, planned, values, metrics)
+            _handle(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
                 run.preemption.check()
 
@@ -95,10 +96,10 @@ def _evaluate_and_save(run: Run) -> None:
     evaluates = evaluation_is_due(experiment, run.plan, run.done, len(run.train_source))
     if not (evaluates or (run.done and run.done % experiment.checkpoint.every_steps == 0)):
         return
-    _heed(run, run.losses.flush())
+    _handle(run, run.losses.flush())
     if evaluates and not run.result:
         run.watchdog.now(f"the evaluation after step {run.done}")
-        run.report.flush()
+        run.step_log.flush()
         final = run.done == run.plan.total_steps
         with run.preemption.waiting():
             result = evaluate(
@@ -119,28 +120,28 @@ def _evaluate_and_save(run: Run) -> None:
 
 
 def _save_at_last(run: Run) -> None:
-    """Saves a run that has to end, unless it has to halt or go back: the next start meets that."""
-    with contextlib.suppress(DivergenceError, _GoBack):
-        _heed(run, run.losses.flush())
+    """Saves a run that has to end, unless it diverged and its next start has to meet that."""
+    with contextlib.suppress(DivergenceError, _RollBack):
+        _handle(run, run.losses.flush())
         run.save()
         run.checkpoints.wait()
 
 
-def _heed(run: Run, found: Iterable[Divergence | Spike]) -> None:
-    """Tells of divergences and leaps of the loss, and does about the former what the config says.
+def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
+    """Logs divergences and spikes of the loss, and does about the former what the config says.
 
     Raises:
       DivergenceError: the run has to end.
-      _GoBack: the run has to go back.
+      _RollBack: the run has to be rolled back.
     """
     for event in found:
         if isinstance(event, Spike):
             run.spikes += 1
             if run.spikes <= SPIKES:
-                run.tell("loss_spike", str(event), examples=run.examples_of(event.done))
+                run.log("loss_spike", str(event), examples=run.examples_of(event.done))
             continue
         run.divergences += 1
-        run.tell("diverged", str(event), examples=run.examples_of(event.done))
+        run.log("diverged", str(event), examples=run.examples_of(event.done))
         policy, limit = run.experiment.faults.on_divergence, run.experiment.faults.max_divergences
         if policy == "halt":
             raise DivergenceError(
@@ -154,10 +155,10 @@ def _heed(run: Run, found: Iterable[Divergence | Spike]) -> None:
                 "with a lower config.optimizer.learning_rate or config.optimizer.gradient_clip"
             )
         if policy == "roll_back":
-            raise _GoBack
+            raise _RollBack
 
 
-def _go_back(run: Run) -> None:
+def _roll_back(run: Run) -> None:
     """Returns to the newest checkpoint, from where on the examples come in another order."""
     diverged, tried = run.done, run.salts
     run.losses.forget()
@@ -166,10 +167,10 @@ def _go_back(run: Run) -> None:
     salt = 1 + max((salt for _, salt in (*tried, *run.salts)), default=0)
     run.salts = (*(pair for pair in run.salts if pair[0] < run.done), (run.done, salt))
     run.writers.cut_back(run.done, evaluated=bool(run.result))
-    run.report.restart()
+    run.step_log.restart()
     message = f"back from step {diverged} to step {run.done}, with another order of the examples"
-    run.tell_of_broken()
-    run.tell("rolled_back", message, diverged=diverged, salt=salt)
+    run.log_broken()
+    run.log("rolled_back", message, diverged=diverged, salt=salt)
 
 
 def evaluation_is_due(experiment: Experiment, plan: Plan, done: int, num_examples: int) -> bool:

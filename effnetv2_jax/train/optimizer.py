@@ -1,56 +1,82 @@
-"""Optimizers, and the learning rate as a function of the examples seen."""
+"""Optimizers: from gradients to updates, as the config says."""
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
-from effnetv2_jax.config.experiment import ConfigError, Experiment, OptimizerConfig, ScheduleConfig
-from effnetv2_jax.progressive import Plan
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.optimizers import LAMB, SGD, AdamW, Lion, OptimizerConfig, RMSProp
+from effnetv2_jax.models.registry import family_of
+from effnetv2_jax.train.rates import factors
 
-REFERENCE_BATCH = 256
-"""`OptimizerConfig.learning_rate` is stated for this many examples per step."""
+Mask = Callable[[optax.Params], Any]
+"""From parameters to a tree of booleans."""
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
-    """The optimizer; its `update` takes the step's `learning_rate` as a keyword argument.
+def make_optimizer(experiment: Experiment) -> optax.GradientTransformationExtraArgs:
+    """The optimizer of what a run trains; `update` takes the `learning_rate` as a keyword argument.
+
+    What decays is for the model's family to say. Factors of `experiment.rates` scale the updates;
+    parameters whose factor is 0 must not be among those it is given.
+    """
+    config = experiment.optimizer
+    chain: list[optax.GradientTransformation] = []
+    if config.gradient_clip is not None:
+        chain.append(optax.clip_by_global_norm(config.gradient_clip))
+    chain += _updates(config, _those_that(family_of(experiment.model.name).decays))
+    # Last, and linear in the rate: the momentum of scaled updates is the scaled momentum.
+    for factor in dict.fromkeys(factor for _, factor in experiment.rates if factor not in (0, 1)):
+        chain.append(optax.masked(optax.scale(factor), _whose_factor_is(factor, experiment)))
+    return optax.chain(*chain)
+
+
+def _updates(config: OptimizerConfig, decays: Mask) -> list[optax.GradientTransformation]:
+    """From gradients to updates; of every optimizer, one after the other.
 
     RMSProp is TensorFlow's: epsilon inside the square root, squared gradients averaged from 1, and
     the learning rate inside the momentum, so that updates already under way keep the rate they
     were made with.
     """
-    chain: list[optax.GradientTransformation] = []
-    if config.gradient_clip is not None:
-        chain.append(optax.clip_by_global_norm(config.gradient_clip))
-    if config.l2:
-        chain.append(optax.add_decayed_weights(config.l2, mask=kernels))
-    match config.name:
-        case "rmsprop":
+    rate = _scale_by_learning_rate()
+    match config:
+        case SGD():
+            momentum = optax.trace(decay=config.momentum, nesterov=config.nesterov)
+            return [*_l2(config.l2, decays), _apply(rate, momentum)]
+        case RMSProp():
             rms = optax.scale_by_rms(
                 decay=config.decay, eps=config.epsilon, initial_scale=1.0, eps_in_sqrt=True
             )
             momentum = optax.trace(decay=config.momentum)
-            chain.append(_apply(rms, _scale_by_learning_rate(), momentum))
-        case "sgd":
-            chain.append(_apply(_scale_by_learning_rate(), optax.trace(decay=config.momentum)))
-        case "adamw":
-            adam = optax.scale_by_adam(b1=config.momentum, b2=config.decay, eps=config.epsilon)
-            decay = optax.add_decayed_weights(config.weight_decay, mask=kernels)
-            chain += [_apply(adam), decay, _scale_by_learning_rate()]
-    if config.classifier_learning_rate is not None:
-        # Last, and linear in the rate: the momentum of scaled updates is the scaled momentum.
-        share = config.classifier_learning_rate / config.learning_rate
-        chain.append(optax.masked(optax.scale(share), _is_classifier))
-    return optax.chain(*chain)
+            return [*_l2(config.l2, decays), _apply(rms, rate, momentum)]
+        case AdamW():
+            adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+            decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+            return [_apply(adam), decay, rate]
+        case LAMB():
+            adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
+            decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+            return [_apply(adam), decay, optax.scale_by_trust_ratio(), rate]
+        case Lion():
+            lion = optax.scale_by_lion(b1=config.beta1, b2=config.beta2)
+            decay = optax.add_decayed_weights(config.weight_decay, mask=decays)
+            return [_apply(lion), decay, rate]
+        case _:
+            raise TypeError(f"there is no optimizer for a {type(config).__name__}")
+
+
+def _l2(coefficient: float, decays: Mask) -> list[optax.GradientTransformation]:
+    return [optax.add_decayed_weights(coefficient, mask=decays)] if coefficient else []
 
 
 def _apply(*steps: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Works on all biases and BatchNorm parameters as one vector, and on kernels one by one.
+    """Applies elementwise steps to all vectors as one vector, and to other arrays one by one.
 
-    Small arrays are most of a network's, and compile faster as one; kernels are most of its bytes,
-    and on TPU the copies into one vector and back were a tenth of a step's memory traffic.
+    Vectors (biases, BatchNorm's parameters) are most of a network's arrays, and compile faster as
+    one; kernels are most of its bytes, and on TPU the copies into one vector and back were a tenth
+    of a step's memory traffic.
     """
     chain = optax.chain(*steps)
     return optax.chain(
@@ -85,54 +111,17 @@ def _is_no_vector(params: optax.Params) -> optax.Params:
     return jax.tree.map(lambda leaf: leaf.ndim != 1, params)
 
 
-def kernels(params: optax.Params) -> optax.Params:
-    """A tree of booleans: True for the kernels, which decay; False for biases and BatchNorm."""
+def _those_that(holds: Callable[[tuple[str, ...]], bool]) -> Mask:
+    """A tree of what holds of each parameter's path."""
 
-    def is_kernel(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
-        return path[-1].key == "kernel"
+    def of(path: tuple[jax.tree_util.DictKey, ...], _: jax.Array) -> bool:
+        return holds(tuple(key.key for key in path))
 
-    return jax.tree_util.tree_map_with_path(is_kernel, params)
-
-
-def _is_classifier(params: optax.Params) -> optax.Params:
-    if "classifier" not in params:
-        raise ConfigError(
-            "config.optimizer.classifier_learning_rate is set, but config.trainable leaves the "
-            "classifier out; set the former to None, or include the classifier in the latter"
-        )
-    return {
-        module: jax.tree.map(lambda _: module == "classifier", leaves)  # noqa: B023
-        for module, leaves in params.items()
-    }
+    return lambda params: jax.tree_util.tree_map_with_path(of, params)
 
 
-def learning_rate(experiment: Experiment, plan: Plan, step: int, *, num_examples: int) -> float:
-    """The learning rate of step `step`, counted from 0.
-
-    The curve counts examples, so it does not depend on how stages divide them into batches; its
-    height is proportional to the present stage's batch.
-
-    Args:
-      num_examples: in the training set.
-    """
-    batch = plan.stage_at(step).batch_size
-    peak = experiment.optimizer.learning_rate * batch / REFERENCE_BATCH
-    epoch = plan.examples_before(step) / num_examples
-    return peak * schedule(experiment.schedule, epoch, epochs=experiment.epochs)
-
-
-def schedule(config: ScheduleConfig, epoch: float, *, epochs: float) -> float:
-    """The share of the peak learning rate at `epoch` of `epochs`, both fractional."""
-    if epoch < config.warmup_epochs:
-        return epoch / config.warmup_epochs
-    match config.name:
-        case "exponential":
-            return config.decay_rate ** math.floor(epoch / config.decay_epochs)
-        case "cosine":
-            progress = (epoch - config.warmup_epochs) / max(epochs - config.warmup_epochs, 1e-9)
-            return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-        case "constant":
-            return 1.0
+def _whose_factor_is(factor: float, experiment: Experiment) -> Mask:
+    return lambda params: jax.tree.map(lambda own: own == factor, factors(params, experiment.rates))
 
 
 def _scale_by_learning_rate() -> optax.GradientTransformationExtraArgs:

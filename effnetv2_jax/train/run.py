@@ -6,11 +6,13 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.experiment import Experiment, check_batches
+from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import (
     Source,
     Unreadable,
@@ -19,7 +21,7 @@ from effnetv2_jax.data import (
     make_workers,
     open_source,
 )
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
@@ -33,11 +35,11 @@ from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
-from effnetv2_jax.train.feed import Feed, Salts, by_position, feed
+from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import TrainState, abstract_state, create_state
-from effnetv2_jax.train.step_log import Report
+from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
+from effnetv2_jax.train.step_log import StepLog
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"
@@ -51,8 +53,10 @@ class Run:
 
     experiment: Experiment
     plan: Plan
+    key: np.ndarray
+    """What every random number of its steps follows from."""
     mesh: Mesh
-    model: EfficientNet
+    model: Model
     optimizer: optax.GradientTransformationExtraArgs
     variables: Mapping[str, Any] | None
     """To start from; None draws them."""
@@ -83,7 +87,7 @@ class Run:
     """Of both, how many since this start."""
 
     writers: Writers = dataclasses.field(init=False)
-    report: Report = dataclasses.field(init=False)
+    step_log: StepLog = dataclasses.field(init=False)
     programs: Programs = dataclasses.field(init=False)
 
     def restore(self) -> None:
@@ -97,11 +101,12 @@ class Run:
             self.state = create_state(*parts, self.variables)
             self.done, self.salts, self.result = 0, (), {}
             return
-        self.done, self.state = self.checkpoints.restore_newest(
-            abstract_state(*parts), report=self.broken.append
+        self.done, saved = self.checkpoints.restore_newest(
+            abstract_state(*parts).to_dict(), report=self.broken.append
         )
-        saved = self.checkpoints.extra(self.done).get(_SALTS, ())
-        self.salts = tuple((start, salt) for start, salt in saved)
+        self.state = TrainState.from_dict(saved)
+        salts = self.checkpoints.extra(self.done).get(_SALTS, ())
+        self.salts = tuple((start, salt) for start, salt in salts)
         self.result = self.checkpoints.metrics(self.done)
 
     def save(self) -> None:
@@ -114,49 +119,47 @@ class Run:
         if self.lock is not None:
             self.lock.check()
         # A checkpoint that exists has all its metrics in the log.
-        self.report.flush()
+        self.step_log.flush()
         self.writers.flush()
         self.checkpoints.save(
             self.done,
-            self.state,
+            self.state.to_dict(),
             metrics=self.result,
             extra={_SALTS: [list(pair) for pair in self.salts]},
-            force=True,
         )
-        self.report.restart_clock()
+        self.step_log.restart_clock()
 
     def batches(self) -> Generator[Feed, None, None]:
         """Yields the steps from here to the end."""
-        return feed(
-            self.experiment,
-            self.plan,
-            self.train_source,
-            self.mesh,
+        return feed(self.training_data(), self.mesh, start=self.done)
+
+    def training_data(self) -> TrainingData:
+        """What is trained on, in the order that holds now."""
+        return TrainingData(
+            source=self.train_source,
+            config=self.experiment.data,
             preprocessing=self.model.preprocessing,
-            start=self.done,
-            unreadable=self.unreadable,
+            plan=self.plan,
+            seed=self.experiment.seed,
             salts=self.salts,
+            unreadable=self.unreadable,
             workers=self.workers,
         )
 
     def examples_of(self, done: int) -> list[str]:
         """Names the examples that step `done` trained on, or 64 of them."""
-        planned = self.plan.stage_at(done - 1)
-        return example_keys(
-            self.train_source,
-            first_example=self.plan.examples_before(done - 1),
-            count=min(planned.batch_size, _NAMED),
-            seed=self.experiment.seed,
-            salts=by_position(self.salts, self.plan),
-        )
+        first = self.plan.examples_before(done - 1)
+        count = min(self.plan.stage_at(done - 1).batch_size, _NAMED)
+        order = self.training_data().order
+        return example_keys(self.train_source, order, range(first, first + count))
 
-    def tell_of_broken(self) -> None:
-        """Tells of the checkpoints that the last `restore` passed over."""
+    def log_broken(self) -> None:
+        """Logs the checkpoints that the last `restore` passed over."""
         while self.broken:
-            self.tell("fallback", self.broken.pop(0))
+            self.log("fallback", self.broken.pop(0))
 
-    def tell(self, event: str, message: str, **fields: Any) -> None:
-        """Writes an event down and shows it."""
+    def log(self, event: str, message: str, **fields: Any) -> None:
+        """Logs an event, and shows it."""
         self.writers.event(event, step=self.done, message=message, **fields)
         self.progress.message(message)
 
@@ -190,10 +193,11 @@ def open_run(
                 data_fingerprint=fingerprint,
                 write=first,
             )
-        optimizer = make_optimizer(experiment.optimizer)
+        optimizer = make_optimizer(experiment)
         run = Run(
             experiment=experiment,
             plan=plan,
+            key=key_of(experiment.seed),
             mesh=mesh,
             model=model,
             optimizer=optimizer,
@@ -227,10 +231,17 @@ def open_run(
         )
         stack.enter_context(contextlib.closing(run.progress))
         if run.done < plan.total_steps:
-            record = run_record(mesh, train_data=fingerprint, eval_data=eval_source.fingerprint)
+            record = run_record(
+                mesh,
+                model=experiment.model,
+                train_data=fingerprint,
+                eval_data=eval_source.fingerprint,
+            )
             run.writers.event("start", step=run.done, **record)
-        run.tell_of_broken()
-        run.report = Report(plan, run.writers, run.progress, every_steps=experiment.log.every_steps)
+        run.log_broken()
+        run.step_log = StepLog(
+            plan, run.writers, run.progress, every_steps=experiment.log.every_steps
+        )
         run.programs = stack.enter_context(
             contextlib.closing(
                 Programs(experiment, model, optimizer, plan, run.state, mesh, start=run.done)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,43 +14,35 @@ from jax.sharding import Mesh
 
 from effnetv2_jax.augment import augment_batch, mix, normalize
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
-from effnetv2_jax.train.rates import trainable_part, with_part
+from effnetv2_jax.train.rates import trained_params, with_trained
 from effnetv2_jax.train.state import TrainState, moving_average
 
 Batch = dict[str, jax.Array]
 """`image`: uint8 `[B, H, W, 3]`. `labels`: int32 `[B, L]`, filled up with -1."""
 Metrics = dict[str, jax.Array]
 
-
-class StepSettings(NamedTuple):
-    """What changes from step to step and stage to stage without a new compilation: float32."""
-
-    learning_rate: np.float32
-    dropout_rate: np.float32
-    randaugment_magnitude: np.float32
-    mixup_alpha: np.float32
-    cutmix_alpha: np.float32
+StepValues = dict[str, float]
+"""What changes from step to step and stage to stage without a new compilation, by name."""
 
 
-def step_settings(stage: Stage, learning_rate: float) -> StepSettings:
-    """The settings of a step in `stage`."""
-    return StepSettings(
-        learning_rate=np.float32(learning_rate),
-        dropout_rate=np.float32(stage.dropout_rate),
-        randaugment_magnitude=np.float32(stage.randaugment_magnitude),
-        mixup_alpha=np.float32(stage.mixup_alpha),
-        cutmix_alpha=np.float32(stage.cutmix_alpha),
-    )
+def step_values(stage: Stage, learning_rate: float) -> StepValues:
+    """The values of a step in `stage`: as its compiled step takes them, and as they are logged."""
+    return {"learning_rate": learning_rate} | stage.traced()
 
 
-class _Part(NamedTuple):
-    """What the network and its loss take of the examples; the leading axis of each is theirs."""
+def as_float32(values: Mapping[str, float]) -> dict[str, np.float32]:
+    """The values as the compiled step takes them."""
+    return {name: np.float32(value) for name, value in values.items()}
+
+
+class _Examples(NamedTuple):
+    """What the network and its loss take; the leading axis of each array is that of examples."""
 
     images: jax.Array
     labels: jax.Array
@@ -58,38 +50,41 @@ class _Part(NamedTuple):
     weight: jax.Array
     unmixed_labels: jax.Array
     key: jax.Array
-    """Of dropout and stochastic depth, for all of the part."""
+    """Of dropout and stochastic depth, for all of the examples."""
 
 
-TrainStep = Callable[[TrainState, Batch, StepSettings], tuple[TrainState, Metrics]]
+TrainStep = Callable[
+    [TrainState, Batch, Mapping[str, np.float32], np.ndarray], tuple[TrainState, Metrics]
+]
+"""Takes the values as `as_float32` returns them, and the key as `key_of` does."""
 
 
 def make_train_step(
     experiment: Experiment,
-    model: EfficientNet,
+    model: Model,
     optimizer: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
 ) -> TrainStep:
     """Compiles, on first use per batch shape, a step over all devices of the mesh.
 
     The state that goes in is donated: it must not be used again. Every random number follows
-    from the experiment's seed and the step. A step whose loss or gradient is not finite counts, and
+    from the run's key and the step. A step whose loss or gradient is not finite counts, and
     changes nothing else of the state.
     """
     augment, preprocessing = experiment.augment, model.preprocessing
     mixes = any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
 
     def train_step(
-        state: TrainState, batch: Batch, settings: StepSettings
+        state: TrainState, batch: Batch, values: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
+        key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
         augment_key, mix_key, dropout_key = jax.random.split(key, 3)
 
         images, labels = batch["image"], batch["labels"]
         images = augment_batch(
             augment_key,
             images,
-            settings.randaugment_magnitude,
+            values["randaugment_magnitude"],
             flip=augment.flip,
             policy=augment.policy,
             layers=augment.randaugment_layers,
@@ -105,39 +100,43 @@ def make_train_step(
                 mix_key,
                 images,
                 labels,
-                mixup_alpha=settings.mixup_alpha,
-                cutmix_alpha=settings.cutmix_alpha,
+                mixup_alpha=values["mixup_alpha"],
+                cutmix_alpha=values["cutmix_alpha"],
                 group=augment.mix_group,
             )
+        # Without a schedule stochastic depth is the model's own, and compiled in.
+        of_model = ("dropout_rate", "stochastic_depth_rate")
+        rates = {name: values[name] for name in of_model if name in values}
 
-        def loss_of(trained: optax.Params, part: _Part) -> tuple[jax.Array, Any]:
-            logits, updated = model.apply(
-                {"params": with_part(state.params, trained), "batch_stats": state.batch_stats},
-                part.images,
+        def loss_of(trained: optax.Params, examples: _Examples) -> tuple[jax.Array, Any]:
+            logits, collections = model.apply(
+                {"params": with_trained(state.params, trained), **state.collections},
+                examples.images,
                 train=True,
-                dropout_rate=settings.dropout_rate,
-                rngs={"dropout": part.key},
-                mutable=["batch_stats"],
+                **rates,
+                rngs={"dropout": examples.key},
+                mutable=list(state.collections),
             )
 
             def loss_against(targets: jax.Array) -> jax.Array:
                 loss = LOSSES[experiment.loss]
                 return loss(logits, targets, label_smoothing=experiment.label_smoothing)
 
-            losses = loss_against(part.labels)
+            losses = loss_against(examples.labels)
             if mixes:
-                losses = part.weight * losses + (1 - part.weight) * loss_against(part.partners)
-            top1 = hits(logits.argmax(1, keepdims=True), part.unmixed_labels).mean()
-            return losses.mean(), (updated["batch_stats"], top1)
+                losses = examples.weight * losses + (1 - examples.weight) * loss_against(
+                    examples.partners
+                )
+            top1 = hits(logits.argmax(1, keepdims=True), examples.unmixed_labels).mean()
+            return losses.mean(), (collections, top1)
 
-        trained = trainable_part(state.params, experiment.trainable)
+        trained = trained_params(state.params, experiment.rates)
         gradients = functools.partial(jax.value_and_grad(loss_of, has_aux=True), trained)
-        whole = _Part(images, labels, partners, weight, batch["labels"], dropout_key)
-        (loss, (batch_stats, top1)), grads = mean_over_parts(
+        (loss, (collections, top1)), grads = mean_over_parts(
             gradients,
-            whole,
+            _Examples(images, labels, partners, weight, batch["labels"], dropout_key),
             parts=experiment.gradient_accumulation,
-            group=experiment.model.bn_group or 1,
+            group=experiment.model.example_group,
         )
         metrics = {
             "loss": loss,
@@ -145,19 +144,21 @@ def make_train_step(
             "gradient_norm": optax.tree.norm(grads),
         }
 
-        def advance(state: TrainState, grads: optax.Params, batch_stats: Any) -> TrainState:
-            trained = trainable_part(state.params, experiment.trainable)
+        def advance(
+            state: TrainState, grads: optax.Params, collections: dict[str, Any]
+        ) -> TrainState:
+            trained = trained_params(state.params, experiment.rates)
             updates, opt_state = optimizer.update(
-                grads, state.opt_state, trained, learning_rate=settings.learning_rate
+                grads, state.opt_state, trained, learning_rate=values["learning_rate"]
             )
-            params = with_part(state.params, optax.apply_updates(trained, updates))
+            params = with_trained(state.params, optax.apply_updates(trained, updates))
             ema = state.ema
             if experiment.ema_decay is not None:
-                latest = {"params": params, "batch_stats": batch_stats}
+                latest = {"params": params, **collections}
                 ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
-            return TrainState(state.step + 1, params, batch_stats, opt_state, ema)
+            return TrainState(state.step + 1, params, collections, opt_state, ema)
 
-        return unless_diverged(advance, state, grads, batch_stats, metrics=metrics), metrics
+        return unless_diverged(advance, state, grads, collections, metrics=metrics), metrics
 
     return jax.jit(
         train_step,

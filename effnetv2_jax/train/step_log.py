@@ -1,6 +1,7 @@
-"""Turns steps into metrics, images per second and a progress line, without stalling the device."""
+"""Logs steps as metrics, images per second and a progress line, without stalling the device."""
 
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -10,19 +11,19 @@ from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.progressive import Plan, PlannedStage
 
 
-class _Taken(NamedTuple):
-    """A step that was given to the device."""
+class _Pending(NamedTuple):
+    """A step that was given to the device, and is not logged yet."""
 
     done: int
     planned: PlannedStage
-    learning_rate: float
+    values: Mapping[str, float]
     metrics: Any
     finished: float | None
     """When, if it had finished as soon as it was given: a CPU may compute within the call."""
 
 
-class Report:
-    """Collects what steps report, and reads it from the device one step late."""
+class StepLog:
+    """Logs what steps return, and reads it from the device one step late."""
 
     def __init__(
         self, plan: Plan, writers: Writers, progress: Progress, *, every_steps: int
@@ -31,24 +32,30 @@ class Report:
         self._writers = writers
         self._progress = progress
         self._every_steps = every_steps
-        self._pending: _Taken | None = None
+        self._pending: _Pending | None = None
         self._images_per_second: float | None = None
         self._stage: int | None = None
         self._since = time.perf_counter()
         self._images = 0
 
-    def step(self, done: int, planned: PlannedStage, learning_rate: float, metrics: Any) -> None:
-        """Takes a step's metrics, which may still be computing, and reports the step before."""
+    def step(
+        self, done: int, planned: PlannedStage, values: Mapping[str, float], metrics: Any
+    ) -> None:
+        """Takes a step's metrics, which may still be computing, and logs the step before.
+
+        Args:
+          values: of `step_values`; every row of the log has them.
+        """
         ready = all(value.is_ready() for value in metrics.values())
         finished = time.perf_counter() if ready else None
         self.flush()
-        self._pending = _Taken(done, planned, learning_rate, metrics, finished)
+        self._pending = _Pending(done, planned, values, metrics, finished)
 
     def flush(self) -> None:
-        """Reports the last step taken, if its turn has come, and waits for it."""
+        """Logs the last step taken, if it is due, and waits for it."""
         if self._pending is None:
             return
-        done, planned, learning_rate, metrics, finished = self._pending
+        done, planned, values, metrics, finished = self._pending
         self._pending = None
         first = planned.index != self._stage
         self._stage = planned.index
@@ -71,11 +78,8 @@ class Report:
             done,
             "train",
             metrics
-            | {
-                "learning_rate": learning_rate,
-                "stage": planned.index,
-                "image_size": planned.stage.image_size,
-            }
+            | dict(values)
+            | {"stage": planned.index, "image_size": planned.stage.image_size}
             | ({} if speed is None else {"images_per_second": speed}),
         )
         self._progress.show(
@@ -87,18 +91,18 @@ class Report:
                 image_size=planned.stage.image_size,
                 images_per_second=speed,
                 loss=metrics["loss"],
-                learning_rate=learning_rate,
+                learning_rate=values["learning_rate"],
                 seconds_left=speed and self._seconds_left(done, planned, speed),
             )
         )
 
     def restart(self) -> None:
-        """Forgets the step that was not reported yet, for a run that went back."""
+        """Forgets the step that is not logged yet, for a run that is rolled back."""
         self._pending = None
         self.restart_clock()
 
     def restart_clock(self) -> None:
-        """Leaves out of images per second what happened since the last report."""
+        """Leaves out of images per second what happened since the last row."""
         self._since = time.perf_counter()
         self._images = 0
 

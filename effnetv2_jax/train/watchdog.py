@@ -9,12 +9,12 @@ from typing import Self, TextIO
 
 
 class Watchdog:
-    """A thread that tells when nothing has happened for too long, and what every thread is doing.
+    """A thread that reports when nothing has happened for too long, and what each thread is doing.
 
     It only reports: what looks like a hang may be a long compilation.
 
     Args:
-      seconds: how long nothing may happen; told again each time as long passes.
+      seconds: how long nothing may happen; reported again each time as long passes.
       stream: a file with a descriptor; None is standard error.
     """
 
@@ -22,7 +22,7 @@ class Watchdog:
         self._seconds = seconds
         self._stream = stream
         self._now = "the start"
-        self._since = self._told = time.monotonic()
+        self._since = self._reported = time.monotonic()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
 
@@ -46,11 +46,11 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._ended.wait(self._seconds / 20):
             now = time.monotonic()
-            if now - max(self._since, self._told) >= self._seconds:
-                self._tell(now - self._since)
-                self._told = now
+            if now - max(self._since, self._reported) >= self._seconds:
+                self._report(now - self._since)
+                self._reported = now
 
-    def _tell(self, seconds: float) -> None:
+    def _report(self, seconds: float) -> None:
         stream = self._stream or sys.stderr
         print(
             f"\nWARNING: {self._now} has taken {seconds:.0f} s (config.faults.hang_seconds); "

@@ -1,5 +1,5 @@
-"""Weights of other libraries, in and out.
+"""Weights, in and out: runs of our own as they are, other libraries' by the family's names.
 
-`parts` walks over a model's layers, `sources` has one table of names per library, and `convert`
-turns their arrays into our variables and back.
+`find` says where weights are, `found` what they are, `pretrained` fits them to a model and `save`
+writes them. What a family is called elsewhere, `effnetv2_jax.models.libraries` asks of it.
 """

@@ -10,7 +10,7 @@ import numpy as np
 
 from effnetv2_jax.weights.errors import WeightsError
 
-Arrays = dict[str, np.ndarray]
+Arrays = Mapping[str, np.ndarray]
 
 _NESTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where training programs put the weights in a checkpoint; averages first."""
@@ -74,8 +74,8 @@ def read_torch(path: Path) -> Arrays:
     }
 
 
-def write_safetensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes float arrays by name, in the layout of PyTorch's own files."""
+def write_safetensors(path: Path, arrays: Arrays) -> None:
+    """Writes arrays by name, in the layout of PyTorch's own files."""
     from safetensors.numpy import save_file
 
     save_file(dict(arrays), path, metadata={"format": "pt"})

@@ -2,29 +2,35 @@
 
 import dataclasses
 import json
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from effnetv2_jax.models.efficientnet.model import EfficientNet
-from effnetv2_jax.models.efficientnet.published import PYTORCH, TENSORFLOW, architecture
-from effnetv2_jax.models.efficientnet.variants import VARIANTS
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.reading import model_config
+from effnetv2_jax.models.libraries import Library, interchanges
+from effnetv2_jax.models.protocol import Model, ModelConfig
+from effnetv2_jax.models.registry import UnknownModelError, family_of, family_of_model
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.networks import Counterpart
 
-FIELDS = ("width", "depth", "padding", "bn_epsilon")
-"""Of the model, which decide what weights compute beside the model's name."""
-
-_OURS = "effnetv2_jax"
-"""The key under which our own fields stand; timm passes over it."""
+OWN = "effnetv2_jax"
+"""Our own format, and the key under which our own fields stand; timm passes over it."""
 
 
-class Card(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Card:
     """What `config.json` says of the weights beside it."""
 
     name: str | None = None
-    fields: Mapping[str, Any] = types.MappingProxyType({})
+    """Of the model."""
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the model's config, that decide what the weights compute."""
+    config: ModelConfig | None = None
+    """Of the model, whole; only in our own format."""
+    num_classes: int | None = None
+    """Likewise."""
     preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
     library: str = "timm"
@@ -39,71 +45,113 @@ def read_card(path: Path, title: str) -> Card:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        ours = content.get(_OURS)
         names = _class_names(content)
-        if ours is not None:
-            preprocessing = Preprocessing.from_json(ours["preprocessing"])
-            return Card(ours["name"], ours["fields"], preprocessing, names, ours["library"])
+        if (ours := content.get(OWN)) is not None:
+            return _of_ours(ours, content, names, title)
         name, fields = _of_architecture(content.get("architecture"), title)
-        return Card(name, fields, _of_timm(content.get("pretrained_cfg") or {}), names)
+        preprocessing = _of_timm(content.get("pretrained_cfg") or {})
+        return Card(name=name, fields=fields, preprocessing=preprocessing, class_names=names)
     except WeightsError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{title}: {path.name} cannot be understood: {error}") from error
 
 
-def write_card(path: Path, model: EfficientNet, *, library: str) -> None:
-    """Writes `config.json` for weights that `library` can load."""
-    name, fields = identify(model)
-    content: dict[str, Any] = {
-        "num_classes": model.num_classes,
-        _OURS: {
-            "name": name,
-            "fields": fields,
-            "preprocessing": dataclasses.asdict(model.preprocessing),
-            "library": library,
-        },
+def write_card(path: Path, model: Model, library: Library, known: Counterpart) -> None:
+    """Writes `config.json` for weights that a library can load.
+
+    Args:
+      known: what the library has for the model.
+    """
+    ours = {
+        "library": library.name,
+        "name": known.config.name,
+        "fields": _beyond_the_name(known.config),
     }
-    if library == "timm":
-        variant = VARIANTS[name]
-        published = (model.width, model.depth) == (variant.width, variant.depth)
-        content["architecture"] = architecture(name, fields) if published else None
-        content["pretrained_cfg"] = _for_timm(model)
+    for_timm = {"architecture": known.name, "pretrained_cfg": _for_timm(model, library)}
+    _write(path, model, ours, for_timm if library.name == "timm" else {})
+
+
+def write_own_card(path: Path, model: Model) -> None:
+    """Writes `config.json` for weights in our own format."""
+    family = family_of_model(model).name
+    ours = {"library": OWN, "family": family, "model": dataclasses.asdict(model.config)}
+    _write(path, model, ours, {})
+
+
+def _write(path: Path, model: Model, ours: dict[str, Any], more: dict[str, Any]) -> None:
+    ours["preprocessing"] = dataclasses.asdict(model.preprocessing)
+    content: dict[str, Any] = {"num_classes": model.num_classes, OWN: ours, **more}
     if model.class_names is not None:
         content["label_names"] = list(model.class_names)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def identify(model: EfficientNet) -> tuple[str, dict[str, Any]]:
-    """A model's name, and its fields that decide what its weights compute.
+def unknown_model(title: str, name: str, *, family: str | None, module: str | None) -> WeightsError:
+    """The error for weights of a model that no registered family has.
 
-    Raises:
-      WeightsError: its stages are not those of any named model.
+    Args:
+      family: the name of its family, if that is known.
+      module: the one it was from when the weights were trained, if that is known.
     """
-    scale = (model.width, model.depth)
-    like = [
-        (name, variant)
-        for name, variant in VARIANTS.items()
-        if (variant.stages, variant.rounding_floor) == (model.stages, model.rounding_floor)
-    ]
-    if not like or model.head_features != EfficientNet.head_features:
-        raise WeightsError("the model's stages are its own, so that weights could not name them")
-    name, _ = next((pair for pair in like if (pair[1].width, pair[1].depth) == scale), like[0])
-    return name, {field: getattr(model, field) for field in FIELDS}
+    of_family = f" of the family {family!r}" if family else ""
+    of_module = f" from the module {module}" if module else ""
+    return WeightsError(
+        f"{title} has weights of {name!r}, a model{of_family}{of_module} that is not here; import "
+        f"the module that registers it first (--import={module or 'MODULE'})"
+    )
+
+
+def _of_ours(
+    ours: Mapping[str, Any],
+    content: Mapping[str, Any],
+    class_names: tuple[str, ...] | None,
+    title: str,
+) -> Card:
+    own = ours["library"] == OWN
+    name = ours["model"]["name"] if own else ours["name"]
+    try:
+        family_of(name)
+    except UnknownModelError:
+        raise unknown_model(title, name, family=ours.get("family"), module=None) from None
+    try:
+        config = model_config({"model": ours["model"] if own else {"name": name, **ours["fields"]}})
+    except ConfigError as error:
+        raise WeightsError(f"{title}: {error}") from error
+    return Card(
+        name=name,
+        fields={} if own else {field: getattr(config, field) for field in ours["fields"]},
+        config=config if own else None,
+        num_classes=int(content["num_classes"]) if own else None,
+        preprocessing=Preprocessing.from_json(ours["preprocessing"]),
+        class_names=class_names,
+        library=ours["library"],
+    )
 
 
 def _of_architecture(theirs: str | None, title: str) -> tuple[str | None, dict[str, Any]]:
     """Our name for timm's `tf_efficientnetv2_s`, and how it computes."""
     if theirs is None:
         return None, {}
-    for name in VARIANTS:
-        for fields in (TENSORFLOW, PYTORCH):
-            if architecture(name, fields) == theirs:
-                return name, fields
+    for _, interchange in interchanges():
+        timm = interchange.library("timm")
+        if timm is not None and theirs in timm.models:
+            config = timm.models[theirs]
+            return config.name, {field: getattr(config, field) for field in config.NUMERICS}
     raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
 
 
-def _for_timm(model: EfficientNet) -> dict[str, Any]:
+def _beyond_the_name(config: ModelConfig) -> dict[str, Any]:
+    """What decides how a network computes beside its name."""
+    named = config.renamed(config.name).architecture()
+    return {
+        field: value
+        for field, value in config.architecture().items()
+        if field in config.NUMERICS or value != named[field]
+    }
+
+
+def _for_timm(model: Model, timm: Library) -> dict[str, Any]:
     preprocessing = model.preprocessing
     size, padding = preprocessing.image_size, preprocessing.crop_padding
     return {
@@ -115,8 +163,8 @@ def _for_timm(model: EfficientNet) -> dict[str, Any]:
         "mean": [value / 255 for value in preprocessing.mean],
         "std": [value / 255 for value in preprocessing.std],
         "num_classes": model.num_classes,
-        "first_conv": "conv_stem",
-        "classifier": "classifier",
+        "first_conv": timm.first,
+        "classifier": timm.classifier,
     }
 
 

@@ -1,120 +1,152 @@
-"""Turns another library's named arrays into a model's variables and back, every name checked."""
+"""Turns named arrays into a model's variables and back, every name checked.
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+The names are another library's, or our own: `<collection>/<modules>/<name>`, such as
+`params/stem/conv/kernel`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet.layers_by_name import Kind, parts
-from effnetv2_jax.models.efficientnet.model import EfficientNet, abstract_variables
-from effnetv2_jax.models.libraries import Source
+from effnetv2_jax.models.libraries import Entry, Library, interchange_of
+from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.models.registry import family_of_model
+from effnetv2_jax.models.shapes import abstract_variables
+from effnetv2_jax.outputs.state_checksum import named_leaves
+from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.errors import WeightsError
 
 SHOWN = 5
 """Names that a message lists of each kind of fault."""
 
-
-class Entry(NamedTuple):
-    """An array of ours that a source has under a name of its own."""
-
-    path: tuple[str, ...]
-    """Collection, modules and name: `("params", "stem", "conv", "kernel")`."""
-    kind: Kind
+VariablePath = tuple[str, ...]
+"""Collection, modules and name."""
+Variables = dict[str, Any]
 
 
-def entries(model: EfficientNet, source: Source) -> dict[str, Entry]:
-    """Every array of a model under the source's name for it."""
-    return {
-        f"{source.module(part)}{source.separator}{theirs}": Entry(
-            ("batch_stats" if ours in ("mean", "var") else "params", *part.path, ours), part.kind
-        )
-        for part in parts(model)
-        for ours, theirs in source.variables[part.kind].items()
-    }
+def entries(model: Model, library: Library) -> dict[str, Entry]:
+    """Every array of a model under a library's name for it."""
+    interchange = interchange_of(family_of_model(model))
+    assert interchange is not None, "the library is one of the family's"
+    return library.entries(interchange.layers(model))
 
 
-def from_source(
-    model: EfficientNet,
-    arrays: Mapping[str, np.ndarray],
-    source: Source,
-    *,
-    title: str = "",
-) -> dict[str, Any]:
+def from_library(model: Model, arrays: Arrays, library: Library, *, title: str = "") -> Variables:
     """A model's variables from another library's arrays.
 
     Args:
       model: what the arrays are for.
-      arrays: by the source's names, in its layouts.
-      source: whose names and layouts.
-      title: names the arrays in messages; empty for the source's.
+      arrays: by the library's names, in its layouts.
+      library: whose names and layouts.
+      title: names the arrays in messages; empty for the library's.
 
     Returns:
-      `{"params": ..., "batch_stats": ...}` of NumPy arrays in the model's `param_dtype`.
+      `{"params": ..., "batch_stats": ...}` of NumPy arrays in the dtypes of the model's variables.
 
     Raises:
       WeightsError: names are missing or left over, or an array has another shape, is not of floats
         or has values that are not finite; the message names them.
     """
-    names = entries(model, source)
-    given = {name for name in arrays if not name.endswith(source.ignored)}
-    faults = _listed("missing", sorted(names.keys() - given))
-    faults += _listed("unexpected", sorted(given - names.keys()))
-
-    wanted = variable_shapes(model)
-    variables: dict[str, Any] = {}
-    misshapen, unfit = [], []
-    for name in names.keys() & given:
-        entry = names[name]
-        array = np.asarray(arrays[name])
-        if not jnp.issubdtype(array.dtype, jnp.floating):
-            unfit.append(f"{name} ({array.dtype})")
-            continue
-        ours = source.to_ours(entry.kind, array)
-        shape = wanted[entry.path]
-        if ours.shape != shape:
-            expected = source.to_theirs(entry.kind, np.empty(shape)).shape
-            misshapen.append(f"{name} ({array.shape}, not {expected})")
-            continue
-        ours = ours.astype(model.param_dtype)
-        if not np.isfinite(ours).all():
-            unfit.append(f"{name} (NaN or infinite)")
-        node = variables
-        for key in entry.path[:-1]:
-            node = node.setdefault(key, {})
-        node[entry.path[-1]] = np.ascontiguousarray(ours)
-    faults += _listed("wrongly shaped", sorted(misshapen)) + _listed("unfit", sorted(unfit))
-    if faults:
-        raise WeightsError(
-            f"weights of {title or source.title} do not fit the model: {'; '.join(faults)}"
-        )
-    return variables
+    names = entries(model, library)
+    return _variables(
+        abstract_variables(model),
+        {name: array for name, array in arrays.items() if not name.endswith(library.ignored)},
+        {name: entry.path for name, entry in names.items()},
+        to_ours=lambda name, array: library.to_ours(names[name].kind, array),
+        to_theirs=lambda name, array: library.to_theirs(names[name].kind, array),
+        title=title or library.title,
+    )
 
 
-def to_source(
-    model: EfficientNet, variables: Mapping[str, Any], source: Source
+def to_library(
+    model: Model, variables: Mapping[str, Any], library: Library
 ) -> dict[str, np.ndarray]:
     """A model's variables under another library's names and in its layouts.
 
     Raises:
       WeightsError: `variables` lack an array of the model; the message names it.
     """
-    arrays = {}
-    for name, entry in entries(model, source).items():
-        node: Any = variables
-        for key in entry.path:
-            if key not in node:
-                raise WeightsError(f"the variables lack {'/'.join(entry.path)}")
-            node = node[key]
-        arrays[name] = np.ascontiguousarray(source.to_theirs(entry.kind, np.asarray(node)))
-    return arrays
+    names = entries(model, library)
+    found = _pick(variables, {name: entry.path for name, entry in names.items()})
+    return {
+        name: np.asarray(library.to_theirs(names[name].kind, array), order="C")
+        for name, array in found.items()
+    }
 
 
-def variable_shapes(model: EfficientNet) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """The shape of every array of a model, by collection, modules and name."""
-    leaves, _ = jax.tree.flatten_with_path(abstract_variables(model))
-    return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
+def from_own(model: Model, arrays: Arrays, *, title: str) -> Variables:
+    """A model's variables from arrays under our own names; see `from_library`."""
+    abstract = abstract_variables(model)
+    return _variables(
+        abstract,
+        arrays,
+        _own_names(abstract),
+        to_ours=lambda name, array: array,
+        to_theirs=lambda name, array: array,
+        title=title,
+    )
+
+
+def to_own(model: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A model's variables under our own names.
+
+    Raises:
+      WeightsError: `variables` lack an array of the model; the message names it.
+    """
+    return _pick(variables, _own_names(abstract_variables(model)))
+
+
+def _own_names(abstract: Any) -> dict[str, VariablePath]:
+    return {"/".join(path): path for path in named_leaves(abstract)}
+
+
+def _variables(
+    abstract: Any,
+    arrays: Arrays,
+    paths: Mapping[str, VariablePath],
+    *,
+    to_ours: Callable[[str, np.ndarray], np.ndarray],
+    to_theirs: Callable[[str, np.ndarray], np.ndarray],
+    title: str,
+) -> Variables:
+    faults = _listed("missing", sorted(paths.keys() - arrays.keys()))
+    faults += _listed("unexpected", sorted(arrays.keys() - paths.keys()))
+    wanted = named_leaves(abstract)
+    leaves: dict[VariablePath, np.ndarray] = {}
+    misshapen, unfit = [], []
+    for name in paths.keys() & arrays.keys():
+        like, array = wanted[paths[name]], np.asarray(arrays[name])
+        floats = jnp.issubdtype(like.dtype, jnp.floating)
+        if not (jnp.issubdtype(array.dtype, jnp.floating) if floats else array.dtype == like.dtype):
+            unfit.append(f"{name} ({array.dtype})")
+            continue
+        ours = to_ours(name, array)
+        if ours.shape != like.shape:
+            expected = to_theirs(name, np.empty(like.shape)).shape
+            misshapen.append(f"{name} ({array.shape}, not {expected})")
+            continue
+        ours = ours.astype(like.dtype)
+        if floats and not np.isfinite(ours).all():
+            unfit.append(f"{name} (NaN or infinite)")
+        leaves[paths[name]] = np.asarray(ours, order="C")
+    faults += _listed("wrongly shaped", sorted(misshapen)) + _listed("unfit", sorted(unfit))
+    if faults:
+        raise WeightsError(f"weights of {title} do not fit the model: {'; '.join(faults)}")
+    variables: Variables = jax.tree.unflatten(
+        jax.tree.structure(abstract), [leaves[path] for path in wanted]
+    )
+    return variables
+
+
+def _pick(variables: Mapping[str, Any], paths: Mapping[str, VariablePath]) -> dict[str, np.ndarray]:
+    leaves = named_leaves(variables)
+    for path in paths.values():
+        if path not in leaves:
+            raise WeightsError(f"the variables lack {'/'.join(path)}")
+    return {name: np.asarray(leaves[path], order="C") for name, path in paths.items()}
 
 
 def _listed(fault: str, names: Iterable[str]) -> list[str]:

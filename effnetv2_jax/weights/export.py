@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jax import export
 
 from effnetv2_jax.augment.batch import normalize
-from effnetv2_jax.models.efficientnet.model import EfficientNet
+from effnetv2_jax.models.protocol import Model, gives_features
+from effnetv2_jax.models.registry import family_of_model
 from effnetv2_jax.ops.per_platform import plain_operations
 
 
 def export_model(
-    model: EfficientNet,
+    model: Model,
     variables: Mapping[str, Any],
     *,
     image_size: int | None = None,
@@ -49,7 +50,7 @@ def export_model(
 
 def export_onnx(
     path: str | os.PathLike[str],
-    model: EfficientNet,
+    model: Model,
     variables: Mapping[str, Any],
     *,
     image_size: int | None = None,
@@ -84,7 +85,7 @@ def export_onnx(
         converted = jax2onnx.to_onnx(
             _classifier(model, variables),
             [images],
-            model_name="efficientnet",
+            model_name=family_of_model(model).name,
             input_names=["images"],
             output_names=["logits"],
         )
@@ -104,15 +105,13 @@ def _quiet(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _classifier(
-    model: EfficientNet, variables: Mapping[str, Any]
-) -> Callable[[jax.Array], jax.Array]:
-    if model.features_only:
+def _classifier(model: Model, variables: Mapping[str, Any]) -> Callable[[jax.Array], jax.Array]:
+    if gives_features(model):
         raise ValueError("a model with features_only has no logits to export")
     preprocessing = model.preprocessing
 
     def classify(images: jax.Array) -> jax.Array:
         normalized = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
-        return model.apply(variables, normalized, train=False)  # type: ignore[return-value]
+        return model.apply(variables, normalized, train=False)
 
     return classify

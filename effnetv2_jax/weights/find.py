@@ -6,20 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from effnetv2_jax.models.efficientnet.published import (
-    TENSORFLOW,
-    Published,
-    is_tag,
-    of_repository,
-    published,
-)
-from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.models.libraries import Published, interchange_of, interchanges, is_tag
+from effnetv2_jax.models.registry import family_of
+from effnetv2_jax.outputs.workdir import FoundRun, find_run
 from effnetv2_jax.weights import hub
 from effnetv2_jax.weights.arrays import Arrays, read_safetensors, read_torch, to_numpy
-from effnetv2_jax.weights.card import Card, read_card
+from effnetv2_jax.weights.card import OWN, Card, read_card
 from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.found import Found
+from effnetv2_jax.weights.found import OWN_PREFIX, Found, LibraryWeights, OwnWeights
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
 
 
@@ -30,6 +25,12 @@ def _read_keras(source: Any) -> Arrays:
     return read_keras(source)
 
 
+def _read_tf1(path: Path) -> Arrays:
+    libraries = (interchange.library("tf1") for _, interchange in interchanges())
+    outermost = [library.outermost for library in libraries if library is not None]
+    return read_tf1_checkpoint(path, outermost="|".join(outermost))
+
+
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": read_safetensors,
     ".pth": read_torch,
@@ -37,7 +38,7 @@ _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".bin": read_torch,
     ".keras": _read_keras,
     ".h5": _read_keras,
-    ".index": read_tf1_checkpoint,
+    ".index": _read_tf1,
 }
 
 
@@ -53,49 +54,65 @@ def find_weights(weights: Any, *, name: str | None = None) -> Found:
       WeightsError: there are no such weights, or they are another model's.
     """
     if name is not None:
-        get_variant(name)
+        family_of(name)
     return _find(weights, name).named(name)
 
 
 def _find(weights: Any, name: str | None) -> Found:
     if isinstance(weights, Mapping):
-        return Found(
-            title="the state dict",
-            read=lambda: {str(key): to_numpy(value) for key, value in weights.items()},
-        )
+        arrays = {str(key): to_numpy(value) for key, value in weights.items()}
+        return _bare("the state dict", arrays)
     if not isinstance(weights, str | os.PathLike):
-        return Found(title="the Keras model", read=partial(_read_keras, weights))
+        return LibraryWeights(title="the Keras model", read=partial(_read_keras, weights))
     text = os.fspath(weights)
     if is_tag(text):
-        if name is None:
-            raise WeightsError(f"{text!r} is a tag of several models; name the model as well")
-        known = published(name, text)
+        known = _tagged(text, name)
         return _published(hub.Address(known.repository), name, known)
+    if (run := find_run(text)) is not None:
+        return _of_run(run)
     kind, _, rest = text.partition(":")
     match kind:
         case "hub":
             address = hub.Address.parse(rest)
-            found = of_repository(address.repository)
+            found = _of_repository(address.repository)
             return _published(address, *found) if found else _on_hub(address)
         case "file":
             return _of_path(Path(rest).expanduser())
-        case "workdir":
-            return _of_run(rest)
         case "http" | "https":
             raise WeightsError(
                 f"{text} is a page; weights on the Hub are written hub:OWNER/REPO, and others have "
                 "to be downloaded first"
             )
-    # A bucket can hold a run only.
-    return _of_run(text) if "://" in text else _of_path(Path(text).expanduser())
+    return _of_path(Path(text).expanduser())
 
 
-def _published(address: hub.Address, name: str, known: Published) -> Found:
-    return Found(
+def _tagged(tag: str, name: str | None) -> Published:
+    if name is None:
+        raise WeightsError(f"{tag!r} is a tag of several models; name the model as well")
+    interchange = interchange_of(family_of(name))
+    known = interchange.published(name, tag) if interchange else None
+    if known is None:
+        tags = interchange.tags.get(name, ()) if interchange else ()
+        raise WeightsError(f"{name} has no weights {tag!r}; it has {', '.join(tags) or 'none'}")
+    return known
+
+
+def _of_repository(repository: str) -> tuple[str, Published] | None:
+    """The model and the weights of a repository on the Hub, if it is one of the published."""
+    for _, interchange in interchanges():
+        for name, tags in interchange.tags.items():
+            for known in (interchange.published(name, tag) for tag in tags):
+                if known is not None and known.repository == repository:
+                    return name, known
+    return None
+
+
+def _published(address: hub.Address, name: str | None, known: Published) -> Found:
+    return LibraryWeights(
         title=str(address),
         read=partial(_read_from_hub, address, hub.WEIGHTS),
         name=name,
-        stated_fields=TENSORFLOW,
+        stated_fields=known.fields,
         stated_preprocessing=known.preprocessing,
         class_names=imagenet(known.classes),
     )
@@ -115,7 +132,7 @@ def _of_path(path: Path) -> Found:
     if path.is_dir():
         return _of_folder(path)
     if not path.exists() and path.with_name(f"{path.name}.index").exists():
-        return Found(title=str(path), read=partial(read_tf1_checkpoint, path))
+        return LibraryWeights(title=str(path), read=partial(_read_tf1, path))
     if not path.exists():
         raise WeightsError(
             f"there are no weights {str(path)!r}: it is neither a file or folder nor a tag "
@@ -123,16 +140,20 @@ def _of_path(path: Path) -> Found:
         )
     if path.suffix not in _READERS:
         raise WeightsError(f"{path} has none of the known endings {', '.join(_READERS)}")
-    return Found(title=str(path), read=partial(_READERS[path.suffix], path))
+    if path.suffix == ".safetensors":
+        return _bare(str(path), read_safetensors(path))
+    return LibraryWeights(title=str(path), read=partial(_READERS[path.suffix], path))
+
+
+def _bare(title: str, arrays: Arrays) -> Found:
+    """Arrays that come without a word on their model."""
+    own = any(name.startswith(OWN_PREFIX) for name in arrays)
+    return (OwnWeights if own else LibraryWeights)(title=title, read=lambda: arrays)
 
 
 def _of_folder(folder: Path) -> Found:
-    if (folder / "checkpoints").is_dir():
-        return _of_run(str(folder))
-    if folder.parent.name == "checkpoints" and folder.name.isdigit():
-        return _of_run(str(folder.parent.parent), step=int(folder.name))
     if any(folder.glob("*.index")):
-        return Found(title=str(folder), read=partial(read_tf1_checkpoint, folder))
+        return LibraryWeights(title=str(folder), read=partial(_read_tf1, folder))
     config = folder / hub.CONFIG
     card = read_card(config, str(folder)) if config.exists() else Card()
     keras = card.library == "keras"
@@ -146,19 +167,21 @@ def _of_folder(folder: Path) -> Found:
     )
 
 
-def _of_run(workdir: str, step: int | None = None) -> Found:
+def _of_run(run: FoundRun) -> Found:
     # Imported here: Orbax takes a second, and only runs need it.
-    from effnetv2_jax.weights.runs import find_run
+    from effnetv2_jax.weights.runs import weights_of_run
 
-    return find_run(workdir, step=step)
+    return weights_of_run(run.workdir, step=run.step)
 
 
 def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:
-    return Found(
-        title=title,
-        read=read,
-        name=card.name,
-        stated_fields=card.fields,
-        stated_preprocessing=card.preprocessing,
-        class_names=card.class_names,
-    )
+    common: dict[str, Any] = {
+        "title": title,
+        "read": read,
+        "name": card.name,
+        "stated_preprocessing": card.preprocessing,
+        "class_names": card.class_names,
+    }
+    if card.library == OWN:
+        return OwnWeights(config=card.config, stated_classes=card.num_classes, **common)
+    return LibraryWeights(stated_fields=card.fields, **common)

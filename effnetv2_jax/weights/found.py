@@ -1,26 +1,28 @@
-"""Weights that were found somewhere, not fitted to a model yet."""
+"""Weights that were found somewhere, not fitted to a model yet: another library's, or our own."""
 
+import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from effnetv2_jax.models.efficientnet.layers_by_name import Part
-from effnetv2_jax.models.efficientnet.published import TORCHVISION_PREPROCESSING, numerics
-from effnetv2_jax.models.efficientnet.variants import VARIANTS
-from effnetv2_jax.models.libraries import OURS, SOURCES, TIMM, TORCHVISION, Source
+from effnetv2_jax.models.libraries import Library, interchange_of
+from effnetv2_jax.models.protocol import Model, ModelConfig
+from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.class_names import same_classes
+from effnetv2_jax.weights.convert import Variables, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.networks import check_same_network
 
-Arrays = Mapping[str, np.ndarray]
+OWN_PREFIX = "params/"
+"""Only arrays under our own names begin like this."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Found:
-    """Weights that are read when their arrays are asked for, and what came with them."""
+class Found(abc.ABC):
+    """Weights that are read when they are asked for, and what came with them."""
 
     title: str
     """Names them in messages: where they were found."""
@@ -28,72 +30,69 @@ class Found:
     """Gives their arrays by name; raises a WeightsError if they cannot be read."""
     name: str | None = None
     """The model's, one of `list_models()`; None if nothing says so."""
-    stated_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """Of `EfficientNet`, as far as they came with the weights."""
     stated_preprocessing: Preprocessing | None = None
     class_names: tuple[str, ...] | None = None
 
     @functools.cached_property
     def arrays(self) -> Arrays:
-        """Every array by the name that its library gives it."""
+        """Every array by its name."""
         return self.read()
 
-    @functools.cached_property
-    def source(self) -> Source:
-        """Whose names and layouts the arrays have.
+    @abc.abstractmethod
+    def network(self, like: ModelConfig) -> ModelConfig:
+        """The config of the network they are for; what they do not say is as in `like`."""
+
+    @abc.abstractmethod
+    def variables(self, model: Model) -> Variables:
+        """All of them, as variables of a whole model with their number of classes.
 
         Raises:
-          WeightsError: nobody's that is known here.
+          WeightsError: they do not fit it; the message names the arrays.
         """
-        for source in SOURCES:
-            if source.sign in self.arrays:
-                return source
-        signs = ", ".join(f"{source.sign} ({source.title})" for source in SOURCES)
-        raise WeightsError(
-            f"{self.title} has none of the names that are known here: {signs}; its first are "
-            f"{', '.join(list(self.arrays)[:3]) or 'none'}"
-        )
 
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        """Fields of `EfficientNet` that decide what these weights compute, as far as known."""
-        assert self.name is not None
-        if self.source in (TIMM, OURS):  # Whose names serve models of either padding.
-            return self.stated_fields
-        return numerics(self.name, library=self.source.title) | dict(self.stated_fields)
+    @abc.abstractmethod
+    def _count_classes(self) -> int:
+        """Number of logits; 0 where there is no head for them."""
 
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What the weights expect of pictures; None if nothing says so."""
-        if self.stated_preprocessing is None and self.source is TORCHVISION:
-            assert self.name is not None
-            return TORCHVISION_PREPROCESSING.get(self.name)
         return self.stated_preprocessing
 
     @functools.cached_property
     def num_classes(self) -> int:
-        """Of the classifier; 0 where there is none.
+        """Number of logits; 0 where there is no head for them.
 
         Raises:
           WeightsError: there are more or fewer class names.
         """
-        classifier = self.source.module(Part(("classifier",), "dense", None))
-        bias = f"{classifier}{self.source.separator}{self.source.variables['dense']['bias']}"
-        count = len(self.arrays[bias]) if bias in self.arrays else 0
+        count = self._count_classes()
         if self.class_names is not None and len(self.class_names) != count:
             raise WeightsError(
                 f"{self.title} has {len(self.class_names)} class names for {count} classes"
             )
         return count
 
+    def doubt(self, stated: Collection[str]) -> str | None:
+        """What is taken for granted of them, since neither they nor the caller say it.
+
+        Args:
+          stated: fields of the config that the caller says.
+        """
+        return None
+
+    def check(self, config: ModelConfig) -> None:
+        """Raises a WeightsError that names the field if they are for another network."""
+        check_same_network(self.title, self.network(config), config)
+
     def tells_apart(self, class_names: Sequence[str]) -> bool:
-        """Whether the classifier's classes are these, as far as it is known what they are."""
+        """Whether the head's classes are these, as far as it is known what they are."""
         if len(class_names) != self.num_classes:
             return False
         return self.class_names is None or same_classes(self.class_names, class_names)
 
     def named(self, name: str | None) -> "Found":
-        """With its model's name.
+        """With the model's name.
 
         Args:
           name: what the caller takes it for; None if it says so itself.
@@ -104,8 +103,121 @@ class Found:
         if name is None and self.name is None:
             raise WeightsError(
                 f"{self.title} does not say which model it is for; name one of "
-                f"{', '.join(VARIANTS)}"
+                f"{', '.join(list_models())}"
             )
         if None not in (name, self.name) and name != self.name:
             raise WeightsError(f"{self.title} has weights of {self.name}, not of {name}")
         return dataclasses.replace(self, name=name or self.name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LibraryWeights(Found):
+    """Weights under another library's names, in its layouts."""
+
+    stated_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """Of the model's config, as far as they came with the weights."""
+
+    @functools.cached_property
+    def library(self) -> Library:
+        """Whose names and layouts the arrays have.
+
+        Raises:
+          WeightsError: nobody's that the model's family knows.
+        """
+        assert self.name is not None
+        interchange = interchange_of(family_of(self.name))
+        libraries = () if interchange is None else interchange.libraries
+        for library in libraries:
+            if library.sign in self.arrays:
+                return library
+        signs = [f"{library.sign} ({library.title})" for library in libraries]
+        raise WeightsError(
+            f"{self.title} has none of the names that are known here for {self.name}: "
+            f"{', '.join([*signs, f'{OWN_PREFIX}... (effnetv2_jax)'])}; its first are "
+            f"{', '.join(list(self.arrays)[:3]) or 'none'}"
+        )
+
+    def network(self, like: ModelConfig) -> ModelConfig:
+        """The config of the network they are for; what they do not say is as in `like`."""
+        return dataclasses.replace(like, **(self._implied_fields() | dict(self.stated_fields)))
+
+    def variables(self, model: Model) -> Variables:
+        """All of them, as variables of a whole model with their number of classes."""
+        return from_library(model, self.arrays, self.library, title=self.title)
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What the weights expect of pictures; None if nothing says so."""
+        if self.stated_preprocessing is None and self.name is not None:
+            return self.library.preprocessing.get(self.name)
+        return self.stated_preprocessing
+
+    def doubt(self, stated: Collection[str]) -> str | None:
+        """What is taken for granted of them, since neither they nor the caller say it."""
+        library, assumed = self.library, self._assumed_numerics()
+        if library.implies_numerics or assumed.keys() & {*stated, *self.stated_fields}:
+            return None
+        names = {
+            tuple(getattr(config, field) for field in assumed): name
+            for name, config in library.models.items()
+            if config.name == self.name
+        }
+        taken = names.pop(tuple(assumed.values()), None)
+        if taken is None or not names:
+            return None
+        others = "; ".join(
+            f"for weights of its {name} pass "
+            + ", ".join(f"{field}={value!r}" for field, value in zip(assumed, values))
+            for values, name in names.items()
+        )
+        return f"{self.title}: taken for {library.title}'s {taken}; {others}"
+
+    def _assumed_numerics(self) -> dict[str, Any]:
+        """What a model of that name computes with where nobody says otherwise."""
+        assert self.name is not None
+        config = family_of(self.name).config(name=self.name)
+        return {field: getattr(config, field) for field in config.NUMERICS}
+
+    def _implied_fields(self) -> dict[str, Any]:
+        """What all of the library's models of that name compute with, or all it has."""
+        if not self.library.implies_numerics:
+            return {}
+        models = list(self.library.models.values())
+        models = [config for config in models if config.name == self.name] or models
+        values = {
+            field: {getattr(config, field) for config in models} for field in models[0].NUMERICS
+        }
+        return {field: found.pop() for field, found in values.items() if len(found) == 1}
+
+    def _count_classes(self) -> int:
+        bias = self.library.last_bias
+        return len(self.arrays[bias]) if bias in self.arrays else 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OwnWeights(Found):
+    """Weights under our own names: of a run, or as `save_pretrained` writes them for any family."""
+
+    config: ModelConfig | None = None
+    """Of the network; None where only its name is known."""
+    stated_classes: int | None = None
+
+    def network(self, like: ModelConfig) -> ModelConfig:
+        """The config of the network they are for; what they do not say is as in `like`."""
+        return like if self.config is None else dataclasses.replace(self.config, dtype=like.dtype)
+
+    def variables(self, model: Model) -> Variables:
+        """All of them, as variables of a whole model with their number of classes."""
+        return from_own(model, self.arrays, title=self.title)
+
+    def named(self, name: str | None) -> "Found":
+        """As for any; a run may go by another name of its family, as long as `check` agrees."""
+        of_family = self.config is not None and name in family_of(self.config.name).variants
+        return self if of_family else super().named(name)
+
+    def _count_classes(self) -> int:
+        if self.stated_classes is not None:
+            return self.stated_classes
+        assert self.name is not None
+        head = "/".join(("params", *family_of(self.name).head, ""))
+        return next((a.shape[-1] for name, a in self.arrays.items() if name.startswith(head)), 0)

@@ -16,36 +16,17 @@ import h5py
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet.layers_by_name import Kind, parts
-from effnetv2_jax.models.efficientnet.model import EfficientNet, create_model
-from effnetv2_jax.models.libraries import KERAS
-from effnetv2_jax.weights.convert import entries, to_source, variable_shapes
+from effnetv2_jax.models.libraries import Kind, interchange_of, interchanges
+from effnetv2_jax.models.protocol import Model, gives_features
+from effnetv2_jax.models.registry import family_of_model, model_of
+from effnetv2_jax.models.shapes import variable_shapes
+from effnetv2_jax.weights.convert import to_library
 from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.networks import NoCounterpartError, counterpart
 
 if TYPE_CHECKING:
     import keras
 
-BUILDERS = {
-    "efficientnetv2-b0": "EfficientNetV2B0",
-    "efficientnetv2-b1": "EfficientNetV2B1",
-    "efficientnetv2-b2": "EfficientNetV2B2",
-    "efficientnetv2-b3": "EfficientNetV2B3",
-    "efficientnetv2-s": "EfficientNetV2S",
-    "efficientnetv2-m": "EfficientNetV2M",
-    "efficientnetv2-l": "EfficientNetV2L",
-}
-"""The variants that keras.applications has, and what builds them there."""
-FIXED = (
-    "stages",
-    "width",
-    "depth",
-    "rounding_floor",
-    "head_features",
-    "features_only",
-    "padding",
-    "bn_epsilon",
-)
-"""Fields of a model that Keras's builders leave no choice in."""
 LAYERS: dict[Kind, str] = {
     "conv": "conv2d",
     "gate": "conv2d",
@@ -97,11 +78,12 @@ def read_keras(source: str | os.PathLike[str] | Any) -> dict[str, np.ndarray]:
         raise WeightsError(f"cannot read Keras's weights from {path}: {error}") from error
 
 
-def to_keras(model: EfficientNet, variables: Mapping[str, Any]) -> "keras.Model":
-    """Keras's own model of the same variant, with a model's weights.
+def to_keras(model: Model, variables: Mapping[str, Any]) -> "keras.Model":
+    """Keras's own model of the same network, with a model's weights.
 
     Args:
-      model: a published variant from B0 to B3, S, M or L, of any number of classes, also none.
+      model: of a network that keras.applications has (EfficientNetV2 B0 to B3, S, M and L), of any
+        number of classes, also none.
       variables: `{"params": ..., "batch_stats": ...}`.
 
     Returns:
@@ -109,10 +91,20 @@ def to_keras(model: EfficientNet, variables: Mapping[str, Any]) -> "keras.Model"
       pooled features. Its variables have Keras's default dtype, float32.
 
     Raises:
-      WeightsError: the model is no such variant, `variables` do not fit it, or there is no Keras.
+      WeightsError: Keras has no such network, `variables` do not fit it, or there is no Keras.
     """
-    builder = _builder(model)
-    arrays = to_source(model, variables, KERAS)
+    interchange = interchange_of(family_of_model(model))
+    library = interchange.library("keras") if interchange else None
+    if library is None:
+        raise WeightsError(f"Keras has no {model.config.name}")
+    if gives_features(model):
+        raise WeightsError("load the model without features_only to give it to Keras")
+    try:
+        builder = counterpart(model.config, library).name
+    except NoCounterpartError as error:
+        raise WeightsError(str(error)) from None
+    assert builder is not None, "Keras's networks differ from ours in nothing"
+    arrays = to_library(model, variables, library)
     try:
         import keras
     except ImportError as error:
@@ -136,17 +128,6 @@ def to_keras(model: EfficientNet, variables: Mapping[str, Any]) -> "keras.Model"
     for name, array in arrays.items():
         weights[name].assign(array.astype(weights[name].dtype))
     return theirs
-
-
-def _builder(model: EfficientNet) -> str:
-    for name, builder in BUILDERS.items():
-        published = create_model(name)
-        if all(getattr(model, field) == getattr(published, field) for field in FIXED):
-            return builder
-    raise WeightsError(
-        f"Keras has only {', '.join(BUILDERS)}, and the model differs from each in "
-        f"{', '.join(FIXED[:-1])} or {FIXED[-1]}"
-    )
 
 
 def _collect(named: Iterable[tuple[str, str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -288,20 +269,25 @@ def _config_names(config: Any, prefix: str = "") -> dict[str, str]:
 
 
 def _published_names(layers: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """As `_config_names`, for the published variant that has just these layers and shapes."""
+    """As `_config_names`, for the network of Keras that has just these layers and shapes."""
     classes = layers["layers/dense"]["bias"].shape[0] if "layers/dense" in layers else 0
-    for variant in BUILDERS:
-        model = create_model(variant, num_classes=classes)
-        counts: Counter[str] = Counter()
-        names = {
-            f"layers/{_numbered(LAYERS[part.kind], counts)}": KERAS.module(part)
-            for part in parts(model)
-        }
-        if names.keys() == layers.keys():
+    for _, interchange in interchanges():
+        library = interchange.library("keras")
+        if library is None:
+            continue
+        for config in library.models.values():
+            model = model_of(config, num_classes=classes)
+            counts: Counter[str] = Counter()
+            names = {
+                f"layers/{_numbered(LAYERS[layer.kind], counts)}": library.layer_name(layer)
+                for layer in interchange.layers(model)
+            }
+            if names.keys() != layers.keys():
+                continue
             shapes = variable_shapes(model)
             wanted = {
-                name: KERAS.to_theirs(entry.kind, np.empty(shapes[entry.path])).shape
-                for name, entry in entries(model, KERAS).items()
+                name: library.to_theirs(entry.kind, np.empty(shapes[entry.path])).shape
+                for name, entry in library.entries(interchange.layers(model)).items()
             }
             given = {
                 f"{names[path]}/{variable}": dataset.shape

@@ -8,73 +8,74 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from effnetv2_jax.models.efficientnet.model import Classifier, EfficientNet, create_model
-from effnetv2_jax.models.libraries import TIMM
-from effnetv2_jax.weights.convert import from_source
+from effnetv2_jax.models.protocol import Family, Model, gives_features
+from effnetv2_jax.models.registry import family_of, family_of_model, model_of
+from effnetv2_jax.models.shapes import abstract_variables
+from effnetv2_jax.outputs.state_checksum import named_leaves
+from effnetv2_jax.weights.convert import VariablePath, Variables
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.find import find_weights
 from effnetv2_jax.weights.found import Found
 
 _log = logging.getLogger(__name__)
 
-Variables = dict[str, Any]
-
 
 def load_pretrained(
     name: str | None, weights: Any, *, num_classes: int | None = None, **overrides: Any
-) -> tuple[EfficientNet, Variables]:
+) -> tuple[Any, Variables]:
     """A model with trained weights.
 
     Args:
       name: one of `list_models()`; None takes what the weights say they are for.
       weights: one of
-        a tag of the model's published weights: `in1k` (ImageNet), `in21k` (ImageNet21k) or
-        `in21k-ft1k` (that, fine-tuned on ImageNet); `published.TAGS` has them all;
-        `hub:OWNER/REPO[@REVISION]` on the Hugging Face Hub, in timm's format;
+        a tag of the model's published weights, such as `in1k` (ImageNet), `in21k` (ImageNet21k) or
+        `in21k-ft1k` (that, fine-tuned on ImageNet);
+        `hub:OWNER/REPO[@REVISION]` on the Hugging Face Hub, in timm's format or our own;
         the path of a file: timm's or torchvision's `.safetensors` or `.pth`, Keras's `.keras` or
         `.h5`, the authors' TensorFlow checkpoint;
         the path of a folder: a run's `--workdir` (or `workdir:PATH`; averaged weights are
         preferred), or what `save_pretrained` wrote;
         a live Keras model, or a state dict.
-      num_classes: None keeps the weights' classifier; another number than theirs starts a new one,
-        and says so; 0 leaves it out.
+      num_classes: None keeps the weights' head; another number than theirs starts a new one, and
+        says so; 0 leaves it out.
       **overrides: fields of the model, as for `create_model`.
 
     Returns:
-      The model, with the weights' `preprocessing` and `class_names` as far as known, and its
-      variables: `params` and `batch_stats`, on the default device.
+      The model, a Flax Linen module, with the weights' `preprocessing` and `class_names` as far as
+      known, and its variables, `params` and whatever other collections it has, on the default
+      device. It computes in float32 unless `dtype` is among the overrides.
 
     Raises:
       WeightsError: there are no such weights, they are damaged, or do not fit the model; the
         message lists missing, unexpected and wrongly shaped arrays.
       ValueError: there is no such model.
+      TypeError: the model has no such field.
     """
     found = find_weights(weights, name=name)
+    if name not in (None, found.name):
+        raise WeightsError(f"{found.title} has weights of {found.name}, not of {name}")
     model = model_for(found, num_classes=num_classes, **overrides)
     return model, jax.tree.map(jnp.asarray, fit(found, model))
 
 
-def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any) -> EfficientNet:
+def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any) -> Any:
     """The model that weights are for; see `load_pretrained`."""
     assert found.name is not None
+    config = found.network(family_of(found.name).config(name=found.name))
     classes = found.num_classes if num_classes is None else num_classes
-    fields: dict[str, Any] = dict(found.fields)
+    fields: dict[str, Any] = {}
     if found.preprocessing is not None:
         fields["preprocessing"] = found.preprocessing
     if classes == found.num_classes:
         fields["class_names"] = found.class_names
-    if found.source is TIMM and "v2" not in found.name and "padding" not in fields | overrides:
-        _log.warning(
-            "%s: taken for timm's tf_efficientnet_*; for weights of its efficientnet_* pass "
-            "padding='symmetric', bn_epsilon=1e-5",
-            found.title,
-        )
-    return create_model(found.name, num_classes=classes, **(fields | overrides))
+    if doubt := found.doubt(overrides.keys()):
+        _log.warning("%s", doubt)
+    return model_of(config, num_classes=classes, **(fields | overrides))
 
 
 def fit(
     found: Found,
-    model: EfficientNet,
+    model: Model,
     *,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
@@ -83,28 +84,21 @@ def fit(
 
     Args:
       class_names: that the model has to tell apart; None looks at their number alone.
-      seed: of a classifier that starts anew because it tells other classes apart.
+      seed: of a head that starts anew because it tells other classes apart.
 
     Raises:
       WeightsError: the weights do not fit the model.
     """
-    for field, value in found.fields.items():
-        if getattr(model, field) != value:
-            raise WeightsError(
-                f"{found.title} has weights for {field}={value!r}, but the model has "
-                f"{getattr(model, field)!r}; set {field} (in a config, model.{field}) to that"
-            )
-    whole = model.clone(num_classes=found.num_classes, features_only=False)
-    variables = from_source(whole, found.arrays, found.source, title=found.title)
-    params = variables["params"]
-    if model.features_only:
-        del params["head"], variables["batch_stats"]["head"]
-        params.pop("classifier", None)
-    elif model.num_classes == 0:
-        params.pop("classifier", None)
-    elif model.num_classes != found.num_classes or (
-        class_names is not None and not found.tells_apart(class_names)
-    ):
+    found.check(model.config)
+    variables = found.variables(_whole(model, found.num_classes))
+    others = class_names is not None and not found.tells_apart(class_names)
+    if model.num_classes == found.num_classes and not (others or gives_features(model)):
+        return variables
+    abstract, family = abstract_variables(model), family_of_model(model)
+    given, wanted = named_leaves(variables), named_leaves(abstract)
+    head = [path for path in wanted if _in_head(family, path)]
+    new = {}
+    if head and (others or model.num_classes != found.num_classes):
         _log.warning(
             "%s: the classifier starts anew, with %s classes; that of the weights has %s%s",
             found.title,
@@ -112,12 +106,39 @@ def fit(
             f"{found.num_classes:,}",
             " others" if model.num_classes == found.num_classes else "",
         )
-        features = params["head"]["bn"]["scale"].size
-        params["classifier"] = _new_classifier(model, features, seed)
-    return variables
+        new = dict(zip(head, _initial(model, head, seed)))
+    kept = wanted.keys() - new.keys()
+    lacking = [
+        path for path in kept if path not in given or given[path].shape != wanted[path].shape
+    ]
+    left = [path for path in given.keys() - wanted.keys() if not _in_head(family, path)]
+    if stray := sorted(map("/".join, lacking if gives_features(model) else lacking + left)):
+        raise WeightsError(
+            f"{found.title}: with {model.num_classes} classes in place of {found.num_classes} the "
+            f"model differs beyond its head {'/'.join(family.head)}, in {', '.join(stray[:3])}"
+        )
+    leaves = [new[path] if path in new else given[path] for path in wanted]
+    fitted: Variables = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    return fitted
 
 
-def _new_classifier(model: EfficientNet, features: int, seed: int) -> Variables:
-    classifier = Classifier(model.num_classes, model.dtype, model.param_dtype)
-    variables = classifier.init(jax.random.key(seed), jnp.zeros((1, features)))
-    return jax.tree.map(np.asarray, variables["params"])
+def _whole(model: Model, num_classes: int) -> Any:
+    """The model with all that weights of that many classes have."""
+    features = {"features_only": False} if gives_features(model) else {}
+    return model.clone(num_classes=num_classes, **features)
+
+
+def _in_head(family: Family, path: VariablePath) -> bool:
+    return path[1 : 1 + len(family.head)] == family.head
+
+
+def _initial(model: Model, paths: list[VariablePath], seed: int) -> list[np.ndarray]:
+    """Some of the variables that a model begins with."""
+    images = jax.ShapeDtypeStruct((1, model.min_size, model.min_size, 3), jnp.float32)
+
+    @jax.jit  # Which computes no others.
+    def draw(key: jax.Array) -> list[jax.Array]:
+        leaves = named_leaves(model.lazy_init(key, images, train=False))
+        return [leaves[path] for path in paths]
+
+    return [np.asarray(leaf) for leaf in draw(jax.random.key(seed))]

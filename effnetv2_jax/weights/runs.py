@@ -1,29 +1,26 @@
 """Weights of a training run of our own."""
 
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 from etils import epath
-from flax import traverse_util
 
-from effnetv2_jax.config.experiment import ConfigError, from_config_dict
-from effnetv2_jax.models.efficientnet.model import EfficientNet, abstract_variables
-from effnetv2_jax.models.libraries import OURS
+from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.models.registry import family_of
+from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
-from effnetv2_jax.outputs.workdir import (
-    WorkdirError,
-    read_class_names,
-    read_config,
-    read_preprocessing,
-)
+from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.parallel.mesh import make_mesh, replicated
-from effnetv2_jax.train.state import build_model
-from effnetv2_jax.weights.card import FIELDS
+from effnetv2_jax.weights.arrays import Arrays
+from effnetv2_jax.weights.convert import Variables
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.found import Arrays, Found
+from effnetv2_jax.weights.found import OwnWeights
+from effnetv2_jax.weights.run_config import read_run
 
 
-def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:
+def weights_of_run(workdir: epath.PathLike, *, step: int | None = None) -> OwnWeights:
     """The weights of a run: averaged ones where it has them, of its newest checkpoint.
 
     Args:
@@ -31,42 +28,59 @@ def find_run(workdir: epath.PathLike, *, step: int | None = None) -> Found:
       step: another checkpoint.
 
     Raises:
-      WeightsError: there is no run.
+      WeightsError: there is no run, or its model is of a family that is not here.
     """
-    workdir = epath.Path(workdir).expanduser()
-    try:
-        experiment = from_config_dict(read_config(workdir))
-        class_names = read_class_names(workdir)
-        model = build_model(experiment, len(class_names), read_preprocessing(workdir))
-    except (WorkdirError, ConfigError) as error:
-        raise WeightsError(f"{workdir}: {error}") from error
-    with_ema = experiment.ema_decay is not None
-    return Found(
-        title=str(workdir),
-        read=lambda: _read(workdir, model, with_ema=with_ema, step=step),
-        name=experiment.model.name,
-        stated_fields={field: getattr(model, field) for field in FIELDS},
-        stated_preprocessing=model.preprocessing,
-        class_names=class_names,
+    run = read_run(workdir)
+    model = family_of(run.model.name).build(
+        run.model, num_classes=len(run.class_names), preprocessing=run.preprocessing
+    )
+    return OwnWeights(
+        title=str(run.workdir),
+        read=functools.partial(_read, run.workdir, model, "ema" if run.averaged else "raw", step),
+        name=run.model.name,
+        config=run.model,
+        stated_classes=len(run.class_names),
+        stated_preprocessing=run.preprocessing,
+        class_names=run.class_names,
     )
 
 
-def _read(workdir: epath.Path, model: EfficientNet, *, with_ema: bool, step: int | None) -> Arrays:
+def restore_variables(
+    workdir: epath.Path, model: Model, kinds: Sequence[str], *, step: int | None = None
+) -> tuple[int, dict[str, Variables]]:
+    """Reads a model's variables from a checkpoint of a run.
+
+    Args:
+      kinds: of `raw`, as trained last, and `ema`, their moving averages.
+      step: of the checkpoint; None takes the newest.
+
+    Returns:
+      The checkpoint's step and the variables by their kind, on all devices.
+
+    Raises:
+      CheckpointError: there is no such checkpoint, it does not fit the model, or it is damaged.
+    """
     # On all devices, since a process can read only what it has a part of.
     everywhere = replicated(make_mesh())
-    variables: Any = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere),
-        abstract_variables(model),
-    )
+
+    def wanted(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere)
+
+    variables = jax.tree.map(wanted, abstract_variables(model))
+    # By name, without the optimizer's part, which may be larger than the rest together.
+    parts: dict[str, Any] = {"step": wanted(jax.ShapeDtypeStruct((), "int32"))}
+    parts |= variables if "raw" in kinds else {}
+    parts |= {"ema": variables} if "ema" in kinds else {}
+    with Checkpoints(workdir / "checkpoints", None) as checkpoints:
+        parts = checkpoints.restore_parts(parts, step)
+    found_step, averages = int(parts.pop("step")), parts.pop("ema", None)
+    found: dict[str, Variables] = {"raw": parts, "ema": averages}
+    return found_step, {kind: found[kind] for kind in kinds}
+
+
+def _read(workdir: epath.Path, model: Model, kind: str, step: int | None) -> Arrays:
     try:
-        with Checkpoints(workdir / "checkpoints", None) as checkpoints:
-            if with_ema:
-                variables = checkpoints.restore_parts({"ema": variables}, step)["ema"]
-            else:
-                variables = checkpoints.restore_parts(variables, step)
+        _, variables = restore_variables(workdir, model, [kind], step=step)
     except CheckpointError as error:
         raise WeightsError(f"{workdir}: {error}") from error
-    arrays: dict[str, Any] = {}
-    for collection in variables.values():
-        arrays |= traverse_util.flatten_dict(collection, sep=OURS.separator)
-    return arrays
+    return {"/".join(path): leaf for path, leaf in named_leaves(variables[kind]).items()}

@@ -3,73 +3,84 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from effnetv2_jax.models.efficientnet.model import EfficientNet
-from effnetv2_jax.models.efficientnet.published import (
-    TORCHVISION_PREPROCESSING,
-    architecture,
-    numerics,
-)
-from effnetv2_jax.models.libraries import TIMM, TORCHVISION
-from effnetv2_jax.weights.arrays import write_safetensors
-from effnetv2_jax.weights.card import identify, write_card
-from effnetv2_jax.weights.convert import to_source
+from effnetv2_jax.models.libraries import Library, interchange_of
+from effnetv2_jax.models.protocol import Model, gives_features
+from effnetv2_jax.models.registry import family_of_model
+from effnetv2_jax.weights.arrays import Arrays, write_safetensors
+from effnetv2_jax.weights.card import OWN, write_card, write_own_card
+from effnetv2_jax.weights.convert import to_library, to_own
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.hub import CONFIG, KERAS_WEIGHTS, WEIGHTS
+from effnetv2_jax.weights.networks import Counterpart, NoCounterpartError, counterpart
 
-Library = Literal["timm", "torchvision", "keras"]
+Target = Literal["timm", "torchvision", "keras", "effnetv2_jax"]
 
 
 def save_pretrained(
     folder: str | os.PathLike[str],
-    model: EfficientNet,
+    model: Model,
     variables: Mapping[str, Any],
     *,
-    library: Library = "timm",
+    library: Target = "timm",
 ) -> Path:
     """Writes weights so that another library can load them, or `load_pretrained(None, folder)`.
 
     `timm` gives `model.safetensors` and `config.json`, the format of the Hub: upload the folder
     with `hf upload OWNER/REPO FOLDER` for `hub:OWNER/REPO`, or load it with
     `timm.create_model("local-dir:FOLDER")`. `torchvision` gives `model.safetensors`, a state dict
-    for a model with `padding="symmetric"`. `keras` gives `model.keras`.
+    for a model with `padding="symmetric"`. `keras` gives `model.keras`. `effnetv2_jax` is our own
+    format, for a model of any family: `model.safetensors`, whose arrays are called
+    `<collection>/<modules>/<name>`, and `config.json`.
 
     Args:
       folder: made if it is missing; files in it of the same names are replaced.
       model: its `preprocessing` and `class_names` are written to `config.json`.
-      variables: `params` and `batch_stats`.
+      variables: `params` and the model's other collections.
       library: for which.
 
     Raises:
-      WeightsError: the library has no such model, or the variables are not the model's.
+      WeightsError: the library has no such network, which names the field that it cannot express;
+        or the variables are not the model's. Nothing is written then.
     """
-    _check(library, model)
+    if library not in get_args(Target):
+        raise WeightsError(f"library must be one of {get_args(Target)}, not {library!r}")
+    if gives_features(model):
+        raise WeightsError("load the model without features_only to save it")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    if library == OWN:
+        _write_arrays(folder, to_own(model, variables))
+        write_own_card(folder / CONFIG, model)
+        return folder
+    theirs, known = _counterpart(model, library)
     if library == "keras":
         from effnetv2_jax.weights.keras_files import to_keras  # Imported here for its h5py.
 
-        to_keras(model, variables).save(folder / KERAS_WEIGHTS)
+        converted = to_keras(model, variables)
+        folder.mkdir(parents=True, exist_ok=True)
+        converted.save(folder / KERAS_WEIGHTS)
     else:
-        source = TIMM if library == "timm" else TORCHVISION
-        write_safetensors(folder / WEIGHTS, to_source(model, variables, source))
-    write_card(folder / CONFIG, model, library=library)
+        _write_arrays(folder, to_library(model, variables, theirs))
+    write_card(folder / CONFIG, model, theirs, known)
     return folder
 
 
-def _check(library: Library, model: EfficientNet) -> None:
-    name, fields = identify(model)
-    if model.features_only:
-        raise WeightsError("load the model without features_only to save it")
-    if library == "torchvision" and name not in TORCHVISION_PREPROCESSING:
-        known = ", ".join(TORCHVISION_PREPROCESSING)
-        raise WeightsError(f"torchvision has no {name}; it has {known}")
-    if library == "timm" and architecture(name, fields):
-        return
-    for field, needed in numerics(name, library=library).items():
-        if getattr(model, field) != needed:
-            raise WeightsError(
-                f"{library}'s {name} computes with {field}={needed!r}, but this model was trained "
-                f"with {getattr(model, field)!r}"
-            )
+def _write_arrays(folder: Path, arrays: Arrays) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_safetensors(folder / WEIGHTS, arrays)
+
+
+def _counterpart(model: Model, name: str) -> tuple[Library, Counterpart]:
+    family = family_of_model(model)
+    interchange = interchange_of(family)
+    library = interchange.library(name) if interchange else None
+    if library is None:
+        raise WeightsError(
+            f"models of the family {family.name}, such as {model.config.name}, have no names for "
+            f"library={name!r}; library={OWN!r} saves any model"
+        )
+    try:
+        return library, counterpart(model.config, library)
+    except NoCounterpartError as error:
+        raise WeightsError(f"{error}; library={OWN!r} saves any model") from None

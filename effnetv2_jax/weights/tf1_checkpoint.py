@@ -37,7 +37,6 @@ DTYPES: Mapping[int, np.dtype] = {
 
 AVERAGE = "/ExponentialMovingAverage"
 _NO_WEIGHT = re.compile(r"(^|/)(global_step|beta[12]_power)$|/(RMSProp|Momentum|Adam)(_\d+)?$")
-_MODEL = re.compile(r"^.+?/(?=(stem|blocks_\d+|head)/)")
 
 
 class _Entry(NamedTuple):
@@ -61,12 +60,13 @@ class _Malformed(Exception):
     """What is wrong with an index."""
 
 
-def read_tf1_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+def read_tf1_checkpoint(path: str | os.PathLike[str], *, outermost: str) -> dict[str, np.ndarray]:
     """The weights of a TensorFlow 1 checkpoint, read without TensorFlow.
 
     Args:
       path: its prefix, its `.index` file or the folder it lies in. Of several in a folder, the file
         `checkpoint` there names one.
+      outermost: see `weights_of_checkpoint`.
 
     Returns:
       Arrays by the checkpoint's own names, as `weights_of_checkpoint` leaves them, in the shapes
@@ -92,7 +92,7 @@ def read_tf1_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             "anything here; save the variables by name with tf.compat.v1.train.Saver"
         )
     try:
-        entries = weights_of_checkpoint(index.entries)
+        entries = weights_of_checkpoint(index.entries, outermost=outermost)
     except WeightsError as error:
         raise WeightsError(f"{index_file}: {error}") from error
 
@@ -104,7 +104,7 @@ def read_tf1_checkpoint(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     return arrays
 
 
-def weights_of_checkpoint(arrays: Mapping[str, T]) -> dict[str, T]:
+def weights_of_checkpoint(arrays: Mapping[str, T], *, outermost: str) -> dict[str, T]:
     """What of a checkpoint is a network's weight, under the name within the network.
 
     Drops counters of steps and the optimizer's slots, prefers a variable's moving average to the
@@ -113,17 +113,20 @@ def weights_of_checkpoint(arrays: Mapping[str, T]) -> dict[str, T]:
 
     Args:
       arrays: anything, by the checkpoint's names.
+      outermost: regular expression of a network's outermost modules, such as `stem|head`; what
+        stands before one of them is the model's name.
 
     Raises:
       WeightsError: two models have a variable of the same name.
     """
+    model = re.compile(rf"^.+?/(?=({outermost})/)")
     kept = {name: array for name, array in arrays.items() if not _NO_WEIGHT.search(name)}
     averages = {name.removesuffix(AVERAGE) for name in kept if name.endswith(AVERAGE)}
     weights: dict[str, T] = {}
     for name, array in kept.items():
         if name in averages:
             continue
-        within = _MODEL.sub("", name.removesuffix(AVERAGE))
+        within = model.sub("", name.removesuffix(AVERAGE))
         if within in weights:
             raise WeightsError(f"there are several models with a variable {within}; keep one")
         weights[within] = array

@@ -9,6 +9,7 @@ EfficientNetV2-S without it, and what RandAugment adds to that, which takes minu
 """
 
 import argparse
+import dataclasses
 import datetime
 import json
 import sys
@@ -19,11 +20,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from effnetv2_jax import progressive
 from effnetv2_jax.augment import augment_batch
-from effnetv2_jax.config.experiment import AugmentConfig, Experiment
+from effnetv2_jax.config import AugmentConfig, recipes
 from effnetv2_jax.parallel.mesh import by_example, replicated
 from effnetv2_jax.parallel.topology import find_mesh
+from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
@@ -75,13 +76,14 @@ def augmentation(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
 
 
 def training_step(mesh: Mesh, batch: int, size: int) -> dict[str, float]:
-    experiment = Experiment(
-        stages=progressive.constant(image_size=size, randaugment_magnitude=10.0),
+    stages = (Stage(image_size=size, randaugment_magnitude=10.0),)
+    experiment = dataclasses.replace(
+        recipes.imagenet("efficientnetv2-s", "paper", stages),
         augment=AugmentConfig(policy="none"),
         batch_size=batch,
     )
     model = build_model(experiment, 1000)
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     step = make_train_step(experiment, model, optimizer, mesh)
     state = abstract_state(experiment, model, optimizer, mesh)
     planned = experiment.plan(1_281_167).stages[0]

@@ -37,8 +37,8 @@ from effnetv2_jax.train import step as step_module
 from effnetv2_jax.train.compilation import compile_step
 from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import build_model, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
+from effnetv2_jax.train.state import build_model, create_state, key_of
+from effnetv2_jax.train.step import as_float32, make_train_step, step_values
 from effnetv2_jax.train.watchdog import Watchdog
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax")
@@ -63,8 +63,9 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
     mesh = make_mesh()
     source = open_source(experiment.data, "train")
     model = build_model(experiment, len(source.class_names))
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     make = functools.partial(make_train_step, experiment, model, optimizer, mesh)
+    key = key_of(experiment.seed)
 
     def row(planned: PlannedStage) -> dict[str, Any]:
         size, count = planned.stage.image_size, planned.batch_size
@@ -79,7 +80,7 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
             mesh,
         )
         state = create_state(experiment, model, optimizer, mesh)
-        settings = step_settings(planned.stage, 1e-6)
+        values = as_float32(step_values(planned.stage, 1e-6))
         options: Any = {"max_labels": experiment.data.max_labels}
         checked = compile_step(make(), planned, state, mesh, **options)
 
@@ -93,7 +94,7 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
         def without() -> None:
             nonlocal state
             for _ in range(steps):
-                state, metrics = bare(state, batch, settings)
+                state, metrics = bare(state, batch, values, key)
             jax.block_until_ready((state, metrics))
 
         def with_checks() -> None:
@@ -103,7 +104,7 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
                 with preemption.waiting():
                     pass
                 watchdog.now(f"step {done}")
-                state, metrics = checked(state, batch, settings)
+                state, metrics = checked(state, batch, values, key)
                 for found in losses.step(done, metrics):
                     sys.exit(f"The step to be measured diverges: {found}")
                 preemption.check()

@@ -2,7 +2,7 @@
 
     python experiments/benchmarks/input_vs_timm.py FOLDER --large
 
-Ours is `train_batches`, to a ready uint8 batch: flip, RandAugment and normalisation are part of
+Ours is `make_batches`, to a ready uint8 batch: flip, RandAugment and normalisation are part of
 the step on the device. "ours" decodes in threads, "ours_processes" in processes. timm's
 `create_loader` does all of it on the host, as in its training; "timm_crops" is the same loader
 without RandAugment and normalisation, to the uint8 batch, and so the work that ours does, but for
@@ -38,7 +38,6 @@ from effnetv2_jax.data.prepare.recode import recode
 from effnetv2_jax.data.sources.unlabelled import list_pictures
 
 PACKAGES = (
-    "grain",
     "numpy",
     "opencv-python-headless",
     "pillow",
@@ -214,7 +213,7 @@ def measure(side: str, folder: Path, count: int, workers: int) -> dict[str, dict
 
 def ours(folder: Path, size: int, batch: int, workers: int, *, processes: int) -> Batches:
     from effnetv2_jax.config.experiment import DataConfig
-    from effnetv2_jax.data import make_workers, open_source, train_batches
+    from effnetv2_jax.data import Order, TrainExamples, make_batches, make_workers, open_source
     from effnetv2_jax.preprocessing import squashed
 
     data = DataConfig(
@@ -226,17 +225,15 @@ def ours(folder: Path, size: int, batch: int, workers: int, *, processes: int) -
         threads=workers,
         processes=processes,
     )
+    source = open_source(data, "train")
+    examples = TrainExamples(
+        order=Order(len(source), seed=0),
+        data=data,
+        preprocessing=squashed(size),
+        batch_size=batch,
+    )
     with make_workers(data) as started:
-        yield from train_batches(
-            open_source(data, "train"),
-            data,
-            image_size=size,
-            preprocessing=squashed(size),
-            batch_size=batch,
-            first_example=0,
-            seed=0,
-            workers=started,
-        )
+        yield from make_batches(source, examples, workers=started)
 
 
 def timms(folder: Path, size: int, batch: int, workers: int, *, augment: bool) -> Batches:

@@ -24,7 +24,7 @@ from timm_here import import_timm
 
 from effnetv2_jax.data.sources.unlabelled import list_pictures
 
-PACKAGES = ("jax", "flax", "grain", "simplejpeg", "opencv-python-headless", "timm", "torch")
+PACKAGES = ("jax", "flax", "simplejpeg", "opencv-python-headless", "timm", "torch")
 BATCH = 32
 
 

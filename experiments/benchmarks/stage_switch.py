@@ -50,13 +50,14 @@ from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.compilation import Programs
-from effnetv2_jax.train.feed import Feed, feed
-from effnetv2_jax.train.optimizer import learning_rate, make_optimizer
-from effnetv2_jax.train.state import abstract_state, build_model, create_state
-from effnetv2_jax.train.step import TrainStep, make_train_step, step_settings
-from effnetv2_jax.train.step_log import Report
+from effnetv2_jax.train.feed import Feed, TrainingData, feed
+from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.schedule import learning_rate
+from effnetv2_jax.train.state import TrainState, abstract_state, build_model, create_state, key_of
+from effnetv2_jax.train.step import TrainStep, as_float32, make_train_step, step_values
+from effnetv2_jax.train.step_log import StepLog
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "orbax-checkpoint")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 SIDES = ("background", "inline")
 
 
@@ -135,7 +136,8 @@ class Parts:
         self._mesh = make_mesh()
         self._source = open_source(experiment.data, "train")
         self._model = build_model(experiment, len(self._source.class_names))
-        self._optimizer = make_optimizer(experiment.optimizer)
+        self._optimizer = make_optimizer(experiment)
+        self._key = key_of(experiment.seed)
         self._train_step = make_train_step(experiment, self._model, self._optimizer, self._mesh)
 
     def run(self, steps: int, *, background: bool) -> dict[str, Any]:
@@ -156,17 +158,18 @@ class Parts:
                 ]
             writers = stack.enter_context(Writers(self._folder / "log", experiment.log, step=0))
             progress = Progress(enabled=False)
-            report = Report(plan, writers, progress, every_steps=experiment.log.every_steps)
+            step_log = StepLog(plan, writers, progress, every_steps=experiment.log.every_steps)
             for steps_of_feed in feeds:
                 for step, planned, batch in stack.enter_context(contextlib.closing(steps_of_feed)):
                     if step == planned.first_step:
-                        report.flush()
+                        step_log.flush()
                     rate = learning_rate(experiment, plan, step, num_examples=len(self._source))
-                    settings = step_settings(planned.stage, rate)
-                    state, metrics = step_of(planned)(state, batch, settings)
+                    values = step_values(planned.stage, rate)
+                    train_step = step_of(planned)
+                    state, metrics = train_step(state, batch, as_float32(values), self._key)
                     clock.step(metrics)
-                    report.step(step + 1, planned, rate, metrics)
-            report.flush()
+                    step_log.step(step + 1, planned, values, metrics)
+            step_log.flush()
             ends = clock.ends()
         return {
             "ends": ends,
@@ -187,16 +190,15 @@ class Parts:
         done = self._plan().total_steps // 2
         state = dataclasses.replace(state, step=jnp.full_like(state.step, done))
         with self._checkpoints() as checkpoints:
-            checkpoints.save(done, state, force=True)
+            checkpoints.save(done, state.to_dict())
         return {}
 
     def restart(self) -> dict[str, Any]:
         """Goes on from the checkpoint; returns when the first step ended."""
         plan, clock = self._plan(), Clock()
         with self._checkpoints() as checkpoints:
-            state = checkpoints.restore(
-                abstract_state(self._experiment, self._model, self._optimizer, self._mesh)
-            )
+            like = abstract_state(self._experiment, self._model, self._optimizer, self._mesh)
+            state = TrainState.from_dict(checkpoints.restore(like.to_dict()))
         start = int(state.step)
         with (
             make_workers(self._experiment.data) as workers,
@@ -205,7 +207,8 @@ class Parts:
         ):
             _, planned, batch = next(steps)
             step = programs.train_step(planned)
-            _, metrics = step(state, batch, step_settings(planned.stage, 0.01))
+            values = as_float32(step_values(planned.stage, 0.01))
+            _, metrics = step(state, batch, values, self._key)
             clock.step(metrics)
             ends = clock.ends()
             for planned in plan.stages:
@@ -224,37 +227,26 @@ class Parts:
         return Programs(*parts, plan, state, self._mesh, start=start)
 
     def _feed(self, plan: Plan, start: int, workers: Workers | None) -> Generator[Feed, None, None]:
-        return feed(
-            self._experiment,
-            plan,
-            self._source,
-            self._mesh,
+        data = TrainingData(
+            source=self._source,
+            config=self._experiment.data,
             preprocessing=self._model.preprocessing,
-            start=start,
+            plan=plan,
+            seed=self._experiment.seed,
             unreadable=Unreadable(self._experiment.data.max_unreadable),
             workers=workers,
         )
+        return feed(data, self._mesh, start=start)
 
 
 def shortened(experiment: Experiment, steps: int) -> Plan:
     """The experiment's stages, of `steps` steps each."""
-    sizes = [stage.batch_size or experiment.batch_size for stage in experiment.stages]
-    first_examples = itertools.accumulate((steps * size for size in sizes), initial=0)
-    return Plan(
-        tuple(
-            PlannedStage(
-                index=index,
-                stage=stage,
-                batch_size=size,
-                first_step=index * steps,
-                end_step=(index + 1) * steps,
-                first_example=example,
-            )
-            for index, (stage, size, example) in enumerate(
-                zip(experiment.stages, sizes, first_examples)
-            )
-        )
+    stages = tuple(
+        dataclasses.replace(stage, share=float(stage.batch_size or experiment.batch_size))
+        for stage in experiment.stages
     )
+    examples = round(steps * sum(stage.share for stage in stages))
+    return dataclasses.replace(experiment, stages=stages, epochs=1.0).plan(examples)
 
 
 class Clock:

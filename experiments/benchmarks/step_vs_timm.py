@@ -177,8 +177,8 @@ def load_ours(name: str, weights: Path, **fields: Any) -> tuple[Any, Any]:
     from safetensors.numpy import load_file
 
     from effnetv2_jax import create_model
-    from effnetv2_jax.models.libraries import TIMM
-    from effnetv2_jax.weights.convert import from_source
+    from effnetv2_jax.models.efficientnet.names import TIMM
+    from effnetv2_jax.weights.convert import from_library
 
     model = create_model(
         name,
@@ -187,7 +187,7 @@ def load_ours(name: str, weights: Path, **fields: Any) -> tuple[Any, Any]:
         stochastic_depth_rate=STOCHASTIC_DEPTH,
         **fields,
     )
-    variables = from_source(model, load_file(weights), TIMM)
+    variables = from_library(model, load_file(weights), TIMM)
     return model, jax.tree.map(jnp.asarray, variables)
 
 

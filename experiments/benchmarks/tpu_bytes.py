@@ -12,6 +12,7 @@ hold the traffic; `--output=FILE` keeps it. A compilation takes minutes.
 import argparse
 import collections
 import contextlib
+import dataclasses
 import datetime
 import json
 import re
@@ -23,11 +24,12 @@ from typing import Any
 import jax
 from plain_flax import plain_flax
 
-from effnetv2_jax import progressive
-from effnetv2_jax.cli.compiled_plan import needed_memory
-from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, Experiment, ModelConfig
+from effnetv2_jax.config import AugmentConfig, recipes
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.parallel.topology import find_mesh
+from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.compilation import compile_step
+from effnetv2_jax.train.costs import needed_memory
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import abstract_state, build_model
 from effnetv2_jax.train.step import make_train_step
@@ -73,10 +75,12 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace, size: int, *, plain: bool) -> dict[str, Any]:
-    experiment = Experiment(
-        stages=progressive.constant(image_size=size),
-        model=ModelConfig(name=options.model, remat=options.remat),
-        data=DataConfig(num_classes=1000),
+    recipe = recipes.imagenet(options.model, "paper", (Stage(image_size=size),))
+    experiment = dataclasses.replace(
+        recipe,
+        model=EfficientNetConfig(
+            name=options.model, bn_momentum=0.99, remat=options.remat, dtype="bfloat16"
+        ),
         augment=AugmentConfig(policy="none"),
         batch_size=options.batch,
     )
@@ -85,7 +89,7 @@ def measure(options: argparse.Namespace, size: int, *, plain: bool) -> dict[str,
     start = time.perf_counter()
     with plain_flax() if plain else contextlib.nullcontext():
         model = build_model(experiment, 1000)
-        optimizer = make_optimizer(experiment.optimizer)
+        optimizer = make_optimizer(experiment)
         train_step = make_train_step(experiment, model, optimizer, mesh)
         state = abstract_state(experiment, model, optimizer, mesh)
         compiled = compile_step(train_step, planned, state, mesh, max_labels=1)

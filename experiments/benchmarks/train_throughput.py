@@ -37,13 +37,13 @@ from effnetv2_jax.parallel import startup
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
 from effnetv2_jax.progressive import PlannedStage
 from effnetv2_jax.system.machine import describe_machine
-from effnetv2_jax.train.feed import Feed, feed, host_batches, on_devices
+from effnetv2_jax.train.feed import Feed, TrainingData, feed, host_batches, on_devices
 from effnetv2_jax.train.optimizer import make_optimizer
-from effnetv2_jax.train.state import build_model, create_state
-from effnetv2_jax.train.step import make_train_step, step_settings
-from effnetv2_jax.train.step_log import Report
+from effnetv2_jax.train.state import build_model, create_state, key_of
+from effnetv2_jax.train.step import as_float32, make_train_step, step_values
+from effnetv2_jax.train.step_log import StepLog
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "grain", "simplejpeg", "opencv-python-headless")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "simplejpeg", "opencv-python-headless")
 
 
 def main() -> None:
@@ -86,39 +86,35 @@ def measure(
                 f"fewer than {rounds} rounds of {steps}: lower --rounds or --steps"
             )
     model = build_model(experiment, len(source.class_names))
-    optimizer = make_optimizer(experiment.optimizer)
+    optimizer = make_optimizer(experiment)
     train_step = make_train_step(experiment, model, optimizer, mesh)
     state = create_state(experiment, model, optimizer, mesh)
-    reading: Any = {
-        "preprocessing": model.preprocessing,
-        "unreadable": Unreadable(experiment.data.max_unreadable),
-    }
-    report_dir = tempfile.TemporaryDirectory()
+    key = key_of(experiment.seed)
+    log_dir = tempfile.TemporaryDirectory()
 
-    def rates(planned: PlannedStage) -> dict[str, Any]:
+    def rates(planned: PlannedStage, data: TrainingData) -> dict[str, Any]:
         nonlocal state
         images = steps * planned.batch_size
-        settings = step_settings(planned.stage, 0.01)
+        values = step_values(planned.stage, 0.01)
+        arguments = as_float32(values), key
         start = planned.first_step
-        with contextlib.closing(
-            host_batches(experiment, plan, source, start=start, **reading)
-        ) as batches:
+        with contextlib.closing(host_batches(data, start=start)) as batches:
             decoded = next(batches)
         batch = put_batch(decoded.batch, mesh)
-        state, _ = train_step(state, batch, settings)  # compiles
+        state, _ = train_step(state, batch, *arguments)  # compiles
 
         def bare() -> None:
             nonlocal state
             for _ in range(steps):
-                state, metrics = train_step(state, batch, settings)
+                state, metrics = train_step(state, batch, *arguments)
             jax.block_until_ready(metrics)
 
         def loop(coming: Iterator[Feed]) -> None:
             nonlocal state
             for item in itertools.islice(coming, steps):
-                state, metrics = train_step(state, item.batch, settings)
-                report.step(item.step + 1, item.planned, 0.01, metrics)
-            report.flush()
+                state, metrics = train_step(state, item.batch, *arguments)
+                step_log.step(item.step + 1, item.planned, values, metrics)
+            step_log.flush()
             jax.block_until_ready(state)
 
         def only_input() -> None:
@@ -128,16 +124,12 @@ def measure(
         found: dict[str, list[float]] = collections.defaultdict(list)
         memory: dict[str, dict[str, int]] = {}
         with (
-            contextlib.closing(
-                feed(experiment, plan, source, mesh, start=start, **reading)
-            ) as running,
-            contextlib.closing(
-                host_batches(experiment, plan, source, start=start, **reading)
-            ) as decoding,
-            Writers(report_dir.name, experiment.log, step=0) as writers,
+            contextlib.closing(feed(data, mesh, start=start)) as running,
+            contextlib.closing(host_batches(data, start=start)) as decoding,
+            Writers(log_dir.name, experiment.log, step=0) as writers,
         ):
             ready = on_devices(itertools.repeat(decoded), mesh)
-            report = Report(plan, writers, Progress(), every_steps=experiment.log.every_steps)
+            step_log = StepLog(plan, writers, Progress(), every_steps=experiment.log.every_steps)
             timed: dict[str, Callable[[], None]] = {
                 "bare_step": bare,
                 "loop": lambda: loop(running),
@@ -165,9 +157,17 @@ def measure(
             "memory_after_first_round": memory,
         }
 
-    with report_dir, make_workers(experiment.data) as workers:
-        reading["workers"] = workers
-        return [rates(planned) for planned in chosen]
+    with log_dir, make_workers(experiment.data) as workers:
+        data = TrainingData(
+            source=source,
+            config=experiment.data,
+            preprocessing=model.preprocessing,
+            plan=plan,
+            seed=experiment.seed,
+            unreadable=Unreadable(experiment.data.max_unreadable),
+            workers=workers,
+        )
+        return [rates(planned, data) for planned in chosen]
 
 
 def memory_in_use() -> dict[str, int]:

@@ -20,25 +20,25 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from effnetv2_jax import progressive
-from effnetv2_jax.config import recipes
-from effnetv2_jax.config.experiment import (
+from effnetv2_jax.config import (
+    AdamW,
     AugmentConfig,
     CheckpointConfig,
+    Cosine,
     DataConfig,
     EvaluationConfig,
     Experiment,
     LogConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
+    recipes,
 )
+from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.parallel import startup
+from effnetv2_jax.progressive import Stage, linear
 from effnetv2_jax.system.machine import describe_machine
 from effnetv2_jax.train.loop import train
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-MODEL = ModelConfig(
+MODEL = EfficientNetConfig(
     name="efficientnetv2-b0",
     width=0.5,
     depth=0.34,
@@ -65,16 +65,16 @@ def pretraining(folder: Path, share: float) -> Experiment:
             mean=(127.5, 127.5, 127.5),
             std=(127.5, 127.5, 127.5),
         ),
-        stages=progressive.linear(
-            3, image_size=(48, 80), dropout_rate=(0.0, 0.2), randaugment_magnitude=(5.0, 7.0)
+        stages=linear(
+            3,
+            first=Stage(image_size=48, dropout_rate=0.0, randaugment_magnitude=5.0),
+            last=Stage(image_size=80, dropout_rate=0.2, randaugment_magnitude=7.0),
         ),
         augment=AugmentConfig(randaugment_layers=1, translate_pixels=12.0, cutout_pixels=12.0),
         epochs=epochs,
         batch_size=32,
-        optimizer=OptimizerConfig(
-            name="adamw", learning_rate=0.016, decay=0.999, epsilon=1e-8, l2=0.0, weight_decay=0.05
-        ),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=share),
+        optimizer=AdamW(learning_rate=0.016, weight_decay=0.05),
+        schedule=Cosine(warmup_epochs=share),
         ema_decay=0.995,
         evaluation=EvaluationConfig(
             image_size=96, resize="squash", batch_size=64, every_epochs=epochs / 3
@@ -85,7 +85,7 @@ def pretraining(folder: Path, share: float) -> Experiment:
 
 
 def fine_tuning(folder: Path, init: str, share: float, learning_rate: float) -> Experiment:
-    """CIFAR-10 by the recipe of `configs/cifar10.py`, at the scale of a small machine."""
+    """CIFAR-10 by the recipe of `configs/transfer.py`, at the scale of a small machine."""
     data = DataConfig(source="folder", path=str(folder), num_classes=10, num_train_examples=50_000)
     recipe = recipes.transfer("b0", "paper", data)
     epochs = FINE_TUNING_STEPS * share * BATCH_SIZE / 50_000
@@ -93,11 +93,11 @@ def fine_tuning(folder: Path, init: str, share: float, learning_rate: float) -> 
         recipe,
         init=init,
         model=MODEL,
-        stages=progressive.constant(image_size=FINE_TUNING_SIZE),
+        stages=(Stage(image_size=FINE_TUNING_SIZE),),
         epochs=epochs,
         batch_size=BATCH_SIZE,
         optimizer=dataclasses.replace(recipe.optimizer, learning_rate=learning_rate),
-        schedule=ScheduleConfig(name="cosine", warmup_epochs=epochs / 20),
+        schedule=Cosine(warmup_epochs=epochs / 20),
         ema_decay=0.99,
         evaluation=EvaluationConfig(
             image_size=FINE_TUNING_SIZE, resize="squash", batch_size=256, every_epochs=epochs / 8

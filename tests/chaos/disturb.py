@@ -81,7 +81,7 @@ def planned(
       processes: of the run; of several, one by one and all together are the victims in turn.
     """
     course, rng = _course(experiment), random.Random(seed)
-    groups = [(index,) for index in range(processes)]
+    groups: list[tuple[int, ...]] = [(index,) for index in range(processes)]
     if processes > 1:
         groups.append(tuple(range(processes)))
     signals = [signal.SIGKILL] * kills + [signal.SIGTERM] * terms
@@ -113,12 +113,17 @@ def disturb(
         or broke a checkpoint.
     """
     course = _course(experiment)
-    hits, restarts = [], []
+    hits: list[Hit] = []
+    restarts: list[float] = []
     for disturbance in (*disturbances, None):
         run = _Launched(experiment, course, workdir, processes, variables)
         try:
             startup = restarts[-1] if restarts else _STARTUP
-            hit = run.disturb(disturbance, startup) if disturbance else run.finish()
+            hit = None
+            if disturbance is None:
+                run.finish()
+            else:
+                hit = run.disturb(disturbance, startup)
         finally:
             run.started.kill()
         if run.restart is not None:
@@ -158,7 +163,10 @@ class _Launched:
         else:
             self._wait_until(lambda: self._is_at(disturbance))
             self._sleep(disturbance.moment * _DELAY)
-        return self._signal(disturbance) if self.started.run() else self.finish()
+        if self.started.run():
+            return self._signal(disturbance)
+        self.finish()
+        return None
 
     def finish(self) -> None:
         """Waits for the end of the run."""

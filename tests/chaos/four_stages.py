@@ -8,7 +8,7 @@ from effnetv2_jax.config.experiment import (
     EvaluationConfig,
     Experiment,
 )
-from effnetv2_jax.progressive import linear
+from effnetv2_jax.progressive import Stage, linear
 
 BATCH = 4
 
@@ -22,9 +22,8 @@ def four_stages(*, steps: int, every_steps: int) -> Experiment:
     epochs = steps * BATCH / 2016
     return tiny.experiment(
         stages=linear(
-            image_size=(32, 44),
-            dropout_rate=(0.1, 0.3),
-            mixup_alpha=(0.2, 0.4),
+            first=Stage(image_size=32, dropout_rate=0.1, mixup_alpha=0.2),
+            last=Stage(image_size=44, dropout_rate=0.3, mixup_alpha=0.4),
         ),
         batch_size=BATCH,
         epochs=epochs,

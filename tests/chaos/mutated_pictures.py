@@ -34,14 +34,18 @@ from PIL import Image
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import (
     DecodeError,
+    EvalExamples,
+    Order,
     Record,
+    TrainExamples,
     Unreadable,
-    eval_batches,
     example_keys,
+    make_batches,
     open_source,
-    train_batches,
 )
-from effnetv2_jax.data.pictures.decode import MAX_PIXELS, PEAK_BYTES_PER_PIXEL, decode
+from effnetv2_jax.data.batches.examples import Examples
+from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS, PEAK_BYTES_PER_PIXEL
 from effnetv2_jax.preprocessing import squashed
 
 SECONDS = 20.0
@@ -236,19 +240,20 @@ _SEGMENT = re.compile(rb"\xff[\xc0-\xc4\xda-\xdd\xe0-\xef]", re.DOTALL)
 
 
 def _edit_png(data: bytes, rng: np.random.Generator) -> bytes:
-    chunks, position = [], 8
+    chunks: list[tuple[bytes, bytearray]] = []
+    position = 8
     while position < len(data):
         length = int.from_bytes(data[position : position + 4])
         kind = data[position + 4 : position + 8]
-        chunks.append([kind, bytearray(data[position + 8 : position + 8 + length])])
+        chunks.append((kind, bytearray(data[position + 8 : position + 8 + length])))
         position += 12 + length
     number = int(rng.integers(len(chunks)))
     kind, content = chunks[number]
     edit = rng.integers(5)
     if edit == 0 or not content:
-        chunks.insert(int(rng.integers(len(chunks))), [kind, content])
+        chunks.insert(int(rng.integers(len(chunks))), (kind, content))
     elif edit == 1:
-        chunks[number][0] = bytes(rng.integers(65, 123, 4, np.uint8))
+        chunks[number] = (bytes(rng.integers(65, 123, 4, np.uint8)), content)
     elif edit == 2:
         del chunks[number]
     elif edit == 3:
@@ -293,7 +298,8 @@ def _edit_webp(data: bytes, rng: np.random.Generator) -> bytes:
 
 def decode_each(pictures: Sequence[Picture]) -> dict[str, Any]:
     """Decodes one picture after the other; a process that needs too long for one ends itself."""
-    outcomes, slowest, refused = Counter(), 0.0, []
+    outcomes: Counter[str] = Counter()
+    slowest, refused = 0.0, []
     for number, picture in enumerate(pictures):
         faulthandler.dump_traceback_later(SECONDS, exit=True)
         start = time.perf_counter()
@@ -317,27 +323,21 @@ def run_pipeline(
     """Trains and evaluates on all pictures once."""
     source, count = Mutated(pictures), len(pictures)
     data = DataConfig(threads=threads, max_unreadable=count)
+    shared: dict[str, Any] = {"data": data, "preprocessing": squashed(32), "batch_size": BATCH}
+    modes: dict[str, Examples] = {
+        "train": TrainExamples(order=Order(count, seed=0), **shared),
+        "eval": EvalExamples(**shared),
+    }
     found: dict[str, Any] = {}
-    for mode in ("train", "eval"):
+    for mode, examples in modes.items():
         unreadable, logged = Unreadable(count), _Logged()
-        shared: dict[str, Any] = {
-            "batch_size": BATCH,
-            "process_index": process_index,
-            "process_count": process_count,
-            "unreadable": unreadable,
-        }
-        if mode == "train":
-            batches = train_batches(
-                source,
-                data,
-                image_size=32,
-                preprocessing=squashed(32),
-                first_example=0,
-                seed=0,
-                **shared,
-            )
-        else:
-            batches = eval_batches(source, data, squashed(32), **shared)
+        batches = make_batches(
+            source,
+            examples,
+            process_index=process_index,
+            process_count=process_count,
+            unreadable=unreadable,
+        )
         threads_before = set(threading.enumerate())
         with logged:
             with contextlib.closing(batches):
@@ -467,7 +467,7 @@ def _check_training(found: dict[str, Any], refused: set[str], count: int) -> Non
     unreadable = set(found["unreadable"])
     assert unreadable <= refused
     pictures = [Picture("", b"", b"")] * count
-    keys = example_keys(Mutated(pictures), first_example=0, count=count, seed=0)
+    keys = example_keys(Mutated(pictures), Order(count, seed=0), range(count))
     for key, label in zip(keys, (label for batch in found["labels"] for label in batch)):
         first = int(key.split()[1])
         passed = [f"picture {(first + n) % count}" for n in range((label - first) % count)]
@@ -502,7 +502,7 @@ def main() -> None:
         return
     from effnetv2_jax.system.machine import describe_machine
 
-    packages = ["pillow", "simplejpeg", "numpy", "grain", "opencv-python-headless"]
+    packages = ["pillow", "simplejpeg", "numpy", "opencv-python-headless"]
     result = {
         **describe_machine(packages),
         "command": "python tests/chaos/mutated_pictures.py "

@@ -14,7 +14,7 @@ from effnetv2_jax.config.experiment import (
     Experiment,
     FaultsConfig,
 )
-from effnetv2_jax.data import example_keys, open_source
+from effnetv2_jax.data import Order, example_keys, open_source
 from effnetv2_jax.progressive import Stage
 
 BATCH = 4
@@ -74,6 +74,6 @@ def experiment(
 def bright_step(run: Experiment) -> int:
     """The step, counted from 1, that trains on the white picture in the run's first order."""
     source = open_source(run.data, "train")
-    keys = example_keys(source, first_example=0, count=len(source), seed=run.seed)
+    keys = example_keys(source, Order(len(source), run.seed), range(len(source)))
     (position,) = [index for index, key in enumerate(keys) if BRIGHT in key]
     return position // BATCH + 1

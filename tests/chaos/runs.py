@@ -12,7 +12,7 @@ from effnetv2_jax.config.experiment import Experiment
 
 CONFIG = """
 import json
-from effnetv2_jax.config.experiment import from_config_dict, to_config_dict
+from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 def get_config():
     return to_config_dict(from_config_dict(json.loads({experiment!r})))
 """

@@ -35,10 +35,10 @@ def experiment(pictures: Path, faults: FaultsConfig) -> Experiment:
 
 def newest_state(run: Experiment, workdir: Path) -> dict[str, np.ndarray]:
     """All of the newest checkpoint's leaves."""
-    model, optimizer = build_model(run, 2), make_optimizer(run.optimizer)
+    model, optimizer = build_model(run, 2), make_optimizer(run)
     with Checkpoints(workdir / "checkpoints", None) as checkpoints:
         like = abstract_state(run, model, optimizer, make_mesh())
-        return tiny.leaves_by_name(checkpoints.restore(like))
+        return tiny.leaves_by_name(checkpoints.restore(like.to_dict()))
 
 
 def assert_finite(state: dict[str, np.ndarray]) -> None:

@@ -1,1 +1,1 @@
-"""Batches: their order, and the threads and processes that make them."""
+"""From a source to batches: the examples' order, and the threads and processes that decode."""

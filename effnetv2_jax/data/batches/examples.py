@@ -1,8 +1,8 @@
-"""How the rows of a batch are made, wherever that is done: in a thread, or in another process."""
+"""What the rows of every batch are, wherever they are made: in a thread, or in another process."""
 
 import dataclasses
-import functools
 import itertools
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -12,127 +12,149 @@ from numpy.typing import NDArray
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.batches.order import Order
 from effnetv2_jax.data.batches.reader import Reader
-from effnetv2_jax.data.pictures.crops import eval_image, random_box, resize_box
-from effnetv2_jax.data.pictures.decode import Box
+from effnetv2_jax.data.pictures.box import Box
+from effnetv2_jax.data.pictures.crops import eval_image, random_box, resize
+from effnetv2_jax.data.record import DataError
 from effnetv2_jax.preprocessing import Preprocessing
 
-Batch = dict[str, NDArray[Any]]
+HostBatch = dict[str, NDArray[Any]]
+"""A process's rows of a batch, by name, in the host's memory."""
 Shapes = dict[str, tuple[tuple[int, ...], Any]]
 """Shape and type of each array of a batch, or of a row."""
 
 
 class Examples(Protocol):
-    """Says what each row of each batch is; can be pickled."""
+    """Describes the rows of batches; can be pickled."""
 
     @property
-    def data(self) -> DataConfig: ...
+    def data(self) -> DataConfig:
+        """How they are read; normalisation and interpolation are `Preprocessing`'s."""
+        ...
 
     @property
     def shapes(self) -> Shapes:
         """Of a row."""
         ...
 
+    def rows(self, process_index: int, process_count: int) -> range:
+        """The rows of every batch that belong to a process.
+
+        Raises:
+          DataError: the batch does not divide by the processes.
+        """
+        ...
+
+    def batches(self, count: int) -> int:
+        """How many batches a source of `count` examples gives.
+
+        Raises:
+          ValueError: they are of a source of another length.
+        """
+        ...
+
     def row(self, reader: Reader, batch: int, row: int) -> dict[str, Any]:
-        """Makes one."""
+        """Makes one row.
+
+        Raises:
+          DataError: as `Reader.read` and `Reader.read_next`.
+        """
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainExamples:
-    """See `pipeline.train_batches`."""
+    """A stage's training examples: random crops, in the run's order, without end.
 
-    count: int
-    """Of the source."""
+    An unreadable picture is replaced by the next readable one of the source.
+    """
+
+    order: Order
+    """Of all examples of the run."""
     data: DataConfig
-    image_size: int
     preprocessing: Preprocessing
+    """How crops are resized, and to which size S; normalisation is left to the device."""
     batch_size: int
-    first_example: int
-    seed: int
-    salts: Sequence[tuple[int, int]]
+    """Examples per step over all processes, B."""
+    first_example: int = 0
+    """The position in the order where the first batch begins."""
 
     @property
     def shapes(self) -> Shapes:
-        size = self.image_size
-        return {
-            "image": ((size, size, 3), np.uint8),
-            "labels": ((self.data.max_labels,), np.int32),
-        }
+        return _shapes(self.data, self.preprocessing)
 
-    @functools.cached_property
-    def order(self) -> Order:
-        """Raises a ValueError if the salts' positions do not rise."""
-        return Order(self.count, self.seed, self.salts)
+    def rows(self, process_index: int, process_count: int) -> range:
+        return _rows("the batch size", self.batch_size, process_index, process_count)
+
+    def batches(self, count: int) -> int:
+        if count != self.order.count:
+            raise ValueError(f"the order is of {self.order.count} examples, the source has {count}")
+        return sys.maxsize // self.batch_size
 
     def row(self, reader: Reader, batch: int, row: int) -> dict[str, Any]:
         position = self.first_example + batch * self.batch_size + row
 
-        def box(height: int, width: int) -> Box:
+        def crop(height: int, width: int) -> Box:
             return random_box(
                 self.data.crop,
                 height,
                 width,
                 area=self.data.crop_area,
                 aspect=self.data.crop_aspect,
-                image_size=self.image_size,
+                image_size=self.preprocessing.image_size,
                 rng=self.order.randomness(position),
             )
 
-        pixels, labels = reader.readable(self.order.example(position), box)
-        image = resize_box(
-            pixels,
-            Box(0, 0, *pixels.shape[:2]),
-            self.image_size,
-            self.preprocessing.interpolation,
-            antialias=self.preprocessing.antialias,
-        )
-        return {"image": image, "labels": labels}
+        pixels, labels = reader.read_next(self.order.example(position), crop)
+        return {"image": resize(pixels, self.preprocessing), "labels": labels}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvalExamples:
-    """See `pipeline.eval_batches`."""
+    """All examples of a source, once and in order, as the model sees them in evaluation.
 
-    count: int
-    """Of the source."""
+    What follows the last example in its batch, and pictures that cannot be read, are black, have no
+    labels and are masked.
+    """
+
     data: DataConfig
     preprocessing: Preprocessing
+    """How pictures are cropped and resized to size S; normalisation is left to the device."""
     batch_size: int
+    """Examples per step over all processes, B."""
 
     @property
     def shapes(self) -> Shapes:
-        size = self.preprocessing.image_size
-        return {
-            "image": ((size, size, 3), np.uint8),
-            "labels": ((self.data.max_labels,), np.int32),
-            "mask": ((), np.bool_),
-        }
+        return _shapes(self.data, self.preprocessing) | {"mask": ((), np.bool_)}
+
+    def rows(self, process_index: int, process_count: int) -> range:
+        return _rows("evaluation.batch_size", self.batch_size, process_index, process_count)
+
+    def batches(self, count: int) -> int:
+        return -(-count // self.batch_size)
 
     def row(self, reader: Reader, batch: int, row: int) -> dict[str, Any]:
         index = batch * self.batch_size + row
-        found = reader.read(index) if index < self.count else None
+        found = reader.read(index) if index < reader.count else None
         if found is None:
             return {"image": 0, "labels": -1, "mask": False}
         pixels, labels = found
         return {"image": eval_image(pixels, self.preprocessing), "labels": labels, "mask": True}
 
 
-def empty(shapes: Shapes, rows: int) -> Batch:
-    """Arrays for a batch, whatever is in them."""
-    return {name: np.empty((rows, *shape), dtype) for name, (shape, dtype) in shapes.items()}
+def _shapes(data: DataConfig, preprocessing: Preprocessing) -> Shapes:
+    size = preprocessing.image_size
+    return {"image": ((size, size, 3), np.uint8), "labels": ((data.max_labels,), np.int32)}
 
 
-def fill(
-    into: Batch, first: int, examples: Examples, reader: Reader, batch: int, rows: Sequence[int]
-) -> None:
-    """Makes `rows` of a batch, and puts them into its arrays, which begin with row `first`."""
-    for row in rows:
-        for name, value in examples.row(reader, batch, row).items():
-            into[name][row - first] = value
+def _rows(name: str, batch_size: int, process_index: int, process_count: int) -> range:
+    if batch_size % process_count:
+        raise DataError(f"{name} is {batch_size}; it must divide by the {process_count} processes")
+    count = batch_size // process_count
+    return range(process_index * count, (process_index + 1) * count)
 
 
-def parts(rows: range, count: int) -> list[range]:
-    """The rows in `count` parts that follow each other and are about equal, none of them empty."""
+def split_rows(rows: range, count: int) -> Sequence[range]:
+    """The rows in `count` pieces that follow each other and are about equal, none of them empty."""
     count = min(count, len(rows))
-    ends = [len(rows) * part // count for part in range(count + 1)]
+    ends = [len(rows) * piece // count for piece in range(count + 1)]
     return [rows[start:stop] for start, stop in itertools.pairwise(ends)]

@@ -1,44 +1,68 @@
 """The endless order of a run's training examples."""
 
 import bisect
-from collections.abc import Sequence
+import dataclasses
+import functools
 
 import numpy as np
-from grain.experimental import index_shuffle
+
+from effnetv2_jax.data.batches.shuffle import shuffled
 
 
+@dataclasses.dataclass(frozen=True)
 class Order:
-    """An endless row of epochs, each a permutation of its own, with randomness for the crops.
+    """An endless sequence of epochs, each a permutation of its own, with randomness for the crops.
 
-    What stands in it is `grain.MapDataset.range(count).shuffle(seed=...).repeat()[position]`, whose
-    accounts of itself would take a twentieth of all the time that a picture takes.
+    Which example stands at a position, and its randomness, depend on these fields and the position
+    alone. The sequence is that of Grain's `MapDataset.range(count).shuffle(seed=...).repeat()`.
+
+    Raises:
+      ValueError: at once, if the positions of the salts do not rise.
     """
 
-    def __init__(self, count: int, seed: int, salts: Sequence[tuple[int, int]]) -> None:
-        """Of `count` examples; see `pipeline.train_batches` for the rest."""
-        self._count = count
-        self._starts = [start for start, _ in salts]
-        if self._starts != sorted(set(self._starts)):
-            raise ValueError(f"the positions of the salts {salts} must rise")
-        # A spawn key, since SeedSequence takes [seed, 0] and [seed] to be the same.
-        sequences = [np.random.SeedSequence(seed)] + [
-            np.random.SeedSequence(seed, spawn_key=(salt,)) for _, salt in salts
-        ]
-        states = [sequence.generate_state(2, np.uint64) for sequence in sequences]
-        self._shuffle_seeds = [int(order % 2**32) for order, _ in states]
-        self._crop_keys = [crop for _, crop in states]
+    count: int
+    """Examples of the source, at least 1."""
+    seed: int
+    """Of the run."""
+    salts: tuple[tuple[int, int], ...] = ()
+    """Pairs of a position and a salt, both from 0, the positions rising: from each position to the
+    next, order and crops are those of (seed, salt), and before the first those of the seed alone.
+    """
+
+    def __post_init__(self) -> None:
+        starts = [start for start, _ in self.salts]
+        if starts != sorted(set(starts)):
+            raise ValueError(f"the positions of the salts {self.salts} must rise")
 
     def example(self, position: int) -> int:
-        """Which example of the source stands there."""
-        epoch, index = divmod(position, self._count)
-        seed = (self._shuffle_seeds[self._part(position)] + epoch) % 2**32
-        return index_shuffle(index, max_index=self._count - 1, seed=seed, rounds=4)
+        """The index, in the source, of the example at a position."""
+        epoch, index = divmod(position, self.count)
+        seed = (self._seeds[self._salt_at(position)][0] + epoch) % 2**32
+        return shuffled(index, self.count, seed)
 
     def randomness(self, position: int) -> np.random.Generator:
-        """Where its crop comes from."""
-        key = [self._crop_keys[self._part(position)], position]
+        """The generator for the crop of the example at a position."""
+        crop_key = self._seeds[self._salt_at(position)][1]
+        # Rounded to float64, as NumPy rounds a list of a uint64 and an int: crops stay what they
+        # have been since the first run.
+        key = np.array([crop_key, position], np.float64).astype(np.uint64)
         return np.random.Generator(np.random.Philox(key=key))
 
-    def _part(self, position: int) -> int:
-        """How many salts have begun."""
+    def _salt_at(self, position: int) -> int:
+        """How many salts have started by then."""
         return bisect.bisect_right(self._starts, position)
+
+    @functools.cached_property
+    def _starts(self) -> list[int]:
+        return [start for start, _ in self.salts]
+
+    @functools.cached_property
+    def _seeds(self) -> list[tuple[int, np.uint64]]:
+        """The shuffle's seed and the crops' key, before the first salt and from each on."""
+        # Spawn keys, because SeedSequence takes [seed, 0] and [seed] to be the same.
+        keys = [(), *((salt,) for _, salt in self.salts)]
+        states = [
+            np.random.SeedSequence(self.seed, spawn_key=key).generate_state(2, np.uint64)
+            for key in keys
+        ]
+        return [(int(shuffle % 2**32), crop) for shuffle, crop in states]

@@ -2,60 +2,75 @@
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from effnetv2_jax.data.pictures.decode import Box, Pixels, decode
+from effnetv2_jax.data.batches.unreadable import Unreadable
+from effnetv2_jax.data.pictures.box import Box, Pixels
+from effnetv2_jax.data.pictures.decode import decode, open_picture
 from effnetv2_jax.data.record import DataError, DecodeError, Record, Source
 from effnetv2_jax.system.read_errors import is_passing, is_shortage
 
 Labels = NDArray[np.int32]
-Part = Callable[[int, int], Box]
-"""The part of a picture that is wanted, by the picture's height and width."""
+Crop = Callable[[int, int], Box]
+"""Chooses a part of a picture by its height and width in pixels."""
 
 _WAITS = (0.1, 1.0, 5.0)
 """Seconds before another try to read what may be there the next time."""
 
 
-class Account(Protocol):
-    """What is told of unreadable pictures: an `Unreadable`, or what stands for one elsewhere."""
-
-    def add(self, key: str, reason: str) -> None: ...
-
-
 class Reader:
-    """Decodes examples and keeps account of those that cannot be."""
+    """Decodes the examples of a source, and counts those that cannot be read."""
 
-    def __init__(self, source: Source, *, max_labels: int, unreadable: Account) -> None:
+    def __init__(self, source: Source, *, max_labels: int, unreadable: Unreadable) -> None:
         """Labels come as rows of `max_labels`, filled up with -1."""
         self._source = source
         self._max_labels = max_labels
         self._unreadable = unreadable
 
-    def read(self, index: int, part: Part | None = None) -> tuple[Pixels, Labels] | None:
-        """Pixels, or part of them, and labels of an example; None, and noted, if unreadable."""
+    @property
+    def count(self) -> int:
+        """Examples of the source."""
+        return len(self._source)
+
+    def read(self, index: int, crop: Crop | None = None) -> tuple[Pixels, Labels] | None:
+        """Pixels of an example, or of the part that `crop` chooses, and its labels.
+
+        None if it is unreadable, and then it is counted.
+
+        Raises:
+          DataError: too many are unreadable, its labels do not fit, or this machine has no room to
+            read it.
+        """
         try:
             key, encoded, labels = self._record(index)
         except (DecodeError, OSError) as error:
             self._unreadable.add(_key_of_failure(self._source, index, error), str(error))
             return None
+        exif = self._source.exif
         try:
-            pixels = decode(encoded, exif=self._source.exif, part=part)
+            if crop is None:
+                pixels = decode(encoded, exif=exif)
+            else:
+                picture = open_picture(encoded, exif=exif)
+                pixels = picture.part(crop(picture.height, picture.width))
         except DecodeError as error:
             self._unreadable.add(key, str(error))
             return None
         return pixels, self._row(key, labels)
 
-    def readable(self, index: int, part: Part) -> tuple[Pixels, Labels]:
-        """The first example from `index` on that can be read."""
-        count = len(self._source)
-        for offset in range(count):
-            found = self.read((index + offset) % count, part)
+    def read_next(self, index: int, crop: Crop) -> tuple[Pixels, Labels]:
+        """The first readable example from `index` on, as `read` returns it.
+
+        Raises:
+          DataError: as `read`, or there is none.
+        """
+        for offset in range(self.count):
+            found = self.read((index + offset) % self.count, crop)
             if found is not None:
                 return found
-        raise DataError(f"none of the {count} pictures of {self._source.name} can be read")
+        raise DataError(f"none of the {self.count} pictures of {self._source.name} can be read")
 
     def _record(self, index: int) -> Record:
         """Reads again what may be read the next time: a replacement would change the run."""

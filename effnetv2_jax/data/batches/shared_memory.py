@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from effnetv2_jax.data.batches.examples import Batch, Shapes
+from effnetv2_jax.data.batches.examples import HostBatch, Shapes
 
 _ALIGNMENT = 64
 
@@ -43,7 +43,7 @@ def size_of(shapes: Shapes, rows: int) -> int:
     return sum(_padded(shape, dtype, rows) for shape, dtype in shapes.values())
 
 
-def arrays_in(descriptor: int, shapes: Shapes, rows: int) -> Batch:
+def arrays_in(descriptor: int, shapes: Shapes, rows: int) -> HostBatch:
     """The arrays of a batch; their memory is given back when the last of them is gone."""
     memory = mmap.mmap(descriptor, size_of(shapes, rows))
     batch, start = {}, 0

@@ -1,4 +1,4 @@
-"""An account of the pictures that cannot be read."""
+"""Counts and logs the pictures that cannot be read."""
 
 import logging
 import threading
@@ -8,33 +8,34 @@ from effnetv2_jax.data.record import DataError
 _log = logging.getLogger(__name__)
 
 
-def too_many(count: int, key: str, reason: str) -> DataError:
-    """An error that tells of `count` unreadable pictures, and of the last one."""
-    return DataError(
-        f"{count} pictures cannot be read, the last one {key}: {reason}. Repair or remove them "
-        "(the log names them all), or raise data.max_unreadable"
-    )
-
-
 class Unreadable:
     """Counts the pictures that could not be read; safe to share between threads and loaders."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, log: bool = True) -> None:
         """One unreadable picture more than `limit` raises a `DataError`."""
         self.limit = limit
+        self._log = log
         self._reasons: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def add(self, key: str, reason: str) -> None:
-        """Notes a picture, and logs it unless it is known already."""
+        """Counts a picture, and logs it unless it is known already.
+
+        Raises:
+          DataError: there are more than `limit`.
+        """
         with self._lock:
             if key in self._reasons:
                 return
             self._reasons[key] = reason
             count = len(self._reasons)
         if count > self.limit:
-            raise too_many(count, key, reason)
-        _log.warning("unreadable picture %d: %s: %s", count, key, reason)
+            raise DataError(
+                f"{count} pictures cannot be read, the last one {key}: {reason}. Repair or remove "
+                "them (the log names them all), or raise data.max_unreadable"
+            )
+        if self._log:
+            _log.warning("unreadable picture %d: %s: %s", count, key, reason)
 
     def __len__(self) -> int:
         """How many different pictures could not be read."""

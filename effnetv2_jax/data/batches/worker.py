@@ -1,4 +1,4 @@
-"""A process that makes rows of batches; `workers` starts it and tells it what to do."""
+"""A process that makes rows of batches for the training process; `workers` is the other end."""
 
 import mmap
 import os
@@ -6,30 +6,31 @@ import pickle
 import socket
 import sys
 import traceback
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 from effnetv2_jax.data.batches import shared_memory
 from effnetv2_jax.data.batches.channel import Channel
-from effnetv2_jax.data.batches.examples import Examples, fill, parts
+from effnetv2_jax.data.batches.examples import Examples
 from effnetv2_jax.data.batches.reader import Reader
-from effnetv2_jax.data.batches.unreadable import too_many
+from effnetv2_jax.data.batches.threads import Threads
+from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.record import DataError, Source
 
-Notes = dict[str, str]
-"""Pictures that could not be read, and why."""
+# What the training process sends.
 
 
-class Share(NamedTuple):
-    """A source, pickled in memory whose file descriptor follows."""
+class AddSource(NamedTuple):
+    """A source, pickled in memory whose file descriptor comes with the message."""
 
     number: int
     size: int
     """In bytes."""
 
 
-class Job(NamedTuple):
-    """The batches of a stage or evaluation."""
+class StartJob(NamedTuple):
+    """A stage or an evaluation begins; requests for rows of its batches follow."""
 
     number: int
     source: int
@@ -39,8 +40,8 @@ class Job(NamedTuple):
     max_unreadable: int
 
 
-class Make(NamedTuple):
-    """Rows of a batch to be made, in memory whose file descriptor follows."""
+class MakeRows(NamedTuple):
+    """Rows of a batch, to be made in memory whose file descriptor comes with the message."""
 
     number: int
     job: int
@@ -48,36 +49,27 @@ class Make(NamedTuple):
     rows: range
 
 
-class End(NamedTuple):
-    """Of a job: what was not begun of it need not be made."""
+class EndJob(NamedTuple):
+    """No more rows of a job are wanted."""
 
     job: int
 
 
-class Done(NamedTuple):
-    """The answer to a `Make`."""
+# What it answers.
+
+
+class RowsMade(NamedTuple):
+    """The answer to a `MakeRows`."""
 
     number: int
-    notes: Notes
+    unreadable: dict[str, str]
+    """Pictures that could not be read, and why."""
     error: BaseException | None
-
-
-class _Account:
-    """Of one task; the training process adds it to the run's."""
-
-    def __init__(self, limit: int) -> None:
-        """More notes than `limit` raise a `DataError`."""
-        self.notes: Notes = {}
-        self._limit = limit
-
-    def add(self, key: str, reason: str) -> None:
-        self.notes[key] = reason
-        if len(self.notes) > self._limit:
-            raise too_many(len(self.notes), key, reason)
+    """Why not all rows could be made."""
 
 
 def main() -> None:
-    """Serves until the training process has ended, however it did."""
+    """Serves until the training process has ended, for whatever reason."""
     try:
         _serve(Channel(socket.socket(fileno=int(sys.argv[1]))), int(sys.argv[2]))
     except (EOFError, ConnectionError):
@@ -90,48 +82,27 @@ def main() -> None:
 
 def _serve(channel: Channel, threads: int) -> None:
     sources: dict[int, Source | DataError] = {}
-    jobs: dict[int, Job] = {}
-    decoding, answering = ThreadPoolExecutor(threads), ThreadPoolExecutor(1)
-
-    def begin(task: Make, descriptor: int) -> None:
-        job = jobs[task.job]
-        arrays = shared_memory.arrays_in(descriptor, job.examples.shapes, len(job.rows))
-        source, account = sources[job.source], _Account(job.max_unreadable)
-        if isinstance(source, DataError):
-            answering.submit(_answer, channel, Done(task.number, {}, source))
-            return
-        reader = Reader(source, max_labels=job.examples.data.max_labels, unreadable=account)
-
-        def make(part: range) -> None:
-            if task.job in jobs:
-                fill(arrays, job.rows.start, job.examples, reader, task.batch, part)
-
-        made = [decoding.submit(make, part) for part in parts(task.rows, threads)]
-        answering.submit(finish, task.number, made, account.notes)
-
-    def finish(number: int, made: list[Future[None]], notes: Notes) -> None:
-        errors = [error for error in (future.exception() for future in made) if error is not None]
-        _answer(channel, Done(number, notes, errors[0] if errors else None))
-
+    jobs: dict[int, _Job] = {}
+    answering = ThreadPoolExecutor(1)
     while True:
         message, descriptor = channel.receive()
         match message:
-            case Share(number, size):
+            case AddSource(number, size):
                 assert descriptor is not None
                 with mmap.mmap(descriptor, size) as memory:
-                    sources[number] = _open(memory)
-            case Job() as job:
-                jobs[job.number] = job
-            case Make() as task:
+                    sources[number] = _load(memory)
+            case StartJob() as start:
+                jobs[start.number] = _Job(start, sources[start.source], threads)
+            case MakeRows() as task:
                 assert descriptor is not None
-                begin(task, descriptor)
-            case End(number):
-                del jobs[number]
+                answering.submit(_answer, channel, jobs[task.job].begin(task, descriptor))
+            case EndJob(number):
+                jobs.pop(number).close()
         if descriptor is not None:
             os.close(descriptor)
 
 
-def _open(pickled: mmap.mmap) -> Source | DataError:
+def _load(pickled: mmap.mmap) -> Source | DataError:
     try:
         source: Source = pickle.loads(pickled)
     except Exception as error:
@@ -143,18 +114,52 @@ def _open(pickled: mmap.mmap) -> Source | DataError:
     return source
 
 
-def _answer(channel: Channel, done: Done) -> None:
+class _Job:
+    """Makes the rows that a stage or an evaluation asks for."""
+
+    def __init__(self, start: StartJob, source: Source | DataError, threads: int) -> None:
+        self._start = start
+        self._source = source
+        self._threads = Threads(start.examples, start.rows, threads=threads)
+
+    def begin(self, task: MakeRows, descriptor: int) -> Callable[[], RowsMade]:
+        """Starts making rows; the returned function waits for them."""
+        if isinstance(self._source, DataError):
+            refused = RowsMade(task.number, {}, self._source)
+            return lambda: refused
+        examples = self._start.examples
+        unreadable = Unreadable(self._start.max_unreadable, log=False)
+        reader = Reader(self._source, max_labels=examples.data.max_labels, unreadable=unreadable)
+        arrays = shared_memory.arrays_in(descriptor, examples.shapes, len(self._start.rows))
+        finish = self._threads.begin(arrays, reader, task.batch, task.rows)
+
+        def made() -> RowsMade:
+            try:
+                finish()
+            except BaseException as error:
+                return RowsMade(task.number, unreadable.reasons, error)
+            return RowsMade(task.number, unreadable.reasons, None)
+
+        return made
+
+    def close(self) -> None:
+        self._threads.close()
+
+
+def _answer(channel: Channel, made: Callable[[], RowsMade]) -> None:
+    """Waits for rows and sends the answer."""
     try:
-        error = done.error
+        answer = made()
         try:
-            pickle.loads(pickle.dumps(error))
+            pickle.loads(pickle.dumps(answer.error))
         except Exception:
-            # It cannot travel; some that can be pickled cannot be loaded again.
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        channel.send(done._replace(error=error))
+            # It cannot be sent; some that can be pickled cannot be loaded again.
+            error = RuntimeError(f"{type(answer.error).__name__}: {answer.error}")
+            answer = answer._replace(error=error)
+        channel.send(answer)
     except ConnectionError:
         os._exit(0)
     except BaseException:
-        # Nobody would wait for this thread's error.
+        # An executor's thread keeps its errors to itself.
         traceback.print_exc()
         os._exit(1)

@@ -1,8 +1,8 @@
 """Makes batches in other processes, which Python's interpreter lock does not hold up.
 
-Each process has some threads. Rows of a batch are shared out among the processes, which write them
-where the whole batch lies, so that no picture is copied. What a row holds depends on the examples
-alone: see `examples`.
+Each process has some threads. The rows of a batch are divided among the processes, which write them
+into memory that the training process shares, so that no picture is copied. What a row holds depends
+on the examples alone: see `examples`.
 """
 
 import contextlib
@@ -22,23 +22,30 @@ from typing import Any, Self
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.batches import shared_memory
 from effnetv2_jax.data.batches.channel import Channel
-from effnetv2_jax.data.batches.examples import Batch, Examples, parts
+from effnetv2_jax.data.batches.examples import Examples, HostBatch, split_rows
 from effnetv2_jax.data.batches.unreadable import Unreadable
-from effnetv2_jax.data.batches.worker import Done, End, Job, Make, Share, main
+from effnetv2_jax.data.batches.worker import (
+    AddSource,
+    EndJob,
+    MakeRows,
+    RowsMade,
+    StartJob,
+    main,
+)
 from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.system.cores import cores
 
-_FEW_CORES = 8
+_MIN_CORES = 8
 """With fewer, and no number stated, threads of the training process decode."""
 _THREADS = 4
-"""Of a worker, where no number is stated; so many do not hold each other up much."""
-_MOST = 32
-"""Workers, where no number is stated."""
-_LEAST_ROWS = 4
-"""Of a batch that one worker makes: to ask for them takes as long as a small picture."""
+"""Of a worker, where no number is stated; so many seldom wait for the interpreter lock."""
+_MAX_WORKERS = 32
+"""Where no number is stated."""
+_MIN_ROWS = 4
+"""Of a batch that one worker makes: a request takes as long as a small picture."""
 _COMMAND = f"from {main.__module__} import main; main()"
-_UNHEARD = {signal.SIGINT, signal.SIGTERM}
-"""What the training process is asked to end by: it still wants pictures until it has."""
+_BLOCKED = {signal.SIGINT, signal.SIGTERM}
+"""They ask the training process to end, which needs pictures until it has."""
 
 
 def make_workers(data: DataConfig) -> "Workers | contextlib.nullcontext[None]":
@@ -49,8 +56,8 @@ def make_workers(data: DataConfig) -> "Workers | contextlib.nullcontext[None]":
     """
     threads, count = data.threads or cores(), data.processes
     if count is None:
-        useful = threads >= _FEW_CORES and shared_memory.available()
-        count = min(_MOST, threads // _THREADS) if useful else 0
+        useful = threads >= _MIN_CORES and shared_memory.available()
+        count = min(_MAX_WORKERS, threads // _THREADS) if useful else 0
     if not count:
         return contextlib.nullcontext()
     if not shared_memory.available():
@@ -78,18 +85,22 @@ class Workers:
 
     def begin(
         self, source: Source, examples: Examples, rows: range, unreadable: Unreadable
-    ) -> "Batches":
-        """Makes batches of a stage or evaluation; see `threads.Threads`, which is used alike.
+    ) -> "WorkerBatches":
+        """Prepares the batches of a stage or an evaluation.
+
+        Args:
+          rows: of every batch, those that are made.
+          unreadable: counts unreadable pictures.
 
         Raises:
           DataError: the source cannot be sent to another process.
         """
         with self._lock:
             number = next(self._numbers)
-            job = Job(number, self._share(source), examples, rows, unreadable.limit)
+            job = StartJob(number, self._share(source), examples, rows, unreadable.limit)
         for worker in self._workers:
             worker.send(job)
-        return Batches(self._workers, job, unreadable, self._numbers)
+        return WorkerBatches(self._workers, job, unreadable, self._numbers)
 
     def close(self) -> None:
         """Ends the processes."""
@@ -121,27 +132,27 @@ class Workers:
         descriptor = shared_memory.share(pickled)
         try:
             for worker in self._workers:
-                worker.send(Share(len(self._sources), len(pickled)), descriptor)
+                worker.send(AddSource(len(self._sources), len(pickled)), descriptor)
         finally:
             os.close(descriptor)
         self._sources.append(source)
         return len(self._sources) - 1
 
     def _receive(self) -> None:
-        """Takes what the workers answer, until all of them have ended."""
+        """Receives the workers' answers until all of them have ended."""
         while self._selector.get_map():
             for key, _ in self._selector.select():
                 if not key.data.receive():
                     self._selector.unregister(key.fileobj)
 
 
-class Batches:
-    """What `Workers.begin` returns."""
+class WorkerBatches:
+    """Batches made by workers; used as `threads.ThreadBatches` is."""
 
     def __init__(
         self,
         workers: "list[_Worker]",
-        job: Job,
+        job: StartJob,
         unreadable: Unreadable,
         numbers: Iterator[int],
     ) -> None:
@@ -149,31 +160,31 @@ class Batches:
         self._job = job
         self._unreadable = unreadable
         self._numbers = numbers
-        self._parts = parts(job.rows, min(len(workers), -(-len(job.rows) // _LEAST_ROWS)))
+        self._shares = split_rows(job.rows, min(len(workers), -(-len(job.rows) // _MIN_ROWS)))
         self._turn = 0
 
-    def begin(self, batch: int) -> Callable[[], Batch]:
-        """Begins a batch; what is returned waits for it."""
+    def begin(self, batch: int) -> Callable[[], HostBatch]:
+        """Starts making a batch; the returned function waits for it, and raises its first error."""
         shapes, rows = self._job.examples.shapes, len(self._job.rows)
         descriptor = shared_memory.allocate(shared_memory.size_of(shapes, rows))
         try:
             futures = [
                 self._next_worker().make(
-                    Make(next(self._numbers), self._job.number, batch, part), descriptor
+                    MakeRows(next(self._numbers), self._job.number, batch, share), descriptor
                 )
-                for part in self._parts
+                for share in self._shares
             ]
             arrays = shared_memory.arrays_in(descriptor, shapes, rows)
         finally:
             os.close(descriptor)
 
-        def made() -> Batch:
+        def made() -> HostBatch:
             try:
                 answers = [future.result() for future in futures]
             finally:
-                futures.clear()  # Of what failed, an error's traceback would keep the memory.
+                futures.clear()  # An error's traceback would keep them, and so the memory.
             for answer in answers:
-                for key, reason in answer.notes.items():
+                for key, reason in answer.unreadable.items():
                     self._unreadable.add(key, reason)
             for answer in answers:
                 if answer.error is not None:
@@ -183,9 +194,9 @@ class Batches:
         return made
 
     def close(self) -> None:
-        """Makes no more of them; the processes end what they are at."""
+        """Makes no more batches; the processes end with the pictures they are at."""
         for worker in self._workers:
-            worker.send(End(self._job.number))
+            worker.send(EndJob(self._job.number))
 
     def _next_worker(self) -> "_Worker":
         self._turn += 1
@@ -193,11 +204,11 @@ class Batches:
 
 
 class _Worker:
-    """One process, as seen from here."""
+    """One process, as the training process sees it."""
 
     def __init__(self, threads: int) -> None:
         ours, theirs = socket.socketpair()
-        with theirs, _blocked(_UNHEARD):  # Which is inherited.
+        with theirs, _blocked(_BLOCKED):  # The process inherits this.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-c", _COMMAND, str(theirs.fileno()), str(threads)],
                 pass_fds=[theirs.fileno()],
@@ -209,23 +220,24 @@ class _Worker:
                     "PYTHONPATH": os.pathsep.join(
                         path or os.getcwd() for path in sys.path if isinstance(path, str)
                     ),
-                    "JAX_PLATFORMS": "cpu",  # Grain imports JAX; the devices are not theirs.
+                    # A source from outside may import JAX; the devices are the training process's.
+                    "JAX_PLATFORMS": "cpu",
                 },
             )
         self.channel = Channel(ours)
         self._lock = threading.Lock()
-        self._waiting: dict[int, Future[Done]] = {}
+        self._waiting: dict[int, Future[RowsMade]] = {}
         self._ended = False
 
     def send(self, message: Any, descriptor: int | None = None) -> None:
-        """Says something, with a file descriptor, unless the process has ended."""
-        # A process that ended is told of by `receive`.
+        """Sends a message, with a file descriptor, unless the process has ended."""
+        # `receive` reports a process that has ended.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self.channel.send(message, descriptor)
 
-    def make(self, task: Make, descriptor: int) -> Future[Done]:
+    def make(self, task: MakeRows, descriptor: int) -> Future[RowsMade]:
         """Has rows made."""
-        future: Future[Done] = Future()
+        future: Future[RowsMade] = Future()
         with self._lock:
             self._waiting[task.number] = future
             ended = self._ended
@@ -236,11 +248,11 @@ class _Worker:
         return future
 
     def receive(self) -> bool:
-        """Takes an answer; False if the process has ended."""
+        """Receives an answer; False if the process has ended."""
         try:
             done, _ = self.channel.receive()
         except Exception:
-            # Where it has not ended, it cannot be understood.
+            # If it has not ended, its answer makes no sense.
             self._process.kill()
             with self._lock:
                 self._ended = True
@@ -253,7 +265,7 @@ class _Worker:
 
     def _fail(self) -> None:
         status = self._process.wait()
-        advice = "its own words are above, and data.processes=0 does without it"
+        advice = "its error output is above, and data.processes=0 does without it"
         if status == -signal.SIGKILL:
             advice = "if memory has run out, set data.processes or data.threads lower"
         error = DataError(f"a process that decodes pictures ended with status {status}; {advice}")

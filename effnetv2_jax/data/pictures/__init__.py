@@ -1,1 +1,1 @@
-"""From encoded pictures to arrays: decoding, crops, resizing."""
+"""From one encoded picture to an array: decoding, crops, resizing."""

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from effnetv2_jax.data.pictures.decode import Box, Pixels
-from effnetv2_jax.preprocessing import Interpolation, Preprocessing, cropped
+from effnetv2_jax.data.pictures.box import Box, Pixels
+from effnetv2_jax.preprocessing import Preprocessing, cropped
 
 # The pipeline has a thread for every core already.
 cv2.setNumThreads(0)
@@ -60,25 +60,11 @@ def eval_box(preprocessing: Preprocessing, height: int, width: int) -> Box:
 def eval_image(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     """What evaluation makes of a picture: uint8 [S, S, 3], not normalised yet."""
     height, width, _ = pixels.shape
-    box = eval_box(preprocessing, height, width)
-    return resize_box(
-        pixels,
-        box,
-        preprocessing.image_size,
-        preprocessing.interpolation,
-        antialias=preprocessing.antialias,
-    )
+    return resize(eval_box(preprocessing, height, width).cut(pixels), preprocessing)
 
 
-def resize_box(
-    pixels: Pixels,
-    box: Box,
-    image_size: int,
-    interpolation: Interpolation,
-    *,
-    antialias: bool = False,
-) -> Pixels:
-    """Resizes the box to a square, with half-pixel centres.
+def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
+    """Resizes a picture, or a part of one, to a square of the image size, at half-pixel centres.
 
     With antialiasing it is Pillow's. Without, bilinear is TensorFlow's `tf.image.resize` rounded to
     whole values. Bicubic has TensorFlow 1's kernel (a = -0.75), with which the B models were
@@ -87,19 +73,15 @@ def resize_box(
 
     Args:
       pixels: uint8 [height, width, 3].
-      image_size: height and width of the result in pixels.
-      antialias: whether all pixels of a larger picture enter.
+      preprocessing: its size S, interpolation and antialiasing count.
 
     Returns:
-      uint8 [image_size, image_size, 3].
+      uint8 [S, S, 3].
     """
-    part = box.cut(pixels)
-    if antialias:
-        picture = Image.fromarray(part)
-        return np.asarray(picture.resize((image_size, image_size), _RESAMPLING[interpolation]))
-    resized = cv2.resize(
-        part, (image_size, image_size), interpolation=_INTERPOLATIONS[interpolation]
-    )
+    size, interpolation = (preprocessing.image_size,) * 2, preprocessing.interpolation
+    if preprocessing.antialias:
+        return np.asarray(Image.fromarray(pixels).resize(size, _RESAMPLING[interpolation]))
+    resized = cv2.resize(pixels, size, interpolation=_INTERPOLATIONS[interpolation])
     return np.asarray(resized, np.uint8)
 
 

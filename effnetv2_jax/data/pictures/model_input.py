@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from effnetv2_jax.data.pictures.box import Pixels
 from effnetv2_jax.data.pictures.crops import eval_image
-from effnetv2_jax.data.pictures.decode import Pixels, decode, to_rgb
+from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.pictures.pillow import to_rgb
 from effnetv2_jax.data.record import DecodeError
 from effnetv2_jax.preprocessing import Preprocessing
 

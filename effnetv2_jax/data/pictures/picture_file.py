@@ -4,7 +4,7 @@ import errno
 import os
 import stat
 
-from effnetv2_jax.data.pictures.decode import MAX_BYTES
+from effnetv2_jax.data.pictures.limits import MAX_BYTES
 
 
 def read_picture(path: str) -> bytes:

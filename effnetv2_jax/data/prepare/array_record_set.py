@@ -1,5 +1,6 @@
 """Makes TFDS sets of ArrayRecord files, so that it can be interrupted and goes on."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -10,9 +11,9 @@ import pathlib
 import re
 import shutil
 from collections.abc import Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
@@ -55,7 +56,7 @@ class Recipe:
     """Of the order of the examples."""
 
 
-class _Unreadable(NamedTuple):
+class _LeftOut(NamedTuple):
     """A picture that is left out."""
 
     key: str
@@ -112,7 +113,7 @@ def prepare(
         )
     folder = pathlib.Path(to).expanduser() / name / version
     info = _describe(folder, name, version, sources, recipe)
-    splits = [_Split(info, split, source, recipe, root) for split, source in sources.items()]
+    splits = [_NewSplit(info, split, source, recipe, root) for split, source in sources.items()]
     manifest = _Manifest(folder, _arguments(recipe, splits))
     with tqdm(total=sum(map(len, splits)), unit="pictures", disable=None) as progress:
         for split in splits:
@@ -150,7 +151,7 @@ def verify(folder: pathlib.Path) -> list[str]:
     return wrong
 
 
-class _Split:
+class _NewSplit:
     """The examples of a split in their new order, and the files that they go to."""
 
     def __init__(
@@ -178,17 +179,19 @@ class _Split:
     def __len__(self) -> int:
         return len(self.order)
 
-    def examples(
-        self, positions: range, threads: int
-    ) -> Generator[bytes | _Unreadable, None, None]:
+    def examples(self, positions: range, threads: int) -> Generator[bytes | _LeftOut, None, None]:
         """Makes the examples at these positions, a few ahead."""
-        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-        numbers = grain.MapDataset.range(positions.start, positions.stop)
-        made = iter(numbers.map(self._example).to_iter_dataset(options))
+        executor = ThreadPoolExecutor(threads)
+        pending: collections.deque[Future[bytes | _LeftOut]] = collections.deque()
         try:
-            yield from made
+            for position in positions:
+                pending.append(executor.submit(self._example, position))
+                if len(pending) > 4 * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
         finally:
-            made.close()
+            executor.shutdown(cancel_futures=True)
 
     def describe(self, manifest: "_Manifest") -> tfds.core.SplitInfo:
         """What TFDS has to know, once all files are finished."""
@@ -205,7 +208,7 @@ class _Split:
         sizes = [len(example) for example in sample if isinstance(example, bytes)]
         return max(1, round(len(self) * float(np.mean(sizes or [0])) / SHARD_BYTES))
 
-    def _example(self, position: int) -> bytes | _Unreadable:
+    def _example(self, position: int) -> bytes | _LeftOut:
         """A serialised tf.train.Example."""
         index = int(self.order[position])
         key = f"{self.source.name} example {index}"
@@ -219,7 +222,7 @@ class _Split:
                 exif=self.source.exif,
             )
         except (DecodeError, OSError) as error:
-            return _Unreadable(key, str(error))
+            return _LeftOut(key, str(error))
         self._check_labels(key, labels)
         example = tf_example_pb2.Example()
         fields = example.features.feature
@@ -306,7 +309,7 @@ def _unfinished(path: pathlib.Path) -> pathlib.Path:
     return path.parent / _INCOMPLETE / f"{path.name}.{os.getpid()}"
 
 
-def _arguments(recipe: Recipe, splits: Sequence[_Split]) -> dict[str, Any]:
+def _arguments(recipe: Recipe, splits: Sequence[_NewSplit]) -> dict[str, Any]:
     """All that the bytes of a set depend on."""
     arguments: dict[str, Any] = dataclasses.asdict(recipe)
     del arguments["shards"]
@@ -319,7 +322,7 @@ def _arguments(recipe: Recipe, splits: Sequence[_Split]) -> dict[str, Any]:
 
 
 def _write(
-    path: pathlib.Path, examples: Iterable[bytes | _Unreadable], allowed: int, progress: tqdm
+    path: pathlib.Path, examples: Iterable[bytes | _LeftOut], allowed: int, progress: tqdm
 ) -> _Shard:
     """Writes a file, which has its name only when it is whole."""
     new = _unfinished(path)

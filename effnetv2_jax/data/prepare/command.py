@@ -118,7 +118,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--version", default="1.0.0", help="of the set (1.0.0)")
     splits = "parts to make, such as train=train[5%%:],minival=train[:5%%] (train,validation)"
     add("--splits", metavar="NAME=SPLIT,...", help=splits)
-    classes = "which TFRecord files do not tell"
+    classes = "which TFRecord files do not state"
     add("--num-classes", type=_positive, metavar="N", help=classes)
     add("--first-label", type=int, default=0, metavar="N", help="number of the first class (0)")
     labels = "that a picture may have (1)"

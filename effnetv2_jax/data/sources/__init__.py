@@ -1,1 +1,1 @@
-"""Where labelled pictures come from: TFDS sets, TFRecord files, folders."""
+"""Where labelled pictures are stored: TFDS sets, TFRecord files and folders, read one by one."""

@@ -7,25 +7,25 @@ from typing import Literal
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError, Source
 
-Split = Literal["train", "eval"]
+Purpose = Literal["train", "eval"]
 
 _EMBEDDED = pathlib.Path(__file__).parents[1] / "embedded"
 
 
-def open_source(data: DataConfig, split: Split) -> Source:
+def open_source(data: DataConfig, purpose: Purpose) -> Source:
     """Opens the training or the evaluation examples.
 
     Raises:
       DataError: there is no such data set or split, it cannot be read, or it does not have the
         `num_classes` or `num_train_examples` that the config states.
     """
-    source = _OPENERS[data.source](data, split)
+    source = _OPENERS[data.source](data, purpose)
     classes = len(source.class_names)
     if data.num_classes not in (None, classes):
         raise DataError(
             f"{source.name} has {classes} classes, but data.num_classes is {data.num_classes}"
         )
-    if split == "train" and data.num_train_examples not in (None, len(source)):
+    if purpose == "train" and data.num_train_examples not in (None, len(source)):
         raise DataError(
             f"{source.name} has {len(source)} examples, but data.num_train_examples is "
             f"{data.num_train_examples}; set it to the former, or to None, if that is what you have"
@@ -48,42 +48,44 @@ def examples_and_classes(data: DataConfig) -> tuple[int, int]:
 # Each opener imports its source itself: TFDS takes seconds that a folder of pictures need not.
 
 
-def _open_embedded(data: DataConfig, split: Split) -> Source:
+def _open_embedded(data: DataConfig, purpose: Purpose) -> Source:
     from effnetv2_jax.data.sources.tfds import TfdsSource
 
-    return TfdsSource("trashnet", _split_name(data, split), data_dir=str(_EMBEDDED))
+    return TfdsSource("trashnet", _split_name(data, purpose), data_dir=str(_EMBEDDED))
 
 
-def _open_tfds(data: DataConfig, split: Split) -> Source:
+def _open_tfds(data: DataConfig, purpose: Purpose) -> Source:
     from effnetv2_jax.data.sources.tfds import TfdsSource
 
-    return TfdsSource(data.name, _split_name(data, split), data_dir=data.path)
+    return TfdsSource(data.name, _split_name(data, purpose), data_dir=data.path)
 
 
-def _open_folder(data: DataConfig, split: Split) -> Source:
+def _open_folder(data: DataConfig, purpose: Purpose) -> Source:
     from effnetv2_jax.data.sources.folder import FolderSource
 
-    return FolderSource(data.path, _split_name(data, split), validation_share=data.validation_share)
+    return FolderSource(
+        data.path, _split_name(data, purpose), validation_share=data.validation_share
+    )
 
 
-def _open_tfrecord(data: DataConfig, split: Split) -> Source:
+def _open_tfrecord(data: DataConfig, purpose: Purpose) -> Source:
     from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 
     if data.num_classes is None:
-        raise DataError("data.num_classes must be stated: TFRecord files do not tell it")
+        raise DataError("data.num_classes must be stated: TFRecord files do not contain it")
     return TfrecordSource(
         data.path,
-        _split_name(data, split),
+        _split_name(data, purpose),
         num_classes=data.num_classes,
         first_label=data.first_label,
     )
 
 
-def _split_name(data: DataConfig, split: Split) -> str:
-    return data.train_split if split == "train" else data.eval_split
+def _split_name(data: DataConfig, purpose: Purpose) -> str:
+    return data.train_split if purpose == "train" else data.eval_split
 
 
-_OPENERS: dict[str, Callable[[DataConfig, Split], Source]] = {
+_OPENERS: dict[str, Callable[[DataConfig, Purpose], Source]] = {
     "embedded": _open_embedded,
     "tfds": _open_tfds,
     "tfrecord": _open_tfrecord,

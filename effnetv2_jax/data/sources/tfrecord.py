@@ -7,7 +7,7 @@ from typing import Any, Literal
 from fsspec.implementations.local import LocalFileSystem
 from google.protobuf.message import DecodeError as MessageError
 
-# As in `tfds_source`: reads examples without TensorFlow.
+# As in `tfds`: reads examples without TensorFlow.
 from tensorflow_datasets.proto import tf_example_pb2
 
 from effnetv2_jax.data.record import DataError, DecodeError, Record

@@ -94,7 +94,7 @@ def list_directory(system: fsspec.AbstractFileSystem, folder: str) -> dict[str, 
         entries = {}
         for entry in system.ls(folder, detail=True):
             if entry.get("islink") and system.exists(entry["name"]):
-                entry = system.info(entry["name"])  # Of what the link leads to.
+                entry = system.info(entry["name"])  # Of the link's target.
             entries[entry["name"].rstrip("/").rpartition("/")[2]] = entry
         return entries
     except DataError:

@@ -132,7 +132,7 @@ def _load(path: pathlib.Path, files: Sequence[File], state: str) -> Index | None
 
 
 def _save(path: pathlib.Path, index: Index, state: str) -> None:
-    """Puts the index into the cache as a whole, so that nobody reads half of it."""
+    """Puts the index into the cache as a whole, so that no other process reads half of it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -176,7 +176,7 @@ def _make(system: fsspec.AbstractFileSystem, files: Sequence[File]) -> Index:
 
 
 def _walk(stream: BinaryIO, size: int) -> Iterator[tuple[int, bool]]:
-    """Yields where each record ends, and whether it is sound as far as its header tells."""
+    """Yields where each record ends, and whether it is sound as far as its header shows."""
     position = 0
     while position < size:
         stream.seek(position)
@@ -201,7 +201,7 @@ def _next_header(stream: BinaryIO, position: int, size: int) -> int:
     """The first byte from `position` on where a sound header of a record within the file begins.
 
     Fewer than one in 2**32 places in random bytes look like one, and then the data's checksum
-    tells the difference.
+    is wrong.
     """
     while position + _OVERHEAD <= size:
         stream.seek(position)

@@ -7,15 +7,23 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from effnetv2_jax.models.layers import BatchNorm, ConvNorm, SqueezeExcite, stochastic_depth
+from effnetv2_jax.models.layers import (
+    Activation,
+    BatchNorm,
+    ConvNorm,
+    Rate,
+    SqueezeExcite,
+    stochastic_depth,
+)
 from effnetv2_jax.ops.conv import Padding
 
 
 class Block(nn.Module):
     """What both blocks have.
 
-    They are called on `[B, H, W, C]`, with `train` for batch statistics, and with bool `[B]` of the
-    examples that stochastic depth keeps, None to keep all.
+    They are called on `[B, H, W, C]`, with `train` for batch statistics, with bool `[B]` of the
+    examples that stochastic depth keeps (None keeps all), and with the rate it has, where that is
+    traced and takes the place of `drop_rate`.
     """
 
     kernel_size: int
@@ -25,6 +33,7 @@ class Block(nn.Module):
     se_ratio: float = 0.0
     drop_rate: float = 0.0
     """Stochastic depth's probability that an example skips the block."""
+    activation: Activation = nn.silu
     padding: Padding = "same"
     norm: Callable[..., nn.Module] = BatchNorm
     dtype: Any = jnp.float32
@@ -38,21 +47,39 @@ class Block(nn.Module):
             dtype=self.dtype,
             param_dtype=self.param_dtype,
             name=name,
-            **options,
+            **{"activation": self.activation} | options,
         )
 
-    def residual(self, y: jax.Array, x: jax.Array, kept: jax.Array | None) -> jax.Array:
+    def squeeze_excite(self, y: jax.Array, inputs: int) -> jax.Array:
+        """Squeeze-and-excitation, whose width is a share of the block's input channels."""
+        if not self.se_ratio:
+            return y
+        hidden = max(1, int(inputs * self.se_ratio))
+        gates = SqueezeExcite(hidden, self.activation, self.dtype, self.param_dtype, name="se")
+        return gates(y)
+
+    def residual(
+        self, y: jax.Array, x: jax.Array, kept: jax.Array | None, drop_rate: Rate | None
+    ) -> jax.Array:
         """Adds the block's input where shapes allow it, to `y` or to what stochastic depth left."""
         if self.stride != 1 or x.shape[-1] != self.outputs:
             return y
-        return x + (y if kept is None else stochastic_depth(y, kept, self.drop_rate))
+        if kept is None:
+            return x + y
+        return x + stochastic_depth(y, kept, self.drop_rate if drop_rate is None else drop_rate)
 
 
 class MBConv(Block):
     """1x1 expand, depthwise, squeeze-and-excitation, 1x1 project."""
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        kept: jax.Array | None = None,
+        drop_rate: Rate | None = None,
+    ) -> jax.Array:
         inputs = x.shape[-1]
         hidden = inputs * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
@@ -60,11 +87,9 @@ class MBConv(Block):
         if self.expand != 1:
             y = self.conv(hidden, "expand")(y, train=train)
         y = self.conv(hidden, "depthwise", depthwise=True, **spatial)(y, train=train)
-        if self.se_ratio:
-            squeezed = max(1, int(inputs * self.se_ratio))
-            y = SqueezeExcite(squeezed, self.dtype, self.param_dtype, name="se")(y)
+        y = self.squeeze_excite(y, inputs)
         y = self.conv(self.outputs, "project", activation=None)(y, train=train)
-        return self.residual(y, x, kept)
+        return self.residual(y, x, kept, drop_rate)
 
 
 class FusedMBConv(Block):
@@ -74,18 +99,22 @@ class FusedMBConv(Block):
     """
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, kept: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        kept: jax.Array | None = None,
+        drop_rate: Rate | None = None,
+    ) -> jax.Array:
         hidden = x.shape[-1] * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
         if self.expand == 1:
             y = self.conv(self.outputs, "project", **spatial)(x, train=train)
         else:
             y = self.conv(hidden, "expand", **spatial)(x, train=train)
-            if self.se_ratio:
-                squeezed = max(1, int(x.shape[-1] * self.se_ratio))
-                y = SqueezeExcite(squeezed, self.dtype, self.param_dtype, name="se")(y)
+            y = self.squeeze_excite(y, x.shape[-1])
             y = self.conv(self.outputs, "project", activation=None)(y, train=train)
-        return self.residual(y, x, kept)
+        return self.residual(y, x, kept, drop_rate)
 
 
 BLOCKS: dict[str, type[Block]] = {"mbconv": MBConv, "fused": FusedMBConv}

@@ -1,13 +1,15 @@
-"""The layers with weights of a model, in order, for tables of other libraries' names."""
+"""The layers with weights of an EfficientNet, in order, for tables of other libraries' names."""
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from effnetv2_jax.models.efficientnet.model import EfficientNet, round_repeats
+from effnetv2_jax.models.efficientnet.scaling import round_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec
+from effnetv2_jax.models.libraries import Kind, Layer
 
-Kind = Literal["conv", "depthwise", "gate", "bn", "dense"]
-"""`gate` is one of squeeze-and-excitation's 1x1 convolutions, which have biases."""
+if TYPE_CHECKING:
+    from effnetv2_jax.models.efficientnet.model import EfficientNet
 
 
 class Place(NamedTuple):
@@ -29,13 +31,11 @@ class Place(NamedTuple):
         return (*expand, *depthwise, "project")
 
 
-class Part(NamedTuple):
-    """A layer with weights."""
+@dataclasses.dataclass(frozen=True)
+class PlacedLayer(Layer):
+    """A layer with weights, and where it stands."""
 
-    path: tuple[str, ...]
-    """Of the Flax module: `("blocks_3", "expand", "conv")`."""
-    kind: Kind
-    place: Place | None
+    place: Place | None = None
     """None for the stem, the head and the classifier."""
     num_stages: int = 0
     """Of the model; stated for the head and the classifier."""
@@ -46,7 +46,7 @@ class Part(NamedTuple):
         return self.path[0] if self.place is None else self.path[1]
 
 
-def parts(model: EfficientNet) -> Iterator[Part]:
+def layers(model: "EfficientNet") -> Iterator[PlacedLayer]:
     """Yields the layers of a model that have weights, from the stem to the classifier."""
     yield from _conv_norm("stem")
     block = 0
@@ -58,8 +58,8 @@ def parts(model: EfficientNet) -> Iterator[Part]:
             for role in before_gates:
                 yield from _conv_norm(module, role, place=place)
             if spec.se_ratio and before_gates:
-                yield Part((module, "se", "reduce"), "gate", place)
-                yield Part((module, "se", "expand"), "gate", place)
+                yield PlacedLayer((module, "se", "reduce"), "gate", place)
+                yield PlacedLayer((module, "se", "expand"), "gate", place)
             yield from _conv_norm(module, last, place=place)
             block += 1
     if model.features_only:
@@ -67,10 +67,12 @@ def parts(model: EfficientNet) -> Iterator[Part]:
     count = len(model.stages)
     yield from _conv_norm("head", num_stages=count)
     if model.num_classes:
-        yield Part(("classifier",), "dense", None, count)
+        yield PlacedLayer(("classifier",), "dense", None, count)
 
 
-def _conv_norm(*path: str, place: Place | None = None, num_stages: int = 0) -> Iterator[Part]:
+def _conv_norm(
+    *path: str, place: Place | None = None, num_stages: int = 0
+) -> Iterator[PlacedLayer]:
     kind: Kind = "depthwise" if path[-1] == "depthwise" else "conv"
-    yield Part((*path, "conv"), kind, place, num_stages)
-    yield Part((*path, "bn"), "bn", place, num_stages)
+    yield PlacedLayer((*path, "conv"), kind, place, num_stages)
+    yield PlacedLayer((*path, "bn"), "bn", place, num_stages)

@@ -2,8 +2,7 @@
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,8 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from effnetv2_jax.models.efficientnet.blocks import BLOCKS, Block
+from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
+from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec, get_variant
-from effnetv2_jax.models.layers import BatchNorm, ConvNorm, Rate, classifier_uniform, dropout
+from effnetv2_jax.models.layers import ACTIVATIONS, BatchNorm, Classifier, ConvNorm, Rate, dropout
 from effnetv2_jax.ops.conv import Padding
 from effnetv2_jax.preprocessing import Preprocessing, squashed
 
@@ -25,6 +26,7 @@ class EfficientNet(nn.Module):
     """
 
     stages: tuple[StageSpec, ...]
+    stem_features: int
     num_classes: int = 1000
     """0 leaves out the classifier: the model returns pooled features."""
     features_only: bool = False
@@ -34,6 +36,10 @@ class EfficientNet(nn.Module):
     rounding_floor: float = 0.0
     """See `round_channels`: 0 in EfficientNetV2, 0.9 in its predecessor."""
     head_features: int = 1280
+    fixed_ends: bool = False
+    """Whether `width` leaves the stem and the head as they are."""
+    activation: str = "silu"
+    """One of `effnetv2_jax.models.layers.ACTIVATIONS`."""
     dropout_rate: float = 0.0
     stochastic_depth_rate: float = 0.2
     bn_momentum: float = 0.99
@@ -48,14 +54,16 @@ class EfficientNet(nn.Module):
     """What pictures have to go through before; computes nothing here."""
     class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False, compare=False)
     """What the logits stand for, where that is known; computes nothing here."""
-    remat: bool = False
-    """The backward pass computes what is inside a block again, from the block's input."""
+    variant: str = "efficientnetv2-s"
+    """The model whose name it goes by; computes nothing here."""
+    remat: str = "none"
+    """`blocks`: the backward pass computes what is inside a block again, from its input."""
     dtype: Any = jnp.float32
     """Of activations. Logits are float32, or wider where `param_dtype` is."""
     param_dtype: Any = jnp.float32
 
     def setup(self) -> None:
-        numerics = {
+        numerics: dict[str, Any] = {
             "norm": functools.partial(
                 BatchNorm,
                 momentum=self.bn_momentum,
@@ -63,17 +71,19 @@ class EfficientNet(nn.Module):
                 group=self.bn_group,
                 frozen=self.bn_frozen,
             ),
+            "activation": ACTIVATIONS[self.activation],
             "padding": self.padding,
             "dtype": self.dtype,
             "param_dtype": self.param_dtype,
         }
-        scale = functools.partial(
-            round_channels, width=self.width, rounding_floor=self.rounding_floor
-        )
-        self.stem = ConvNorm(scale(self.stages[0].inputs), kernel_size=3, stride=2, **numerics)
-        specs = list(expand_stages(self.stages, scale=scale, depth=self.depth))
+
+        def end(channels: int) -> int:
+            return channels if self.fixed_ends else self._scaled(channels)
+
+        self.stem = ConvNorm(end(self.stem_features), kernel_size=3, stride=2, **numerics)
+        specs = self.block_specs()
         kinds: dict[str, Any] = dict(BLOCKS)
-        if self.remat:
+        if self.remat == "blocks":
             # `train`, the second argument after the block itself, is no array.
             kinds = {name: nn.remat(kind, static_argnums=2) for name, kind in kinds.items()}
         self.blocks: list[Block] = [
@@ -88,11 +98,52 @@ class EfficientNet(nn.Module):
             )
             for index, spec in enumerate(specs)
         ]
-        self.head = ConvNorm(scale(self.head_features), **numerics)
+        self.head = ConvNorm(end(self.head_features), **numerics)
         self.classifier = Classifier(self.num_classes, self.dtype, self.param_dtype)
 
+    @property
+    def config(self) -> EfficientNetConfig:
+        """The fields that a run's config states."""
+        own = {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(EfficientNetConfig)
+            if field.name not in ("name", "dtype", "stem", "head")
+        }
+        return EfficientNetConfig(
+            name=self.variant,
+            dtype=jnp.dtype(self.dtype).name,
+            stem=self.stem_features,
+            head=self.head_features,
+            **own,
+        )
+
+    @property
+    def min_size(self) -> int:
+        """Least height and width of images, in pixels."""
+        return EfficientNetConfig.MIN_SIZE
+
+    def block_specs(self) -> list[StageSpec]:
+        """A row for each block, scaled."""
+        return [
+            dataclasses.replace(
+                stage,
+                outputs=self._scaled(stage.outputs),
+                stride=1 if repeat else stage.stride,
+                repeats=1,
+            )
+            for stage in self.stages
+            for repeat in range(round_repeats(stage.repeats, self.depth))
+        ]
+
+    def _scaled(self, channels: int) -> int:
+        return round_channels(channels, self.width, self.rounding_floor)
+
     def __call__(
-        self, images: jax.Array, train: bool = False, dropout_rate: Rate | None = None
+        self,
+        images: jax.Array,
+        train: bool = False,
+        dropout_rate: Rate | None = None,
+        stochastic_depth_rate: Rate | None = None,
     ) -> Any:
         """Classifies normalised images.
 
@@ -100,16 +151,16 @@ class EfficientNet(nn.Module):
           images: `[B, H, W, 3]`, H and W at least 32; as `preprocessing` says.
           train: uses batch statistics, dropout and stochastic depth; needs
             `rngs={"dropout": key}` and `mutable=["batch_stats"]`.
-          dropout_rate: takes the place of the model's own. It may be a traced scalar, so that a
-            schedule of rates needs one compilation.
+          dropout_rate, stochastic_depth_rate: take the place of the model's own. They may be traced
+            scalars, so that a schedule of rates needs one compilation.
 
         Returns:
           float32 logits `[B, num_classes]`; without classes, what the classifier would see, float32
           `[B, C]`; with `features_only`, what `features` returns.
         """
         if self.features_only:
-            return self.features(images, train)
-        *_, x = self._feature_maps(images, train)
+            return self.features(images, train, stochastic_depth_rate)
+        *_, x = self._feature_maps(images, train, stochastic_depth_rate)
         x = self.head(x, train=train)
         # Means over many pixels need more digits than bfloat16 has.
         x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
@@ -118,24 +169,28 @@ class EfficientNet(nn.Module):
             x = dropout(x, rate, self.make_rng("dropout"))
         return self.classifier(x) if self.num_classes else x
 
-    def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+    def features(
+        self, images: jax.Array, train: bool = False, stochastic_depth_rate: Rate | None = None
+    ) -> dict[str, jax.Array]:
         """The last feature map of every resolution, for detection, segmentation and the like.
 
         Args:
-          images, train: as in `__call__`.
+          images, train, stochastic_depth_rate: as in `__call__`.
 
         Returns:
           `{"reduction_1": [B, H / 2, W / 2, C], ..., "reduction_5": [B, H / 32, W / 32, C]}`,
           sizes rounded up.
         """
         maps: list[jax.Array] = []
-        for x in self._feature_maps(images, train):
+        for x in self._feature_maps(images, train, stochastic_depth_rate):
             if maps and maps[-1].shape[1:3] == x.shape[1:3]:
                 maps.pop()
             maps.append(x)
         return {f"reduction_{index}": x for index, x in enumerate(maps, start=1)}
 
-    def _feature_maps(self, images: jax.Array, train: bool) -> Iterator[jax.Array]:
+    def _feature_maps(
+        self, images: jax.Array, train: bool, drop_rate: Rate | None
+    ) -> Iterator[jax.Array]:
         # Sizes are compared one by one, because symbolic ones have no smallest.
         if images.ndim != 4 or images.shape[-1] != 3 or any(n < 32 for n in images.shape[1:3]):
             raise ValueError(
@@ -143,101 +198,40 @@ class EfficientNet(nn.Module):
             )
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
-        kept = self._draw_kept(len(images)) if train else [None] * len(self.blocks)
-        for block, block_kept in zip(self.blocks, kept, strict=True):
-            x = block(x, train, block_kept)
+        rates: Sequence[Rate | None] = [None] * len(self.blocks)
+        if drop_rate is not None:
+            # Traced; rates that are not stay numbers in double precision until they are used.
+            places = jnp.arange(len(self.blocks)) / len(self.blocks)
+            rates = list(jnp.asarray(drop_rate, jnp.float32) * places)
+        kept = self._draw_kept(len(images), rates) if train else [None] * len(self.blocks)
+        for block, block_kept, rate in zip(self.blocks, kept, rates, strict=True):
+            x = block(x, train, block_kept, rate)
             yield x
 
-    def _draw_kept(self, batch: int) -> Sequence[jax.Array | None]:
+    def _draw_kept(self, batch: int, rates: Sequence[Rate | None]) -> Sequence[jax.Array | None]:
         """For every block, which examples stochastic depth keeps: bool `[B]`."""
-        if self.stochastic_depth_rate == 0:
+        if rates[0] is None and self.stochastic_depth_rate == 0:
             return [None] * len(self.blocks)
         # One draw serves all blocks, since random bits are slow to compile.
         draws = jax.random.uniform(self.make_rng("dropout"), (len(self.blocks) * batch,))
-        rates = jnp.array([block.drop_rate for block in self.blocks])
-        return list(draws.reshape(-1, batch) >= rates[:, None])
+        own = [block.drop_rate if rate is None else rate for block, rate in zip(self.blocks, rates)]
+        return list(draws.reshape(-1, batch) >= jnp.array(own)[:, None])
 
 
-class Classifier(nn.Module):
-    """Dense layer with float32 accumulation and output."""
-
-    num_classes: int
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        shape = (x.shape[-1], self.num_classes)
-        kernel = self.param("kernel", classifier_uniform, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
-        logits = jnp.matmul(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
-        )
-        return logits + bias
-
-
-def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> EfficientNet:
-    """A model of the family as a Flax Linen module.
+def build(config: EfficientNetConfig, *, num_classes: int, **fields: Any) -> EfficientNet:
+    """The module of a config.
 
     Args:
-      name: one of `list_models()`, such as "efficientnetv2-s".
-      num_classes: number of logits; 0 for pooled features in place of logits.
-      **overrides: any other field of `EfficientNet`, such as `dropout_rate`, `dtype`, `width`,
-        `depth`, `bn_momentum`, `features_only` or `stages`.
-
-    Raises:
-      ValueError: unknown name; the message has the known ones and the closest.
+      fields: others of the module, such as `preprocessing`, `class_names` or `features_only`.
     """
-    variant = get_variant(name)
-    fields: dict[str, Any] = {
-        "stages": variant.stages,
-        "width": variant.width,
-        "depth": variant.depth,
-        "rounding_floor": variant.rounding_floor,
-        "dropout_rate": variant.dropout_rate,
-        "preprocessing": variant.preprocessing,
+    whole = config.resolved()
+    of_config = {field.name: getattr(whole, field.name) for field in dataclasses.fields(whole)}
+    own = {
+        "variant": of_config.pop("name"),
+        "stem_features": of_config.pop("stem"),
+        "head_features": of_config.pop("head"),
+        "dropout_rate": get_variant(config.name).dropout_rate,
+        "dtype": jnp.dtype(of_config.pop("dtype")),
+        "param_dtype": jnp.promote_types(config.dtype, jnp.float32),
     }
-    return EfficientNet(**{**fields, "num_classes": num_classes, **overrides})
-
-
-def abstract_variables(model: nn.Module, *, height: int = 32, width: int = 32) -> Any:
-    """The shapes and dtypes of a model's variables, initialised for images of that size."""
-
-    def initialize(images: jax.Array) -> Any:
-        return model.init(jax.random.key(0), images, train=False)
-
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
-    return jax.eval_shape(initialize, images)
-
-
-def round_channels(channels: int, width: float, rounding_floor: float = 0.0) -> int:
-    """Scales a channel count and rounds it to a multiple of 8, but not below 8.
-
-    Args:
-      rounding_floor: rounds up where less than this share of the scaled count would be left.
-    """
-    scaled = channels * width
-    rounded = max(8, int(scaled + 4) // 8 * 8)
-    return rounded if rounded >= rounding_floor * scaled else rounded + 8
-
-
-def round_repeats(repeats: int, depth: float) -> int:
-    """Scales how often a stage's block is repeated, and rounds it up."""
-    return math.ceil(depth * repeats)
-
-
-def expand_stages(
-    stages: tuple[StageSpec, ...], *, scale: Callable[[int], int], depth: float
-) -> Iterator[StageSpec]:
-    """One row per block, with repeats scaled by `depth` and channels by `scale`."""
-    for stage in stages:
-        outputs = scale(stage.outputs)
-        for repeat in range(round_repeats(stage.repeats, depth)):
-            yield stage._replace(
-                inputs=outputs if repeat else scale(stage.inputs),
-                outputs=outputs,
-                stride=1 if repeat else stage.stride,
-                repeats=1,
-            )
+    return EfficientNet(num_classes=num_classes, **(of_config | own | fields))

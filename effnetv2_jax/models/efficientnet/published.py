@@ -5,10 +5,9 @@ preprocessing is the authors', with which they measured what they published.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
 
 from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.models.libraries import Published
 from effnetv2_jax.preprocessing import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -16,18 +15,6 @@ from effnetv2_jax.preprocessing import (
     Preprocessing,
     squashed,
 )
-from effnetv2_jax.weights.errors import WeightsError
-
-
-class Published(NamedTuple):
-    """One set of weights."""
-
-    repository: str
-    """On the Hub, `owner/name`; `model.safetensors` in it has timm's names."""
-    preprocessing: Preprocessing
-    classes: Literal["1k", "21k"]
-    """ImageNet's or ImageNet21k's."""
-
 
 TAGS = {
     **{f"efficientnetv2-{name}": ("in1k",) for name in ("b0", "b1", "b2")},
@@ -79,44 +66,18 @@ TORCHVISION_PREPROCESSING: dict[str, Preprocessing] = {
 """With which torchvision evaluates its first weights of each model."""
 
 
-TENSORFLOW = {"padding": "same", "bn_epsilon": 1e-3}
-"""How the authors' weights compute, and all that were converted from them."""
-PYTORCH = {"padding": "symmetric", "bn_epsilon": 1e-5}
-"""How timm's own `efficientnet_*` compute."""
+def timm_name(name: str) -> str:
+    """`efficientnetv2_s` for `efficientnetv2-s`; timm puts `tf_` before it for the authors'."""
+    return name.replace("-", "_")
 
 
-def numerics(name: str, *, library: str) -> dict[str, Any]:
-    """Fields that decide how a library's model of that name computes."""
-    if library != "torchvision":
-        return TENSORFLOW
-    small = name in {f"efficientnet-b{number}" for number in range(5)}
-    return PYTORCH if small else PYTORCH | {"bn_epsilon": 1e-3}
-
-
-def architecture(name: str, fields: Mapping[str, Any] = TENSORFLOW) -> str | None:
-    """timm's name for a model with these fields, among others; None where timm has none."""
-    timm = name.replace("-", "_")
-    if TENSORFLOW.items() <= fields.items():
-        return f"tf_{timm}"
-    # timm's `efficientnetv2_s` is another network.
-    return timm if PYTORCH.items() <= fields.items() and "v2" not in timm else None
-
-
-def is_tag(word: str) -> bool:
-    """Whether any model has weights of that tag; `_` may stand for `-`."""
-    return any(_canonical(word) in tags for tags in TAGS.values())
-
-
-def published(name: str, tag: str) -> Published:
-    """The published weights of a model.
-
-    Raises:
-      WeightsError: the model has none of that tag; the message lists those that it has.
-    """
-    variant, tag = get_variant(name), _canonical(tag)
-    tags = TAGS[name]
-    if tag not in tags:
-        raise WeightsError(f"{name} has no weights {tag!r}; it has {', '.join(tags)}")
+def published(name: str, tag: str) -> Published | None:
+    """The published weights of a model, if it has any of that tag; `_` may stand for `-`."""
+    backwards = {timm: ours for ours, timm in _TIMM_TAGS.items()}
+    tag = backwards.get(tag, tag.replace("_", "-"))
+    if tag not in TAGS.get(name, ()):
+        return None
+    variant = get_variant(name)
     preprocessing = variant.preprocessing
     if tag == "ap-in1k" or (name, tag[:5]) == ("efficientnetv2-b3", "in21k"):
         preprocessing = dataclasses.replace(preprocessing, mean=(127.5,) * 3, std=(127.5,) * 3)
@@ -125,21 +86,8 @@ def published(name: str, tag: str) -> Published:
     if tag.endswith("-475"):
         preprocessing = dataclasses.replace(preprocessing, image_size=475)
     return Published(
-        repository=f"timm/{architecture(name)}.{_TIMM_TAGS.get(tag, tag.replace('-', '_'))}",
+        repository=f"timm/tf_{timm_name(name)}.{_TIMM_TAGS.get(tag, tag.replace('-', '_'))}",
         preprocessing=preprocessing,
         classes="21k" if tag == "in21k" else "1k",
+        fields={"padding": "same", "bn_epsilon": 1e-3},
     )
-
-
-def of_repository(repository: str) -> tuple[str, Published] | None:
-    """The model and the weights of a repository on the Hub, if it is one of the published."""
-    for name, tags in TAGS.items():
-        for found in (published(name, tag) for tag in tags):
-            if found.repository == repository:
-                return name, found
-    return None
-
-
-def _canonical(tag: str) -> str:
-    backwards = {timm: ours for ours, timm in _TIMM_TAGS.items()}
-    return backwards.get(tag, tag.replace("_", "-"))

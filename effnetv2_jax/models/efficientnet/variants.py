@@ -5,25 +5,31 @@ EfficientNet (arXiv 1905.11946, table 1). A new variant is a new row of `VARIANT
 """
 
 import dataclasses
-import difflib
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from effnetv2_jax.preprocessing import Preprocessing, cropped, squashed
 
+Activation = Literal["silu", "relu6", "relu", "gelu"]
+Operator = Literal["fused", "mbconv"]
 
-class StageSpec(NamedTuple):
-    """A run of like blocks. The stride is the first block's; the others have stride 1."""
 
-    operator: Literal["fused", "mbconv"]
-    """Fused-MBConv (paper, figure 2) or MBConv with squeeze-and-excitation."""
+@dataclasses.dataclass(frozen=True)
+class StageSpec:
+    """A run of like blocks: a row of the paper's table 4."""
+
+    operator: Operator
+    """Fused-MBConv or MBConv (paper, figure 2)."""
     kernel: int
+    """Height and width of its spatial convolution, in pixels."""
     stride: int
+    """Of the first block; the others have stride 1."""
     expand: int
     """Hidden channels as a multiple of the block's input channels."""
-    inputs: int
     outputs: int
+    """Channels that its blocks put out."""
     repeats: int
-    se_ratio: float
+    """Number of blocks."""
+    se_ratio: float = 0.0
     """Width of squeeze-and-excitation over the block's input channels; 0 leaves it out."""
 
 
@@ -32,8 +38,15 @@ class Variant:
     """A named model: its stages, its scale and the settings published with it."""
 
     stages: tuple[StageSpec, ...]
-    width: float
-    depth: float
+    stem: int
+    """Channels of the first convolution, unscaled."""
+    head: int = 1280
+    """Channels of the last one, unscaled."""
+    width: float = 1.0
+    depth: float = 1.0
+    fixed_ends: bool = False
+    """Whether `width` leaves the stem and the head as they are."""
+    activation: Activation = "silu"
     rounding_floor: float = 0.0
     """Share of a scaled channel count that rounding has to leave; see `round_channels`."""
     train_size: int
@@ -48,95 +61,91 @@ class Variant:
         return self.preprocessing.image_size
 
 
-def _fused(
-    kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int
-) -> StageSpec:
-    return StageSpec("fused", kernel, stride, expand, inputs, outputs, repeats, 0.0)
+def _fused(kernel: int, stride: int, expand: int, outputs: int, repeats: int) -> StageSpec:
+    return StageSpec("fused", kernel, stride, expand, outputs, repeats)
 
 
-def _mbconv(
-    kernel: int, stride: int, expand: int, inputs: int, outputs: int, repeats: int
-) -> StageSpec:
-    return StageSpec("mbconv", kernel, stride, expand, inputs, outputs, repeats, 0.25)
+def _mbconv(kernel: int, stride: int, expand: int, outputs: int, repeats: int) -> StageSpec:
+    return StageSpec("mbconv", kernel, stride, expand, outputs, repeats, 0.25)
 
 
-# Columns: kernel, stride, expand, inputs, outputs, repeats.
+# Columns: kernel, stride, expand, outputs, repeats.
 BASE = (
-    _fused(3, 1, 1, 32, 16, 1),
-    _fused(3, 2, 4, 16, 32, 2),
-    _fused(3, 2, 4, 32, 48, 2),
-    _mbconv(3, 2, 4, 48, 96, 3),
-    _mbconv(3, 1, 6, 96, 112, 5),
-    _mbconv(3, 2, 6, 112, 192, 8),
+    _fused(3, 1, 1, 16, 1),
+    _fused(3, 2, 4, 32, 2),
+    _fused(3, 2, 4, 48, 2),
+    _mbconv(3, 2, 4, 96, 3),
+    _mbconv(3, 1, 6, 112, 5),
+    _mbconv(3, 2, 6, 192, 8),
 )
 S = (
-    _fused(3, 1, 1, 24, 24, 2),
-    _fused(3, 2, 4, 24, 48, 4),
-    _fused(3, 2, 4, 48, 64, 4),
-    _mbconv(3, 2, 4, 64, 128, 6),
-    _mbconv(3, 1, 6, 128, 160, 9),
-    _mbconv(3, 2, 6, 160, 256, 15),
+    _fused(3, 1, 1, 24, 2),
+    _fused(3, 2, 4, 48, 4),
+    _fused(3, 2, 4, 64, 4),
+    _mbconv(3, 2, 4, 128, 6),
+    _mbconv(3, 1, 6, 160, 9),
+    _mbconv(3, 2, 6, 256, 15),
 )
 M = (
-    _fused(3, 1, 1, 24, 24, 3),
-    _fused(3, 2, 4, 24, 48, 5),
-    _fused(3, 2, 4, 48, 80, 5),
-    _mbconv(3, 2, 4, 80, 160, 7),
-    _mbconv(3, 1, 6, 160, 176, 14),
-    _mbconv(3, 2, 6, 176, 304, 18),
-    _mbconv(3, 1, 6, 304, 512, 5),
+    _fused(3, 1, 1, 24, 3),
+    _fused(3, 2, 4, 48, 5),
+    _fused(3, 2, 4, 80, 5),
+    _mbconv(3, 2, 4, 160, 7),
+    _mbconv(3, 1, 6, 176, 14),
+    _mbconv(3, 2, 6, 304, 18),
+    _mbconv(3, 1, 6, 512, 5),
 )
 L = (
-    _fused(3, 1, 1, 32, 32, 4),
-    _fused(3, 2, 4, 32, 64, 7),
-    _fused(3, 2, 4, 64, 96, 7),
-    _mbconv(3, 2, 4, 96, 192, 10),
-    _mbconv(3, 1, 6, 192, 224, 19),
-    _mbconv(3, 2, 6, 224, 384, 25),
-    _mbconv(3, 1, 6, 384, 640, 7),
+    _fused(3, 1, 1, 32, 4),
+    _fused(3, 2, 4, 64, 7),
+    _fused(3, 2, 4, 96, 7),
+    _mbconv(3, 2, 4, 192, 10),
+    _mbconv(3, 1, 6, 224, 19),
+    _mbconv(3, 2, 6, 384, 25),
+    _mbconv(3, 1, 6, 640, 7),
 )
 XL = (
-    _fused(3, 1, 1, 32, 32, 4),
-    _fused(3, 2, 4, 32, 64, 8),
-    _fused(3, 2, 4, 64, 96, 8),
-    _mbconv(3, 2, 4, 96, 192, 16),
-    _mbconv(3, 1, 6, 192, 256, 24),
-    _mbconv(3, 2, 6, 256, 512, 32),
-    _mbconv(3, 1, 6, 512, 640, 8),
+    _fused(3, 1, 1, 32, 4),
+    _fused(3, 2, 4, 64, 8),
+    _fused(3, 2, 4, 96, 8),
+    _mbconv(3, 2, 4, 192, 16),
+    _mbconv(3, 1, 6, 256, 24),
+    _mbconv(3, 2, 6, 512, 32),
+    _mbconv(3, 1, 6, 640, 8),
 )
 V1 = (
-    _mbconv(3, 1, 1, 32, 16, 1),
-    _mbconv(3, 2, 6, 16, 24, 2),
-    _mbconv(5, 2, 6, 24, 40, 2),
-    _mbconv(3, 2, 6, 40, 80, 3),
-    _mbconv(5, 1, 6, 80, 112, 3),
-    _mbconv(5, 2, 6, 112, 192, 4),
-    _mbconv(3, 1, 6, 192, 320, 1),
+    _mbconv(3, 1, 1, 16, 1),
+    _mbconv(3, 2, 6, 24, 2),
+    _mbconv(5, 2, 6, 40, 2),
+    _mbconv(3, 2, 6, 80, 3),
+    _mbconv(5, 1, 6, 112, 3),
+    _mbconv(5, 2, 6, 192, 4),
+    _mbconv(3, 1, 6, 320, 1),
 )
 
 
 def _v2(
     stages: tuple[StageSpec, ...],
+    stem: int,
     train_size: int,
     preprocessing: Preprocessing,
     dropout_rate: float,
-    *,
-    width: float = 1.0,
-    depth: float = 1.0,
+    **scale: float,
 ) -> Variant:
     return Variant(
         stages=stages,
-        width=width,
-        depth=depth,
+        stem=stem,
         train_size=train_size,
         preprocessing=preprocessing,
         dropout_rate=dropout_rate,
+        **scale,  # type: ignore[arg-type]
     )
 
 
 def _v1(width: float, depth: float, eval_size: int, dropout_rate: float) -> Variant:
     return Variant(
         stages=V1,
+        stem=32,
         width=width,
         depth=depth,
         rounding_floor=0.9,
@@ -147,15 +156,15 @@ def _v1(width: float, depth: float, eval_size: int, dropout_rate: float) -> Vari
 
 
 VARIANTS = {
-    # Columns: stages, size in training, evaluation, dropout.
-    "efficientnetv2-b0": _v2(BASE, 192, cropped(224), 0.2),
-    "efficientnetv2-b1": _v2(BASE, 192, cropped(240), 0.2, depth=1.1),
-    "efficientnetv2-b2": _v2(BASE, 208, cropped(260), 0.3, width=1.1, depth=1.2),
-    "efficientnetv2-b3": _v2(BASE, 240, cropped(300), 0.3, width=1.2, depth=1.4),
-    "efficientnetv2-s": _v2(S, 300, squashed(384), 0.2),
-    "efficientnetv2-m": _v2(M, 384, squashed(480), 0.3),
-    "efficientnetv2-l": _v2(L, 384, squashed(480), 0.4),
-    "efficientnetv2-xl": _v2(XL, 384, squashed(512), 0.4),
+    # Columns: stages, stem, size in training, evaluation, dropout.
+    "efficientnetv2-b0": _v2(BASE, 32, 192, cropped(224), 0.2),
+    "efficientnetv2-b1": _v2(BASE, 32, 192, cropped(240), 0.2, depth=1.1),
+    "efficientnetv2-b2": _v2(BASE, 32, 208, cropped(260), 0.3, width=1.1, depth=1.2),
+    "efficientnetv2-b3": _v2(BASE, 32, 240, cropped(300), 0.3, width=1.2, depth=1.4),
+    "efficientnetv2-s": _v2(S, 24, 300, squashed(384), 0.2),
+    "efficientnetv2-m": _v2(M, 24, 384, squashed(480), 0.3),
+    "efficientnetv2-l": _v2(L, 32, 384, squashed(480), 0.4),
+    "efficientnetv2-xl": _v2(XL, 32, 384, squashed(512), 0.4),
     # Columns: width, depth, size in evaluation, dropout.
     "efficientnet-b0": _v1(1.0, 1.0, 224, 0.2),
     "efficientnet-b1": _v1(1.0, 1.1, 240, 0.2),
@@ -170,19 +179,12 @@ VARIANTS = {
 }
 
 
-def list_models() -> list[str]:
-    """The names that `create_model` knows."""
-    return list(VARIANTS)
-
-
 def get_variant(name: str) -> Variant:
     """The variant of that name.
 
     Raises:
-      ValueError: there is none; the message lists the names and the closest one.
+      ValueError: there is none; the message lists the names.
     """
-    if name in VARIANTS:
-        return VARIANTS[name]
-    close = difflib.get_close_matches(name.lower(), VARIANTS, n=1, cutoff=0.3)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    raise ValueError(f"unknown model {name!r}{hint} Known models: {', '.join(VARIANTS)}")
+    if name not in VARIANTS:
+        raise ValueError(f"{name!r} is no EfficientNet; there are {', '.join(VARIANTS)}")
+    return VARIANTS[name]

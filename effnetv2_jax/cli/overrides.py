@@ -1,0 +1,242 @@
+"""What `--config.FIELD=VALUE` means where a plain assignment would not do.
+
+Three groups of fields are chosen by a name: `model`, `optimizer` and `schedule`. A table, such as
+`model.stages`, may be stated as a whole or reached into. Weights of a run bring its network along.
+"""
+
+import ast
+import dataclasses
+import re
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import ml_collections
+
+from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.reading import (
+    CHOSEN,
+    defaults_of,
+    kind_of,
+    model_config,
+    to_config_dict,
+    unknown_field,
+)
+from effnetv2_jax.models.protocol import ModelConfig
+from effnetv2_jax.models.registry import family_of
+from effnetv2_jax.weights.networks import DifferingField, differing_fields
+from effnetv2_jax.weights.run_config import network_of
+
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
+_INDEX = re.compile(r"\.(-?\d+)(?=[.\[]|$)")
+
+
+class Override(NamedTuple):
+    """A field that the command line states."""
+
+    path: str
+    """Such as `model.stages[3].operator`."""
+    value: str | None
+    """None where the flag has none, as in `--noconfig.augment.flip`."""
+
+    @property
+    def group(self) -> str:
+        """The first part of the path."""
+        return re.split(r"[.\[]", self.path, maxsplit=1)[0]
+
+
+def normalize(argument: str) -> str:
+    """Writes the indices of an override in brackets: `stages.0.share` becomes `stages[0].share`."""
+    if not _OVERRIDE.fullmatch(argument):
+        return argument
+    name, equals, value = argument.partition("=")
+    return _INDEX.sub(r"[\1]", name) + equals + value
+
+
+def read_overrides(arguments: Sequence[str]) -> list[Override]:
+    """The overrides among the arguments, in their order."""
+    found = (_OVERRIDE.fullmatch(argument) for argument in arguments)
+    return [Override(match[2], match[3]) for match in found if match]
+
+
+def adapt(
+    config: ml_collections.ConfigDict, overrides: Sequence[Override], *, shortened: bool
+) -> Iterator[str]:
+    """Gives a config the fields that the overrides are about; yields what it did, in sentences.
+
+    Args:
+      config: as its file has it; changed in place.
+      overrides: of the command line.
+      shortened: whether the config is that of a `:smoke` run, so that another network has to be
+        made thin as well.
+
+    Raises:
+      CommandError: two overrides exclude each other, or a path leads nowhere.
+      ConfigError: a name is unknown.
+      WeightsError: the run to start from cannot be read.
+    """
+    stated = {override.path: override.value for override in overrides}
+    _refuse_parts_beside_a_whole(overrides)
+    yield from _take_network_of_run(config, stated)
+    for group in CHOSEN:
+        name = stated.get(f"{group}.name")
+        if group in config and name is not None and name != config[group].name:
+            yield from _rename(config, group, name, stated, shortened=shortened)
+    if any(override.path.startswith("model.stages[") for override in overrides):
+        _put(config, "model", to_config_dict(_model(config).written_out()))
+    for override in overrides:
+        check_path(config, override.path)
+
+
+def set_tables(config: ml_collections.ConfigDict, overrides: Sequence[Override]) -> set[str]:
+    """Sets the tables that are stated as a whole, which flags cannot; returns their paths.
+
+    Raises:
+      CommandError: what is stated is no table.
+    """
+    done = set()
+    for override in overrides:
+        if override.path not in ("stages", "model.stages") or override.value in (None, "None"):
+            continue
+        try:
+            rows = ast.literal_eval(override.value or "")
+            table = tuple(ml_collections.ConfigDict(dict(row)) for row in rows)
+        except (ValueError, SyntaxError, TypeError) as error:
+            raise CommandError(
+                f"config.{override.path} must be a tuple of rows, each a dict of its fields, such "
+                f"as \"({{'image_size': 128}}, {{'image_size': 192}})\": {error}"
+            ) from None
+        *parents, name = override.path.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        with node.ignore_type():
+            node[name] = table
+        done.add(override.path)
+    return done
+
+
+def check_network_of_run(config: Any, model: ModelConfig, stated: Sequence[Override]) -> None:
+    """Raises a ConfigError if the command line states another network than the run has.
+
+    Args:
+      config: of the experiment: of it, `init`.
+      model: of the experiment.
+      stated: the overrides.
+    """
+    own = network_of(config.init)
+    if own is None or not any(override.group == "model" for override in stated):
+        return
+    differing = differing_fields(own, model)
+    if model.name != own.name and any(override.path == "model.name" for override in stated):
+        differing = [DifferingField("name", repr(own.name), repr(model.name))]
+    for path, there, here in differing[:1]:
+        raise ConfigError(
+            f"config.model.{path} is {here}, but the run in config.init has {there}; leave it out, "
+            "or start from other weights"
+        )
+
+
+def check_path(config: Any, path: str) -> None:
+    """Raises a CommandError that names the closest field if `path` leads nowhere."""
+    where = "config"
+    for name, index in re.findall(r"([^.\[\]]+)|\[(-?\d+)\]", path):
+        if name:
+            known = list(config.keys()) if isinstance(config, ml_collections.ConfigDict) else []
+            if name not in known:
+                raise CommandError(unknown_field(name, known, where=where))
+            config, where = config[name], f"{where}.{name}"
+        else:
+            count = len(config) if isinstance(config, tuple | list) else 0
+            if not -count <= int(index) < count:
+                raise CommandError(f"{where} has {count or 'no'} entries, and so no [{index}]")
+            config, where = config[int(index)], f"{where}[{index}]"
+
+
+def _refuse_parts_beside_a_whole(overrides: Sequence[Override]) -> None:
+    paths = [override.path for override in overrides]
+    for whole in paths:
+        part = next((path for path in paths if path.startswith(f"{whole}[")), None)
+        if part is not None:
+            raise CommandError(
+                f"config.{part} and config.{whole} are both stated, and one would undo the other; "
+                f"state all of it in config.{whole}, or its parts alone"
+            )
+
+
+def _take_network_of_run(
+    config: ml_collections.ConfigDict, stated: dict[str, str | None]
+) -> Iterator[str]:
+    """The network of the run that `init` names, where it names one."""
+    init = stated.get("init", config.get("init"))
+    own = network_of(init) if init else None
+    if own is None or "model" not in config:
+        return
+    recipes = _model(config)
+    if type(own) is type(recipes):
+        fields = ("name", *own.FOLLOW_NAME, *own.NUMERICS)
+        own = dataclasses.replace(recipes, **{field: getattr(own, field) for field in fields})
+    if own == recipes:
+        return
+    _put(config, "model", to_config_dict(own))
+    yield f"config.init={init}: the network is that of the run, {_words(own)}"
+
+
+def _rename(
+    config: ml_collections.ConfigDict,
+    group: str,
+    name: str,
+    stated: Collection[str],
+    *,
+    shortened: bool,
+) -> Iterator[str]:
+    def is_stated(field: str) -> bool:
+        return f"{group}.{field}" in stated
+
+    old = config[group]
+    if kind_of(group, name) is not kind_of(group, old.name):
+        new = defaults_of(group, name)
+        kept = {"dtype": old.dtype} if group == "model" else {}
+        new.update(kept)
+        values = ", ".join(
+            f"{field}={value!r}"
+            for field, value in new.items()
+            if field not in kept and not is_stated(field) and value is not None
+        )
+        yield (
+            f"config.{group}.name={name}: its own defaults take the place of {old.name}'s fields: "
+            f"{values or 'none'}"
+        )
+    elif group == "model":
+        model = _model(config)
+        lost = [
+            field
+            for field in model.FOLLOW_NAME
+            if getattr(model, field) is not None and not is_stated(field)
+        ]
+        new = to_config_dict(model.renamed(name))
+        if lost and not shortened:
+            yield f"config.model.name={name}: {', '.join(lost)} follow from it"
+    else:
+        return
+    _put(config, group, new)
+    if group == "model" and shortened:
+        _put(config, group, to_config_dict(family_of(name).thin(_model(config))))
+
+
+def _model(config: ml_collections.ConfigDict) -> ModelConfig:
+    return model_config({"model": config.model})
+
+
+def _words(model: ModelConfig) -> str:
+    stated = (
+        f"{field}={getattr(model, field)!r}"
+        for field in model.FOLLOW_NAME
+        if getattr(model, field) is not None and field != "stages"
+    )
+    return ", ".join([model.name, *stated])
+
+
+def _put(config: ml_collections.ConfigDict, group: str, value: ml_collections.ConfigDict) -> None:
+    with config.unlocked():
+        config[group] = value

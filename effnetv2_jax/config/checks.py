@@ -1,0 +1,152 @@
+"""Values of a config that have the right type and make no sense."""
+
+import math
+import re
+
+from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.schedules import WarmupStableDecay
+
+
+def check(experiment: Experiment) -> None:
+    """Raises a ConfigError for values that have the right type and make no sense."""
+
+    def need(condition: bool, message: str) -> None:
+        if not condition:
+            raise ConfigError(f"config.{message}")
+
+    for chosen, config in (
+        ("model", experiment.model),
+        ("optimizer", experiment.optimizer),
+        ("schedule", experiment.schedule),
+    ):
+        for fault in config.faults():
+            need(False, f"{chosen}.{fault}")
+
+    model, smallest = experiment.model, experiment.model.MIN_SIZE
+    need(bool(experiment.stages), "stages must hold at least one stage")
+    for index, stage in enumerate(experiment.stages):
+        at = f"stages[{index}]"
+        size = stage.image_size
+        need(size >= smallest, f"{at}.image_size is {size}; {smallest} is the least")
+        need(0 < stage.share < math.inf, f"{at}.share must be above 0, not {stage.share}")
+        need(0 <= stage.dropout_rate < 1, f"{at}.dropout_rate must be in [0, 1)")
+        depth = stage.stochastic_depth_rate
+        need(depth is None or 0 <= depth < 1, f"{at}.stochastic_depth_rate must be in [0, 1)")
+        for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
+            need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
+        batch = stage.batch_size if stage.batch_size is not None else experiment.batch_size
+        need(batch > 0, f"{at}.batch_size must be above 0, not {batch}")
+        for name, examples in (
+            ("model.bn_group", model.example_group),
+            ("augment.mix_group", experiment.augment.mix_group),
+        ):
+            need(
+                examples is None or (examples > 0 and batch % examples == 0),
+                f"{name} is {examples}; it must divide {at}'s batch of {batch} examples",
+            )
+        parts, group = experiment.gradient_accumulation, model.example_group
+        need(
+            parts > 0 and batch % (parts * group) == 0,
+            f"gradient_accumulation is {parts}; it must divide {at}'s batch of {batch} examples"
+            + (f" into whole groups of model.bn_group={group}" if group > 1 else ""),
+        )
+    epochs = experiment.epochs
+    need(0 < epochs < math.inf, f"epochs must be above 0 and not endless, not {epochs}")
+    schedule = experiment.schedule
+    if isinstance(schedule, WarmupStableDecay):
+        together = schedule.warmup_epochs + schedule.decay_epochs
+        need(
+            together <= epochs * (1 + 1e-9),
+            f"schedule.warmup_epochs and decay_epochs are {together:g} together, more than the "
+            f"run's {epochs:g}",
+        )
+    need(experiment.seed >= 0, f"seed must not be negative, it is {experiment.seed}")
+    need(0 <= experiment.label_smoothing < 1, "label_smoothing must be in [0, 1)")
+    decay = experiment.ema_decay
+    need(decay is None or 0 <= decay < 1, f"ema_decay must be in [0, 1) or None, not {decay}")
+
+    for index, (pattern, factor) in enumerate(experiment.rates):
+        need(
+            0 <= factor < math.inf, f"rates[{index}] must have a factor of 0 or more, not {factor}"
+        )
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            need(False, f"rates[{index}] has {pattern!r}, no regular expression: {error}")
+
+    data = experiment.data
+    need(data.source != "tfds" or bool(data.name), "data.name must name a TFDS set")
+    need(data.source != "folder" or bool(data.path), "data.path must name a folder of pictures")
+    need(
+        data.source != "tfrecord" or (bool(data.path) and data.num_classes is not None),
+        "data.path must name the directory of the TFRecord files, and data.num_classes be stated",
+    )
+    need(data.max_labels > 0, f"data.max_labels must be above 0, not {data.max_labels}")
+    need(0 < data.validation_share < 1, "data.validation_share must be in (0, 1)")
+    for name, (low, high) in (("crop_area", data.crop_area), ("crop_aspect", data.crop_aspect)):
+        need(0 < low <= high, f"data.{name} must be a rising pair above 0, not {(low, high)}")
+    need(data.crop_area[1] <= 1, f"data.crop_area must not exceed 1, not {data.crop_area}")
+    need(all(value > 0 for value in data.std or ()), f"data.std must be above 0, not {data.std}")
+    need(data.threads is None or data.threads > 0, "data.threads must be above 0 or None")
+    need(data.processes is None or data.processes >= 0, "data.processes must be 0 or more, or None")
+    need(data.prefetch_batches > 0, "data.prefetch_batches must be above 0")
+    need(data.max_unreadable >= 0, "data.max_unreadable must not be negative")
+    for name in ("num_classes", "num_train_examples"):
+        stated = getattr(data, name)
+        need(stated is None or stated > 0, f"data.{name} must be above 0 or None, not {stated}")
+
+    evaluation = experiment.evaluation
+    pixels = evaluation.image_size
+    need(
+        pixels is None or pixels >= smallest,
+        f"evaluation.image_size is {pixels}; {smallest} is the least",
+    )
+    need(evaluation.batch_size > 0, "evaluation.batch_size must be above 0")
+    need(evaluation.every_epochs > 0, "evaluation.every_epochs must be above 0")
+    for group_name, names in (
+        ("checkpoint", ("every_steps", "keep_last")),
+        ("log", ("every_steps",)),
+    ):
+        for name in names:
+            number = getattr(getattr(experiment, group_name), name)
+            need(number > 0, f"{group_name}.{name} must be above 0, not {number}")
+    faults = experiment.faults
+    need(faults.max_divergences > 0, "faults.max_divergences must be above 0")
+    need(faults.loss_spike > 1, f"faults.loss_spike must be above 1, not {faults.loss_spike}")
+    need(faults.hang_seconds > 0, "faults.hang_seconds must be above 0")
+    need(experiment.checkpoint.keep_best >= 0, "checkpoint.keep_best must not be negative")
+    augment = experiment.augment
+    need(augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
+    for name in ("translate_pixels", "cutout_pixels"):
+        pixels = getattr(augment, name)
+        need(pixels is None or pixels >= 0, f"augment.{name} must not be negative")
+    need(0 <= augment.cutout <= 1, f"augment.cutout must be in [0, 1], not {augment.cutout}")
+
+
+def check_batches(experiment: Experiment, *, devices: int) -> None:
+    """Raises a ConfigError if a batch, or one of its parts, does not divide over the devices."""
+    parts = experiment.gradient_accumulation
+    if any(stage.batch_size is None for stage in experiment.stages):
+        check_batch("batch_size", experiment.batch_size, devices=devices, parts=parts)
+    for index, stage in enumerate(experiment.stages):
+        if stage.batch_size is not None:
+            field = f"stages[{index}].batch_size"
+            check_batch(field, stage.batch_size, devices=devices, parts=parts)
+    check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=devices)
+
+
+def check_batch(field: str, batch_size: int, *, devices: int, parts: int = 1) -> None:
+    """Raises a ConfigError if a batch does not divide over the devices.
+
+    Args:
+      field: of the config, that states the batch size.
+      parts: in which the batch is taken.
+    """
+    unit = devices * parts
+    if batch_size % unit:
+        accumulated = f" in {parts} parts (gradient_accumulation)" if parts > 1 else ""
+        raise ConfigError(
+            f"config.{field} is {batch_size}, which does not divide over {devices} devices"
+            f"{accumulated}; {max(unit, batch_size // unit * unit)} would"
+        )

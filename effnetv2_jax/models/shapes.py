@@ -1,0 +1,28 @@
+"""The shapes of a model's variables, without computing any."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.models.protocol import Model
+
+
+def abstract_variables(model: Model, *, height: int | None = None, width: int | None = None) -> Any:
+    """The shapes and dtypes of a model's variables, by collection, modules and name.
+
+    Args:
+      height, width: of the images they are initialised for; None takes the least.
+    """
+
+    def initialize(images: jax.Array) -> Any:
+        return model.init(jax.random.key(0), images, train=False)
+
+    shape = (1, height or model.min_size, width or model.min_size, 3)
+    return jax.eval_shape(initialize, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def variable_shapes(model: Model) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The shape of every array of a model, by collection, modules and name."""
+    leaves, _ = jax.tree.flatten_with_path(abstract_variables(model))
+    return {tuple(key.key for key in path): leaf.shape for path, leaf in leaves}
