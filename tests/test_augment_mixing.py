@@ -140,8 +140,8 @@ def test_float64_mode_draws_the_same(x64: None) -> None:
     images, labels = batch()
     options = {"mixup_alpha": np.float32(0.3), "cutmix_alpha": np.float32(0.3), "group": 4}
     wide = jitted(jax.random.key(1), images, labels, **options)
-    jax.config.update("jax_enable_x64", False)
-    narrow = jitted(jax.random.key(1), images, labels, **options)
+    with jax.enable_x64(False):
+        narrow = jitted(jax.random.key(1), images, labels, **options)
     assert wide.images.dtype == jnp.float32
     np.testing.assert_allclose(wide.weight, narrow.weight, rtol=1e-6)
 

@@ -132,8 +132,8 @@ def test_bits_do_not_depend_on_sharding_and_shards_do_not_communicate(
 def test_float64_mode_changes_nothing(x64: None) -> None:
     images = photographs(SIZE, 16)
     wide = augment(jax.random.key(2), images, 7.5, cutout=0.5)
-    jax.config.update("jax_enable_x64", False)
-    narrow = augment(jax.random.key(2), images, 7.5, cutout=0.5)
+    with jax.enable_x64(False):
+        narrow = augment(jax.random.key(2), images, 7.5, cutout=0.5)
     assert wide.dtype == jnp.uint8
     np.testing.assert_array_equal(wide, narrow)
 
@@ -143,8 +143,8 @@ def test_float64_mode_draws_the_same(policys_draw: Callable, x64: None) -> None:
     keys = jax.random.split(jax.random.key(0), 100)
     draws = jax.jit(jax.vmap(lambda key: policys_draw(key, *SIZE)))
     wide = draws(keys)
-    jax.config.update("jax_enable_x64", False)
-    narrow = draws(keys)
+    with jax.enable_x64(False):
+        narrow = draws(keys)
     jax.tree.map(np.testing.assert_array_equal, wide, narrow)
 
 

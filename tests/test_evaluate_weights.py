@@ -160,7 +160,7 @@ def test_a_run_is_evaluated_on_several_sets(
         config.write_text(
             "from effnetv2_jax.config import *\n"
             "from effnetv2_jax.config.reading import to_config_dict\n"
-            "from effnetv2_jax.models.efficientnet.config import EfficientNetConfig\n"
+            "from effnetv2_jax.models.efficientnet import EfficientNetConfig\n"
             "from effnetv2_jax.progressive import Stage\n"
             f"def get_config(): return to_config_dict({run!r})\n"
         )

@@ -14,7 +14,6 @@ import pytest
 from flax import nnx
 from hypothesis import given
 from hypothesis import strategies as st
-from jax import export
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from effnetv2_jax import EfficientNet, create_model, list_models
@@ -764,13 +763,13 @@ def test_remat_module_has_the_same_gradients() -> None:
 def test_exports_with_symbolic_batch_and_sizes() -> None:
     pytest.importorskip("flatbuffers", reason="jax.export serializes with flatbuffers")
     model = nano()
-    shape = export.symbolic_shape("b, h, w", constraints=["h >= 32", "w >= 32"])
-    exported = export.export(
+    shape = jax.export.symbolic_shape("b, h, w", constraints=["h >= 32", "w >= 32"])
+    exported = jax.export.export(
         jax.jit(lambda variables, images: model.apply(variables, images)),
         platforms=("cpu", "cuda", "tpu"),
     )(shapes_of(model), jax.ShapeDtypeStruct((*shape, 3), jnp.float32))
     images = pictures(2, 45, 32)
-    logits = export.deserialize(exported.serialize()).call(variables_of(model), images)
+    logits = jax.export.deserialize(exported.serialize()).call(variables_of(model), images)
     assert_trees_close(logits, evaluate(model, variables_of(model), images), 1e-5)
 
 

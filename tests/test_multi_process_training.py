@@ -156,7 +156,7 @@ def test_processes_and_devices_do_not_change_a_run(
 @pytest.mark.parametrize(
     ("begun", "ended"),
     [
-        ((2, 2), (1, 1)),
+        pytest.param((2, 2), (1, 1), marks=pytest.mark.slow),
         pytest.param((1, 8), (1, 2), marks=pytest.mark.slow),
     ],
 )

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax import export
 
 from effnetv2_jax.ops.conv import Padding, conv2d
 
@@ -162,11 +161,11 @@ def test_exports_for_all_platforms_with_symbolic_sizes(kind: str, kernel: int, s
     pytest.importorskip("flatbuffers", reason="jax.export serializes with flatbuffers")
     case = Case(kind, kernel, stride)
     weights = case.arrays("float32")[1]
-    shape = export.symbolic_shape("b, h, w", constraints=["h >= 4", "w >= 4"])
-    exported = export.export(
+    shape = jax.export.symbolic_shape("b, h, w", constraints=["h >= 4", "w >= 4"])
+    exported = jax.export.export(
         jax.jit(lambda x: case.ours(x, weights)), platforms=("cpu", "cuda", "tpu")
     )(jax.ShapeDtypeStruct((*shape, case.inputs), jnp.float32))
-    loaded = export.deserialize(exported.serialize())
+    loaded = jax.export.deserialize(exported.serialize())
     for height, width, batch in ((8, 7, 1), (5, 4, 3)):
         x = case._replace(height=height, width=width, batch=batch).arrays("float32")[0]
         np.testing.assert_allclose(loaded.call(x), case.xla(x, weights), rtol=0, atol=1e-5)

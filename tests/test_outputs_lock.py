@@ -26,9 +26,12 @@ HOLD = """
         if "exec" in sys.argv:
             children.append(subprocess.Popen(["sleep", "60"], close_fds=False).pid)
         if "fork" in sys.argv:
+            started, start = os.pipe()
             children.append(os.fork())
             if not children[0]:
+                os.write(start, b".")  # By now it has let go of what it inherited.
                 time.sleep(60)
+            os.read(started, 1)
         print(*children, flush=True)
         time.sleep(60)
 """

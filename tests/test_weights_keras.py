@@ -28,9 +28,12 @@ keras = pytest.importorskip("keras", reason="it writes the files")
 if keras.backend.backend() != "jax":
     pytest.skip("Keras was loaded with another backend than JAX", allow_module_level=True)
 
-pytestmark = pytest.mark.filterwarnings(  # Keras raises it while saving, with NumPy 2
-    "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings(  # Keras raises it while saving, with NumPy 2
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+    ),
+]
 
 CLASSES = 10
 IMAGES = (32, 32, 3)

@@ -6,6 +6,7 @@ affine gather, of which at most one is not the identity. Under `vmap` every imag
 thus draw another operation at the cost of one, where `lax.switch` would run all sixteen.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -48,7 +49,7 @@ def apply_operation(
     level: ArrayLike,
     *,
     sign: ArrayLike = 1.0,
-    centre: ArrayLike | None = None,
+    centre: ArrayLike | Sequence[ArrayLike] | None = None,
     contrast_fault: bool = False,
     translate_const: float = TRANSLATE_CONST,
     cutout_const: float = CUTOUT_CONST,

@@ -82,7 +82,8 @@ def adapt(
         name = stated.get(f"{group}.name")
         if group in config and name is not None and name != config[group].name:
             yield from _rename(config, group, name, stated, shortened=shortened)
-    if any(override.path.startswith("model.stages[") for override in overrides):
+    parts = (re.match(r"model\.(\w+)\[", override.path) for override in overrides)
+    if any(match and config.model.get(match[1], ()) is None for match in parts):
         _put(config, "model", to_config_dict(_model(config).written_out()))
     for override in overrides:
         check_path(config, override.path)

@@ -14,7 +14,7 @@ from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
-from effnetv2_jax.train.rates import counts
+from effnetv2_jax.train.rates import check_rates, counts
 from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.train.step import step_values
@@ -130,14 +130,12 @@ def _trained(experiment: Experiment, model: Model) -> list[str]:
     """How much of the parameters is trained, and at which rates."""
     rates = experiment.rates
     params = abstract_variables(model)["params"]
+    check_rates(params, rates)
     total = sum(leaf.size for leaf in jax.tree.leaves(params))
     by_rate = list(zip(rates, counts(params, rates), strict=True))
     count = total - sum(count for (_, factor), count in by_rate if factor == 0)
-    own = [
-        f"{factor:g} x the learning rate for {count:,} with {pattern!r} in their path"
-        for (pattern, factor), count in by_rate
-    ]
-    return [f"trains {count:,} of them; " + ", ".join(own)]
+    own = [f"x {factor:g} for {count:,} ({pattern!r})" for (pattern, factor), count in by_rate]
+    return [f"trains {count:,} parameters; learning rate {', '.join(own)}"]
 
 
 def _augmentation(experiment: Experiment) -> str:

@@ -50,10 +50,9 @@ def upgrade(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rates(trainable: str, optimizer: Mapping[str, Any]) -> list[list[Any]]:
-    all_are = trainable == ".*"
-    rates: list[list[Any]] = [] if all_are else [[trainable, 1.0], [".*", 0.0]]
+    """Each wins a parameter of its own, as rates have to: what stays is named, and no more."""
+    rates: list[list[Any]] = [] if trainable == ".*" else [[f"^(?!.*(?:{trainable}))", 0.0]]
     of_classifier = optimizer.get("classifier_learning_rate")
     if of_classifier is not None:
-        pattern = "^classifier/" if all_are else f"^(?=.*(?:{trainable}))classifier/"
-        rates.insert(0, [pattern, of_classifier / optimizer["learning_rate"]])
+        rates.append(["^classifier/", of_classifier / optimizer["learning_rate"]])
     return rates

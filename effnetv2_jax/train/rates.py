@@ -18,14 +18,11 @@ Params = Mapping[str, Any]
 Rates = Sequence[tuple[str, float]]
 
 
-def counts(params: Params, rates: Rates) -> list[int]:
-    """How many numbers each of the rates decides about.
+def check_rates(params: Params, rates: Rates) -> None:
+    """Raises a ConfigError if an expression wins no parameter, or if nothing is left to train.
 
     Args:
       params: all of a model's, arrays or shapes.
-
-    Raises:
-      ConfigError: one decides about none, or all of them together leave nothing to train.
     """
     flat = traverse_util.flatten_dict(dict(params), sep="/")
     winners = {path: _winner(path, rates) for path in flat}
@@ -39,8 +36,13 @@ def counts(params: Params, rates: Rates) -> list[int]:
             )
     if all(winner is not None and rates[winner][1] == 0 for winner in winners.values()):
         raise ConfigError("config.rates has factor 0 for all parameters; leave some to train")
+
+
+def counts(params: Params, rates: Rates) -> list[int]:
+    """How many numbers each of the rates decides about."""
+    flat = traverse_util.flatten_dict(dict(params), sep="/")
     return [
-        sum(leaf.size for path, leaf in flat.items() if winners[path] == index)
+        sum(leaf.size for path, leaf in flat.items() if _winner(path, rates) == index)
         for index in range(len(rates))
     ]
 

@@ -18,7 +18,7 @@ from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.registry import UnknownModelError, family_of
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.preprocessing import Preprocessing
-from effnetv2_jax.train.rates import counts, trained_params
+from effnetv2_jax.train.rates import check_rates, trained_params
 
 
 @flax.struct.dataclass
@@ -150,7 +150,7 @@ def _initializer(
             if fault := _fault(name, tree):
                 raise ConfigError(f"config.model.name: {experiment.model.name} has {fault}")
         params = variables["params"]
-        counts(params, experiment.rates)  # Raises if they do not fit.
+        check_rates(params, experiment.rates)
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,

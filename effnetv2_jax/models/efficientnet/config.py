@@ -3,10 +3,10 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self, get_args
 
 from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
-from effnetv2_jax.models.efficientnet.variants import Activation, StageSpec, get_variant
+from effnetv2_jax.models.efficientnet.variants import Activation, Operator, StageSpec, get_variant
 from effnetv2_jax.models.protocol import ModelConfig
 
 
@@ -153,8 +153,8 @@ class EfficientNetConfig(ModelConfig):
 
 
 def _faults_of(row: StageSpec) -> Iterator[str]:
-    if row.operator not in ("fused", "mbconv"):
-        yield f"operator must be 'fused' or 'mbconv', not {row.operator!r}"
+    if row.operator not in get_args(Operator):
+        yield f"operator must be one of {get_args(Operator)}, not {row.operator!r}"
     for name in ("kernel", "expand", "outputs", "repeats"):
         if getattr(row, name) < 1:
             yield f"{name} must be above 0, not {getattr(row, name)}"

@@ -10,13 +10,14 @@ from typing import Literal
 from effnetv2_jax.preprocessing import Preprocessing, cropped, squashed
 
 Activation = Literal["silu", "relu6", "relu", "gelu"]
+Operator = Literal["fused", "mbconv"]
 
 
 @dataclasses.dataclass(frozen=True)
 class StageSpec:
     """A run of like blocks: a row of the paper's table 4."""
 
-    operator: Literal["fused", "mbconv"]
+    operator: Operator
     """Fused-MBConv or MBConv (paper, figure 2)."""
     kernel: int
     """Height and width of its spatial convolution, in pixels."""
