@@ -230,10 +230,11 @@ def _model(config: ml_collections.ConfigDict) -> ModelConfig:
 
 
 def _words(model: ModelConfig) -> str:
+    fields = {field: getattr(model, field) for field in model.FOLLOW_NAME}
     stated = (
-        f"{field}={getattr(model, field)!r}"
-        for field in model.FOLLOW_NAME
-        if getattr(model, field) is not None and field != "stages"
+        f"a table of its own in {field}" if isinstance(value, tuple) else f"{field}={value!r}"
+        for field, value in fields.items()
+        if value is not None
     )
     return ", ".join([model.name, *stated])
 
