@@ -1,4 +1,4 @@
-"""What all tests share: backends, eight devices, checked shapes, a cache, and `--slow`."""
+"""What all tests share: devices, checked shapes, a compilation cache, `--slow` and `--long`."""
 
 import importlib.util
 import os
@@ -28,16 +28,23 @@ install_import_hook(
 )
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "effnetv2_jax" / "tests"
+OPTIONAL = {
+    "slow": "a part of `.ci/run` runs it",
+    "long": "a part of `.ci/run long` runs it",
+}
+"""Marks of tests that take too long to be run each time."""
 DEVICES = 8
 """Virtual CPU devices, so that sharding is tested in-process; unsharded work uses the first."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+    for name in OPTIONAL:
+        parser.addoption(f"--{name}", action="store_true", help=f"also run tests marked {name}")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes long; skipped without --slow")
+    for name in OPTIONAL:
+        config.addinivalue_line("markers", f"{name}: {OPTIONAL[name]}; skipped without --{name}")
     config.addinivalue_line(
         "markers", "parity: compares with another library; skipped where that is not installed"
     )
@@ -49,11 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
-    for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow; add --slow to run it"))
+    for name in OPTIONAL:
+        if config.getoption(f"--{name}"):
+            continue
+        for item in items:
+            if item.get_closest_marker(name):
+                item.add_marker(pytest.mark.skip(reason=f"{name}; add --{name} to run it"))
 
 
 @pytest.fixture(scope="module")

@@ -97,7 +97,7 @@ def _without_numbers(value: Any) -> Any:
     return value
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("run", distinct_runs(), ids=lambda run: run.model.name)
 def test_every_network_and_every_recipe_trains(run: Experiment, tmp_path: Path) -> None:
     _check_training(run, tmp_path / "run")

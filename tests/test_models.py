@@ -179,7 +179,10 @@ def test_every_variant_has_its_golden_numbers() -> None:
     assert list_models("EfficientNet*") == []
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in ("m", "l", "xl") else []) for n in GOLDEN],
+)
 def test_counts_are_the_published_ones(name: str) -> None:
     golden, variant = GOLDEN[name], VARIANTS[f"efficientnetv2-{name}"]
     model = create_model(f"efficientnetv2-{name}")

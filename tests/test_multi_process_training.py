@@ -127,10 +127,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Dtype], P
     [
         (2, 2, "float64"),
         *(
-            pytest.param(*case, "float64", marks=pytest.mark.slow)
+            pytest.param(*case, "float64", marks=pytest.mark.long)
             for case in ((1, 2), (2, 8), (4, 4))
         ),
-        pytest.param(1, 8, "float32", marks=pytest.mark.slow),
+        pytest.param(1, 8, "float32", marks=pytest.mark.long),
     ],
 )
 def test_processes_and_devices_do_not_change_a_run(
@@ -157,7 +157,7 @@ def test_processes_and_devices_do_not_change_a_run(
     ("begun", "ended"),
     [
         pytest.param((2, 2), (1, 1), marks=pytest.mark.slow),
-        pytest.param((1, 8), (1, 2), marks=pytest.mark.slow),
+        pytest.param((1, 8), (1, 2), marks=pytest.mark.long),
     ],
 )
 def test_a_run_may_end_with_other_processes_and_devices_than_it_began_with(

@@ -5,7 +5,7 @@ from chaos.mutated_pictures import SECONDS, mutated, run
 
 
 @pytest.mark.parametrize(
-    ("count", "seed"), [(200, 1), pytest.param(2000, 0, marks=pytest.mark.slow)]
+    ("count", "seed"), [(200, 1), pytest.param(2000, 0, marks=pytest.mark.long)]
 )
 def test_damaged_pictures_neither_crash_nor_hang_nor_differ(count: int, seed: int) -> None:
     found = run(count, seed)

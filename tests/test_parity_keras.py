@@ -113,14 +113,14 @@ def relative_error(name: str, height: int, width: int) -> float:
 @pytest.mark.parametrize(
     ("name", "height", "width"),
     [
-        ("b0", 224, 224),
         ("b0", 33, 47),
-        ("b1", 64, 64),
-        ("b2", 65, 64),
-        ("b3", 64, 75),
         ("s", 64, 64),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
+            for case in (("b0", 224, 224), ("b1", 64, 64), ("b2", 65, 64), ("b3", 64, 75))
+        ),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
             for case in (("s", 384, 384), ("m", 64, 97), ("l", 64, 64))
         ),
     ],

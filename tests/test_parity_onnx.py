@@ -24,7 +24,7 @@ pytestmark = [
     [
         ("efficientnetv2-b0", 65),
         ("efficientnet-b0", 64),
-        pytest.param("efficientnetv2-s", 64, marks=pytest.mark.slow),
+        pytest.param("efficientnetv2-s", 64, marks=pytest.mark.long),
     ],
 )
 def test_logits_equal_for_any_batch(name: str, size: int, tmp_path: Path) -> None:

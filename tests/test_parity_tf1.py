@@ -178,7 +178,7 @@ def save_and_run(
     ("name", "size"),
     [
         *(pytest.param(name, size, id=f"{name}-{size[0]}px") for name, size in CASES),
-        *(pytest.param(name, SMALL, id=name, marks=pytest.mark.slow) for name in SLOW),
+        *(pytest.param(name, SMALL, id=name, marks=pytest.mark.long) for name in SLOW),
     ],
 )
 def test_logits_equal_and_weights_return_bit_for_bit(

@@ -34,7 +34,7 @@ def theirs(name: str, height: int = 64, width: int = 75) -> Any:
 
 def cases() -> list[Any]:
     return [
-        pytest.param(name, marks=[] if name.endswith(FAST) else [pytest.mark.slow])
+        pytest.param(name, marks=[] if name.endswith(FAST) else [pytest.mark.long])
         for name in list_models("efficientnet*")
     ]
 

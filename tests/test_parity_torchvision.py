@@ -36,7 +36,7 @@ def theirs(name: str, height: int, width: int) -> Any:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name.endswith(SMALL) else [pytest.mark.slow])
+        pytest.param(name, marks=[] if name.endswith(SMALL) else [pytest.mark.long])
         for name in TORCHVISION_PREPROCESSING
     ],
 )

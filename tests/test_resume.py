@@ -37,7 +37,7 @@ KILLS = (6, STEPS // 2, STEPS - 3)
     [
         (1, KILLS[1:2]),
         pytest.param(1, KILLS, marks=pytest.mark.slow),
-        pytest.param(8, KILLS, marks=pytest.mark.slow),
+        pytest.param(8, KILLS, marks=pytest.mark.long),
     ],
 )
 def test_killed_runs_end_as_undisturbed_ones(

@@ -1,6 +1,7 @@
 """One training step: what it computes, and that devices and settings do not change it."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.sharding import Mesh
 
 from effnetv2_jax.config import AugmentConfig, Experiment
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
@@ -27,12 +29,19 @@ VALUES = as_float32(step_values(tiny.STAGES[0], 0.05))
 KEY = key_of(0)
 
 
-def start(experiment: Experiment, *, devices: int = 1) -> tuple[TrainState, TrainStep, Any]:
+@functools.cache
+def begin(experiment: Experiment, devices: int) -> tuple[TrainState, TrainStep, Mesh]:
     mesh = make_mesh(jax.devices()[:devices])
     model = build_model(experiment, num_classes=6)
     optimizer = make_optimizer(experiment)
     state = create_state(experiment, model, optimizer, mesh)
     return state, make_train_step(experiment, model, optimizer, mesh), mesh
+
+
+def start(experiment: Experiment, *, devices: int = 1) -> tuple[TrainState, TrainStep, Mesh]:
+    """A first state and the step, which takes it; compiled once for all tests."""
+    state, train_step, mesh = begin(experiment, devices)
+    return jax.tree.map(jnp.copy, state), train_step, mesh
 
 
 def run(experiment: Experiment, *, steps: int, devices: int = 1) -> TrainState:
@@ -98,7 +107,7 @@ def test_keys_are_those_of_their_seeds() -> None:
         assert bool(jax.jit(lambda seed=seed: jax.random.key(seed))() == wrapped)
 
 
-@pytest.mark.parametrize("bn_group", [8, pytest.param(None, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bn_group", [None, pytest.param(8, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("x64")
 def test_eight_devices_give_the_parameters_of_one_in_float64(bn_group: int | None) -> None:
     # Groups of BatchNorm and of mixup span devices, which have two examples each.

@@ -16,10 +16,12 @@ def assert_same_run(workdir: Path, undisturbed: Path) -> None:
     assert deterministic(found) == deterministic(wanted)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "every_steps", "kills", "terms", "processes", "decoders"),
-    [(1000, 12, 5, 5, 1, 0), (60, 12, 1, 1, 2, 1)],
+    [
+        pytest.param(1000, 12, 5, 5, 1, 0, marks=pytest.mark.long),
+        pytest.param(60, 12, 1, 1, 2, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_a_disturbed_run_ends_as_an_undisturbed_one(
     steps: int,
