@@ -31,7 +31,7 @@ __all__ = ["families"]
 pytestmark = pytest.mark.usefixtures("quick_compilation", "families")
 
 CONFIGS = [PlainConfig(), CountingConfig()]
-COLLECTIONS = {"plain": set(), "counting": {"moments", "counters"}}
+COLLECTIONS = {"tiny-plain": set(), "tiny-counting": {"moments", "counters"}}
 
 
 def experiment(model: ModelConfig, **fields: Any) -> Experiment:

@@ -20,13 +20,13 @@ CHANNELS = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PlainConfig(ModelConfig):
-    name: str = "plain"
+    name: str = "tiny-plain"
     MIN_SIZE: ClassVar[int] = 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CountingConfig(ModelConfig):
-    name: str = "counting"
+    name: str = "tiny-counting"
     MIN_SIZE: ClassVar[int] = 16
 
 
@@ -94,6 +94,6 @@ def family(config: type[ModelConfig], network: Callable[..., Model], name: str) 
 def families() -> Iterator[None]:
     """Both are registered for the length of a test."""
     with mock.patch.dict(registry._families):
-        registry.register(family(PlainConfig, Plain, "plain"))
-        registry.register(family(CountingConfig, Counting, "counting"))
+        registry.register(family(PlainConfig, Plain, "tiny-plain"))
+        registry.register(family(CountingConfig, Counting, "tiny-counting"))
         yield

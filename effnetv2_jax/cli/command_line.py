@@ -85,10 +85,10 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         if not argument.lstrip("-").startswith("config=")
         and not any(override.path in tables | emptied for override in read_overrides([argument]))
     ]
-    config_flags.DEFINE_config_dict(
-        "config", config, "The experiment.", flag_values=values, sys_argv=[program, *given]
-    )
     try:
+        config_flags.DEFINE_config_dict(
+            "config", config, "The experiment.", flag_values=values, sys_argv=[program, *given]
+        )
         left = values([program, *given])[1:]
         for path in emptied:
             # The flags of optional fields take numbers only.
