@@ -93,6 +93,7 @@ def family(config: type[ModelConfig], network: Callable[..., Model], name: str) 
 @pytest.fixture
 def families() -> Iterator[None]:
     """Both are registered for the length of a test."""
+    registry.list_models()  # Our own families are there from then on, after the test too.
     with mock.patch.dict(registry._families):
         registry.register(family(PlainConfig, Plain, "tiny-plain"))
         registry.register(family(CountingConfig, Counting, "tiny-counting"))
