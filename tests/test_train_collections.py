@@ -164,7 +164,7 @@ def test_stochastic_depth_of_a_model_that_has_none_is_refused() -> None:
     run = experiment(PlainConfig(), stages=stages)
     with pytest.raises(
         ConfigError,
-        match=r"stages\[1\].stochastic_depth_rate is 0.1, but models of the family tiny-plain take none",
+        match=r"stages\[1\].stochastic_depth_rate is 0.1, but models of the family tiny-plain",
     ):
         build_model(run, 6)
 
