@@ -1,4 +1,4 @@
-"""What all tests share: backends, eight devices, a compilation cache, `--slow` and `--long`."""
+"""What all tests share: devices, checked shapes, a compilation cache, `--slow` and `--long`."""
 
 import importlib.util
 import os
@@ -16,9 +16,16 @@ import pytest
 import quick
 from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
+from jaxtyping import install_import_hook
 
 from effnetv2_jax.parallel import compiler
 from effnetv2_jax.parallel.startup import add_threads_for_virtual_devices
+
+# Before anything imports them: from here on a wrong shape or dtype is an error in every test.
+install_import_hook(
+    ["effnetv2_jax.augment", "effnetv2_jax.ops"],
+    "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))",
+)
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "effnetv2_jax" / "tests"
 OPTIONAL = {

@@ -226,4 +226,4 @@ def test_constants_set_how_far_translations_and_cutout_reach() -> None:
 
 def test_an_unknown_operation_is_an_error() -> None:
     with pytest.raises(ValueError, match="'Solarise' is not one of AutoContrast, Equalize"):
-        apply_operation("Solarise", photographs((32, 32), 1)[0], 5.0)
+        apply_operation("Solarise", jnp.asarray(photographs((32, 32), 1)[0]), 5.0)

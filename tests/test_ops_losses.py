@@ -6,12 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from numpy.typing import NDArray
 from sklearn import metrics
 
 from effnetv2_jax.ops.losses import LOSSES, hits, sigmoid_cross_entropy, softmax_cross_entropy
 
+Draw = tuple[jax.Array, jax.Array, NDArray[np.bool_]]
 
-def draw(seed: int, batch: int = 12, classes: int = 7, most: int = 4) -> tuple:
+
+def draw(seed: int, batch: int = 12, classes: int = 7, most: int = 4) -> Draw:
     """Logits `[B, K]`, labels `[B, L]` of 0 to L classes, and the multi-hot `[B, K]`."""
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(batch, classes)).astype(np.float32) * 3
@@ -20,7 +23,7 @@ def draw(seed: int, batch: int = 12, classes: int = 7, most: int = 4) -> tuple:
         row[:count] = rng.permutation(classes)[:count]
     labels = rng.permuted(labels, axis=1)  # The places of -1 mean nothing.
     hot = (np.arange(classes) == labels[:, :, None]).any(1)
-    return logits, labels, hot
+    return jnp.asarray(logits), jnp.asarray(labels), hot
 
 
 @settings(max_examples=25, deadline=None)

@@ -28,14 +28,27 @@ def kill_at(step: int, workdir: Path, *, devices: int) -> None:
     started.kill()
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(8, marks=pytest.mark.slow)])
-def test_killed_runs_end_as_undisturbed_ones(devices: int, tmp_path: Path) -> None:
+# In stage 1, at the boundary, in the last stage.
+KILLS = (6, STEPS // 2, STEPS - 3)
+
+
+@pytest.mark.parametrize(
+    ("devices", "kills"),
+    [
+        (1, KILLS[1:2]),
+        pytest.param(1, KILLS, marks=pytest.mark.slow),
+        pytest.param(8, KILLS, marks=pytest.mark.long),
+    ],
+)
+def test_killed_runs_end_as_undisturbed_ones(
+    devices: int, kills: tuple[int, ...], tmp_path: Path
+) -> None:
     undisturbed = finish(tmp_path / "undisturbed", devices=devices)
     assert [line["step"] for line in undisturbed] == [*range(1, STEPS + 1), STEPS]
     assert {"params_sha256", "eval/ema_top1", "eval/raw_top1"} <= undisturbed[-1].keys()
 
     killed = tmp_path / "killed"
-    for step in (STEPS // 2, STEPS - 3):  # At the boundary and in the last stage.
+    for step in kills:
         kill_at(step, killed, devices=devices)
     resumed = finish(killed, devices=devices)
     assert resumed[-1]["params_sha256"] == undisturbed[-1]["params_sha256"]

@@ -117,6 +117,7 @@ def test_eight_devices_give_the_parameters_of_one_in_float64(bn_group: int | Non
     _assert_close(one, eight, 1e-9)
 
 
+@pytest.mark.slow
 def test_eight_devices_give_nearly_the_parameters_of_one_in_float32() -> None:
     # Each device has a whole group.
     model = dataclasses.replace(tiny.MODEL, bn_group=8)
@@ -190,7 +191,7 @@ def assert_same_state(state: TrainState, expected: TrainState, tolerance: float)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_accumulated_gradients_are_those_of_the_whole_batch(
     devices: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float32, Int32, PRNGKeyArray, UInt8
 
 from effnetv2_jax.augment import geometry
 from effnetv2_jax.augment.operations import OPERATIONS, Layers, apply_layers
@@ -48,13 +49,13 @@ _LEVELS = np.array([[level for _, _, level in pair] for pair in V0], np.float32)
 
 
 def autoaugment(
-    key: Array,
-    image: Array,
+    key: PRNGKeyArray,
+    image: UInt8[Array, "H W 3"],
     *,
     contrast_fault: bool = False,
     translate_const: float = 250.0,
     cutout_const: float = 100.0,
-) -> Array:
+) -> UInt8[Array, "H W 3"]:
     """Draws a sub-policy of `V0` uniformly; applies each of its operations with its probability.
 
     Args:
@@ -77,7 +78,9 @@ def autoaugment(
     )
 
 
-def draw(key: Array, height: int, width: int) -> tuple[Array, Array, Array, Array]:
+def draw(
+    key: PRNGKeyArray, height: int, width: int
+) -> tuple[Int32[Array, ""], Bool[Array, "2"], Float32[Array, "2"], Int32[Array, "2 2"]]:
     """Draws what is random for an image, all of it independently.
 
     Args:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from effnetv2_jax.augment import geometry
 from effnetv2_jax.augment.autoaugment import autoaugment
@@ -16,8 +17,8 @@ Policy = Literal["randaugment", "autoaugment", "none"]
 
 
 def augment_batch(
-    key: Array,
-    images: Array,
+    key: PRNGKeyArray,
+    images: UInt8[Array, "B H W 3"],
     magnitude: ArrayLike = 0.0,
     *,
     flip: bool = True,
@@ -27,7 +28,7 @@ def augment_batch(
     translate_const: float | None = None,
     cutout_const: float | None = None,
     cutout: float = 0.0,
-) -> Array:
+) -> UInt8[Array, "B H W 3"]:
     """Flips and augments every image of a batch, each by a key of its own.
 
     Args:
@@ -52,7 +53,7 @@ def augment_batch(
     stated = {name: value for name, value in constants.items() if value is not None}
     side = int(cutout * min(images.shape[1:3]))
 
-    def augment(key: Array, image: Array) -> Array:
+    def augment(key: PRNGKeyArray, image: UInt8[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
         flip_key, policy_key, cutout_key = jax.random.split(key, 3)
         if flip:
             image = geometry.random_flip(flip_key, image)
@@ -75,8 +76,11 @@ def augment_batch(
 
 
 def normalize(
-    images: Array, mean: Sequence[float], std: Sequence[float], dtype: DTypeLike = jnp.float32
-) -> Array:
+    images: UInt8[Array, "*outer 3"],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: DTypeLike = jnp.float32,
+) -> Float[Array, "*outer 3"]:
     """Centres and scales grey levels: (images - mean) / std, computed in float32.
 
     Args:

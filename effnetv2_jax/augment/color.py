@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Int32, Integer, Real, UInt8
 
 from effnetv2_jax.augment import products
 
 LEVELS = 256
 
 
-def histogram(image: Array) -> Array:
+def histogram(image: UInt8[Array, "H W 3"]) -> Int32[Array, "256 3"]:
     """Counts grey levels.
 
     Args:
@@ -35,12 +36,12 @@ def _histogram(image: Array) -> Array:
     return counts.reshape(LEVELS, channels)
 
 
-def look_up(image: Array, table: Array) -> Array:
+def look_up(image: UInt8[Array, "H W 3"], table: Real[Array, "256 3"]) -> UInt8[Array, "H W 3"]:
     """Replaces every grey level by the table's entry for it.
 
     Args:
       image: uint8 [H, W, 3].
-      table: int32 [256, 3], values in [0, 255].
+      table: [256, 3], whole numbers in [0, 255].
 
     Returns:
       uint8 [H, W, 3].
@@ -56,12 +57,12 @@ def _look_up(image: Array, table: Array) -> Array:
     return table.reshape(-1).at[slots].get(mode="promise_in_bounds")
 
 
-def identity_table() -> Array:
+def identity_table() -> Int32[Array, "256 3"]:
     """int32 [256, 3]: every grey level stays."""
     return jnp.broadcast_to(jnp.arange(LEVELS, dtype=jnp.int32)[:, None], (LEVELS, 3))
 
 
-def autocontrast_table(counts: Array) -> Array:
+def autocontrast_table(counts: Int32[Array, "256 3"]) -> Int32[Array, "256 3"]:
     """Stretches each channel to the whole range, as `ImageOps.autocontrast` does.
 
     A channel of a single grey level stays as it is.
@@ -80,7 +81,7 @@ def autocontrast_table(counts: Array) -> Array:
     return jnp.where(span > 0, stretched, levels)
 
 
-def equalize_table(counts: Array) -> Array:
+def equalize_table(counts: Int32[Array, "256 3"]) -> Int32[Array, "256 3"]:
     """Makes each channel's grey levels equally frequent, as `ImageOps.equalize` does.
 
     A channel stays as it is when it has a single grey level, or when fewer than 255 pixels lie
@@ -102,12 +103,12 @@ def equalize_table(counts: Array) -> Array:
     return jnp.where(step > 0, jnp.minimum(equalized, 255), levels)
 
 
-def invert_table() -> Array:
+def invert_table() -> Int32[Array, "256 3"]:
     """int32 [256, 3]: 255 minus the grey level."""
     return 255 - identity_table()
 
 
-def posterize_table(bits: ArrayLike) -> Array:
+def posterize_table(bits: ArrayLike) -> Int32[Array, "256 3"]:
     """Keeps the highest bits of a grey level.
 
     Args:
@@ -120,7 +121,7 @@ def posterize_table(bits: ArrayLike) -> Array:
     return (identity_table() >> dropped) << dropped
 
 
-def solarize_table(threshold: ArrayLike) -> Array:
+def solarize_table(threshold: ArrayLike) -> Int32[Array, "256 3"]:
     """Inverts the grey levels from a threshold upwards; from 256 on, nothing is inverted.
 
     Returns:
@@ -130,7 +131,7 @@ def solarize_table(threshold: ArrayLike) -> Array:
     return jnp.where(levels < threshold, levels, 255 - levels)
 
 
-def solarize_add_table(addition: ArrayLike) -> Array:
+def solarize_add_table(addition: ArrayLike) -> Int32[Array, "256 3"]:
     """Adds to the grey levels below 128, at most up to 255.
 
     Returns:
@@ -140,7 +141,7 @@ def solarize_add_table(addition: ArrayLike) -> Array:
     return jnp.where(levels < 128, jnp.clip(levels + addition, 0, 255), levels)
 
 
-def grey(image: Array) -> Array:
+def grey(image: UInt8[Array, "H W 3"]) -> UInt8[Array, "H W 1"]:
     """Luma in ITU-R 601-2's weights and Pillow's fixed-point arithmetic (`convert("L")`).
 
     Args:
@@ -154,14 +155,14 @@ def grey(image: Array) -> Array:
     return luma.astype(jnp.uint8)
 
 
-def mean_grey(image: Array) -> Array:
+def mean_grey(image: UInt8[Array, "H W 3"]) -> Int32[Array, ""]:
     """int32 scalar: the mean of `grey`, rounded, with which `ImageEnhance.Contrast` blends."""
     pixels = image.shape[0] * image.shape[1]
     total = jnp.sum(grey(image), dtype=jnp.int32)
     return (2 * total + pixels) // (2 * pixels)
 
 
-def faulty_mean_grey(image: Array) -> Array:
+def faulty_mean_grey(image: UInt8[Array, "H W 3"]) -> Int32[Array, ""]:
     """int32 scalar: what the released TensorFlow code takes for the mean grey value.
 
     It sums the histogram's counts, not the grey levels, and divides by 256: that is the number of
@@ -170,7 +171,7 @@ def faulty_mean_grey(image: Array) -> Array:
     return jnp.int32(min(image.shape[0] * image.shape[1] // LEVELS, 255))
 
 
-def smooth(image: Array) -> Array:
+def smooth(image: UInt8[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
     """`ImageFilter.SMOOTH`: the kernel (1, 1, 1; 1, 5, 1; 1, 1, 1) / 13, the border as it was.
 
     Args:
@@ -193,7 +194,9 @@ def smooth(image: Array) -> Array:
     return jnp.where(border, image, jnp.pad(inner, ((1, 1), (1, 1), (0, 0))))
 
 
-def blend(degenerate: Array, image: Array, factor: ArrayLike) -> Array:
+def blend(
+    degenerate: Integer[Array, "..."], image: UInt8[Array, "H W 3"], factor: ArrayLike
+) -> UInt8[Array, "H W 3"]:
     """`Image.blend`, by which `ImageEnhance` strengthens or weakens a property of an image.
 
     Args:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Bool, Float32, Int32, Integer, PRNGKeyArray, UInt8
 
 from effnetv2_jax.augment import products
 
@@ -22,7 +23,7 @@ def affine_matrix(
     shear_y: ArrayLike = 0.0,
     translate_x: ArrayLike = 0.0,
     translate_y: ArrayLike = 0.0,
-) -> Array:
+) -> Float32[Array, "2 3"]:
     """The matrix of one of five motions: the others stay 0, for they are added, not composed.
 
     Args:
@@ -46,7 +47,7 @@ def affine_matrix(
     )
 
 
-def affine(image: Array, matrix: Array) -> Array:
+def affine(image: UInt8[Array, "H W 3"], matrix: Float32[Array, "2 3"]) -> UInt8[Array, "H W 3"]:
     """`Image.transform` with `AFFINE` and `NEAREST`.
 
     Pillow's 16.16 fixed-point arithmetic is repeated, so that ties fall on the same side.
@@ -96,12 +97,12 @@ def _fixed_point(value: Array) -> Array:
     return jnp.floor(value * (1 << _FRACTION_BITS) + 0.5).astype(jnp.int32)
 
 
-def random_flip(key: Array, image: Array) -> Array:
+def random_flip(key: PRNGKeyArray, image: UInt8[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
     """Mirrors the image left to right with probability 1/2."""
     return jnp.where(_toss(key), image[:, ::-1], image)
 
 
-def random_sign(key: Array, shape: tuple[int, ...] = ()) -> Array:
+def random_sign(key: PRNGKeyArray, shape: tuple[int, ...] = ()) -> Float32[Array, "..."]:
     """float32 of a shape: 1 or -1, each with probability 1/2."""
     return jnp.where(_toss(key, shape), jnp.float32(1), jnp.float32(-1))
 
@@ -111,7 +112,9 @@ def _toss(key: Array, shape: tuple[int, ...] = ()) -> Array:
     return jax.random.bernoulli(key, jnp.float32(0.5), shape)
 
 
-def square_mask(height: int, width: int, centre: Array, half_side: ArrayLike) -> Array:
+def square_mask(
+    height: int, width: int, centre: Integer[Array, "2"], half_side: ArrayLike
+) -> Bool[Array, "{height} {width} 1"]:
     """A square, cut off at the image's border.
 
     Args:
@@ -129,13 +132,13 @@ def square_mask(height: int, width: int, centre: Array, half_side: ArrayLike) ->
     return rows & columns
 
 
-def random_pixel(key: Array, height: int, width: int) -> Array:
+def random_pixel(key: PRNGKeyArray, height: int, width: int) -> Int32[Array, "2"]:
     """int32 [2]: row and column of a pixel, uniform over the image."""
     limits = jnp.array([height, width], jnp.int32)
     return jax.random.randint(key, (2,), 0, limits, jnp.int32)
 
 
-def cutout(key: Array, image: Array, *, side: int) -> Array:
+def cutout(key: PRNGKeyArray, image: UInt8[Array, "H W 3"], *, side: int) -> UInt8[Array, "H W 3"]:
     """Hides a square under uniform noise, as in fine-tuning (there, side is half the image's).
 
     The noise has all grey levels, where the released code's has only the brighter half of them: it

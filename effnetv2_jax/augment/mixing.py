@@ -6,26 +6,27 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float, Int, PRNGKeyArray
 
 
 class MixedBatch(NamedTuple):
     """Images that blend two examples each, and the labels of both."""
 
-    images: Array
+    images: Float[Array, "B H W C"]
     """[B, H, W, C], the dtype of the images given."""
-    labels: Array
+    labels: Int[Array, "B ..."]
     """int [B, ...], of the example itself."""
-    partner_labels: Array
+    partner_labels: Int[Array, "B ..."]
     """int [B, ...], of the example mixed into it."""
-    weight: Array
+    weight: Float[Array, " B"]
     """[B] in [0, 1], float32 or the images' wider dtype: of the own label; the partner's weighs
     1 - weight."""
 
 
 def mix(
-    key: Array,
-    images: Array,
-    labels: Array,
+    key: PRNGKeyArray,
+    images: Float[Array, "B H W C"],
+    labels: Int[Array, "B ..."],
     *,
     mixup_alpha: ArrayLike,
     cutmix_alpha: ArrayLike,

@@ -6,12 +6,14 @@ affine gather, of which at most one is not the identity. Under `vmap` every imag
 thus draw another operation at the cost of one, where `lax.switch` would run all sixteen.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Integer, UInt8
 
 from effnetv2_jax.augment import color, geometry
 
@@ -43,15 +45,15 @@ CUTOUT_CONST = 40.0
 
 def apply_operation(
     name: str,
-    image: Array,
+    image: UInt8[Array, "H W 3"],
     level: ArrayLike,
     *,
     sign: ArrayLike = 1.0,
-    centre: ArrayLike | None = None,
+    centre: ArrayLike | Sequence[ArrayLike] | None = None,
     contrast_fault: bool = False,
     translate_const: float = TRANSLATE_CONST,
     cutout_const: float = CUTOUT_CONST,
-) -> Array:
+) -> UInt8[Array, "H W 3"]:
     """Applies one operation, chosen by name. See `apply_numbered` for what a level means.
 
     Args:
@@ -81,16 +83,16 @@ def apply_operation(
 
 
 def apply_numbered(
-    number: Array,
-    image: Array,
+    number: Integer[Array, ""],
+    image: UInt8[Array, "H W 3"],
     level: ArrayLike,
     *,
     sign: ArrayLike,
-    centre: Array,
+    centre: Integer[Array, "2"],
     contrast_fault: bool = False,
     translate_const: float = TRANSLATE_CONST,
     cutout_const: float = CUTOUT_CONST,
-) -> Array:
+) -> UInt8[Array, "H W 3"]:
     """Applies one operation, chosen by a number that may be traced.
 
     At level L:
@@ -187,12 +189,12 @@ class Layers(NamedTuple):
 
 def apply_layers(
     layers: Layers,
-    image: Array,
+    image: UInt8[Array, "H W 3"],
     *,
     contrast_fault: bool,
     translate_const: float,
     cutout_const: float,
-) -> Array:
+) -> UInt8[Array, "H W 3"]:
     """Applies the operations of several layers, one after another.
 
     Args:

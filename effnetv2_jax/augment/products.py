@@ -10,11 +10,12 @@ in float32).
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jaxtyping import Int32, Real, UInt8
 
 _DTYPE = jnp.bfloat16
 
 
-def histogram(image: Array) -> Array:
+def histogram(image: UInt8[Array, "H W 3"]) -> Int32[Array, "256 3"]:
     """`color.histogram`: a level's two hexadecimal digits, counted by one product of each pair.
 
     Args:
@@ -31,12 +32,12 @@ def histogram(image: Array) -> Array:
     return jnp.stack(counts, axis=-1).astype(jnp.int32)
 
 
-def look_up(image: Array, table: Array) -> Array:
+def look_up(image: UInt8[Array, "H W 3"], table: Real[Array, "256 3"]) -> UInt8[Array, "H W 3"]:
     """`color.look_up`: the low digit chooses by a product, the high one by a masked sum.
 
     Args:
       image: uint8 [H, W, 3].
-      table: [256, 3], values in [0, 255].
+      table: [256, 3], whole numbers in [0, 255].
 
     Returns:
       uint8 [H, W, 3].
@@ -51,7 +52,9 @@ def look_up(image: Array, table: Array) -> Array:
     return jnp.stack(planes, axis=-1)
 
 
-def affine_gather(image: Array, start: Array, step: Array) -> Array:
+def affine_gather(
+    image: UInt8[Array, "H W 3"], start: Int32[Array, "2"], step: Int32[Array, "2 2"]
+) -> UInt8[Array, "H W 3"]:
     """Takes output pixel (row, column) from where an affine map says, in two passes.
 
     The first pass moves pixels along rows, the second along columns. Within a column of the

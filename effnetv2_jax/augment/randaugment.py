@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
+from jaxtyping import Float32, Int32, PRNGKeyArray, UInt8
 
 from effnetv2_jax.augment import geometry
 from effnetv2_jax.augment.operations import (
@@ -16,15 +17,15 @@ from effnetv2_jax.augment.operations import (
 
 
 def randaugment(
-    key: Array,
-    image: Array,
+    key: PRNGKeyArray,
+    image: UInt8[Array, "H W 3"],
     magnitude: ArrayLike,
     *,
     layers: int = 2,
     contrast_fault: bool = False,
     translate_const: float = TRANSLATE_CONST,
     cutout_const: float = CUTOUT_CONST,
-) -> Array:
+) -> UInt8[Array, "H W 3"]:
     """Applies operations drawn uniformly from all sixteen, one after another, always.
 
     Args:
@@ -49,7 +50,9 @@ def randaugment(
     )
 
 
-def draw(key: Array, height: int, width: int) -> tuple[Array, Array, Array]:
+def draw(
+    key: PRNGKeyArray, height: int, width: int
+) -> tuple[Int32[Array, ""], Float32[Array, ""], Int32[Array, "2"]]:
     """Draws what is random in a layer, each uniformly.
 
     Args:

@@ -82,7 +82,8 @@ def adapt(
         name = stated.get(f"{group}.name")
         if group in config and name is not None and name != config[group].name:
             yield from _rename(config, group, name, stated, shortened=shortened)
-    if any(override.path.startswith("model.stages[") for override in overrides):
+    parts = (re.match(r"model\.(\w+)\[", override.path) for override in overrides)
+    if any(match and config.model.get(match[1], ()) is None for match in parts):
         _put(config, "model", to_config_dict(_model(config).written_out()))
     for override in overrides:
         check_path(config, override.path)
@@ -229,10 +230,11 @@ def _model(config: ml_collections.ConfigDict) -> ModelConfig:
 
 
 def _words(model: ModelConfig) -> str:
+    fields = {field: getattr(model, field) for field in model.FOLLOW_NAME}
     stated = (
-        f"{field}={getattr(model, field)!r}"
-        for field in model.FOLLOW_NAME
-        if getattr(model, field) is not None and field != "stages"
+        f"a table of its own in {field}" if isinstance(value, tuple) else f"{field}={value!r}"
+        for field, value in fields.items()
+        if value is not None
     )
     return ", ".join([model.name, *stated])
 

@@ -69,8 +69,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", init, shape, self.param_dtype)
         groups = inputs if self.depthwise else 1
         x = conv2d(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
+            jnp.asarray(x, self.dtype),
+            jnp.asarray(kernel, self.dtype),
             stride=self.stride,
             groups=groups,
             padding=self.padding,
@@ -195,8 +195,8 @@ class Classifier(nn.Module):
         kernel = self.param("kernel", classifier_uniform, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
         logits = jnp.matmul(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
+            jnp.asarray(x, self.dtype),
+            jnp.asarray(kernel, self.dtype),
             preferred_element_type=jnp.promote_types(self.dtype, jnp.float32),
         )
         return logits + bias

@@ -1,10 +1,13 @@
 """Batch statistics over fixed groups of examples."""
 
-import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Shaped
 
 
-def group_moments(x: jax.Array, group: int | None) -> tuple[jax.Array, jax.Array]:
+def group_moments(
+    x: Float[Array, "B H W C"], group: int | None
+) -> tuple[Float[Array, "G 1 1 1 C"], Float[Array, "G 1 1 1 C"]]:
     """Mean and biased variance per channel, over each group of neighbouring examples.
 
     Groups are counted in examples, not in devices, so that a run means the same on any number of
@@ -29,7 +32,7 @@ def group_moments(x: jax.Array, group: int | None) -> tuple[jax.Array, jax.Array
     return mean, variance
 
 
-def split_groups(x: jax.Array, group: int | None) -> jax.Array:
+def split_groups(x: Shaped[Array, " B *rest"], group: int | None) -> Shaped[Array, "G N *rest"]:
     """Reshapes `[B, ...]` to `[B / group, group, ...]`; None makes one group of the batch."""
     batch = x.shape[0]
     size = group or batch

@@ -8,8 +8,9 @@ convolutions; for what the CPU runs, see `ops/conv_cpu.py`.
 
 from typing import Any, Literal
 
-import jax
+from jax import Array
 from jax.interpreters import ad
+from jaxtyping import Float
 
 from effnetv2_jax.ops import conv_cpu, conv_plain
 from effnetv2_jax.ops.conv_geometry import Geometry
@@ -19,13 +20,13 @@ Padding = Literal["same", "symmetric"]
 
 
 def conv2d(
-    x: jax.Array,
-    kernel: jax.Array,
+    x: Float[Array, "B H W C"],
+    kernel: Float[Array, "kh kw C//{groups} D"],
     *,
     stride: int = 1,
     groups: int = 1,
     padding: Padding = "same",
-) -> jax.Array:
+) -> Float[Array, "B _ _ D"]:
     """Convolves with zeros around the image, so that only the stride reduces its size.
 
     Args:

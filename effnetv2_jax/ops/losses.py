@@ -4,21 +4,27 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Bool, Float, Int
 
 
 class Loss(Protocol):
     """What every loss function takes."""
 
     def __call__(
-        self, logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
-    ) -> jax.Array:
+        self,
+        logits: Float[Array, "B K"],
+        labels: Int[Array, "B L"],
+        *,
+        label_smoothing: float = 0.0,
+    ) -> Float[Array, " B"]:
         """Loss `[B]` of logits `[B, K]` and labels `[B, L]`."""
         ...
 
 
 def softmax_cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
-) -> jax.Array:
+    logits: Float[Array, "B K"], labels: Int[Array, "B L"], *, label_smoothing: float = 0.0
+) -> Float[Array, " B"]:
     """Softmax cross-entropy; several labels of an example have equal shares, which sum to 1.
 
     Args:
@@ -40,8 +46,8 @@ def softmax_cross_entropy(
 
 
 def sigmoid_cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
-) -> jax.Array:
+    logits: Float[Array, "B K"], labels: Int[Array, "B L"], *, label_smoothing: float = 0.0
+) -> Float[Array, " B"]:
     """A yes-or-no cross-entropy for each class, summed over the classes.
 
     Args:
@@ -57,7 +63,7 @@ def sigmoid_cross_entropy(
     return loss - label_smoothing / 2 * logits.sum(1) if label_smoothing else loss
 
 
-def _sum_over(labels: jax.Array, values: jax.Array) -> jax.Array:
+def _sum_over(labels: Array, values: Array) -> Array:
     """`[B]`: the sum of each row's values at its labels."""
     at_labels = jnp.take_along_axis(values, jnp.maximum(labels, 0), axis=1)
     return jnp.where(labels >= 0, at_labels, 0).sum(1)
@@ -67,7 +73,7 @@ LOSSES: dict[str, Loss] = {"softmax": softmax_cross_entropy, "sigmoid": sigmoid_
 """By the name in `Experiment.loss`."""
 
 
-def hits(classes: jax.Array, labels: jax.Array) -> jax.Array:
+def hits(classes: Int[Array, "B N"], labels: Int[Array, "B L"]) -> Bool[Array, "B N"]:
     """Which classes are among an example's labels.
 
     Args:

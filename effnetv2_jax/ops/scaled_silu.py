@@ -9,7 +9,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.interpreters import ad
+from jaxtyping import Float
 
 from effnetv2_jax.ops.per_platform import (
     computed_once,
@@ -21,7 +23,13 @@ _FEW_CHANNELS = 16
 """Up to so many, XLA's loop over them takes 2.5 times as long as one over a row of pixels."""
 
 
-def scaled_silu(x: jax.Array, scale: jax.Array, shift: jax.Array, *, dtype: Any) -> jax.Array:
+def scaled_silu(
+    x: Float[Array, "*outer C"],
+    scale: Float[Array, "..."],
+    shift: Float[Array, "..."],
+    *,
+    dtype: Any,
+) -> Float[Array, "*outer C"]:
     """`jax.nn.silu((x * scale + shift).astype(dtype))`, which has x's shape.
 
     Args:
@@ -94,7 +102,7 @@ def _along_input(index: int) -> Any:
     return along
 
 
-def _along_t(tangent: jax.Array, *primals: jax.Array, dtype: Any) -> jax.Array:
+def _along_t(tangent: jax.Array, *primals: Any, dtype: Any) -> jax.Array:
     *inputs, _ = primals
     return _times_slope.bind(*inputs, tangent, dtype=dtype)
 

@@ -192,9 +192,10 @@ class EfficientNet(nn.Module):
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> Iterator[jax.Array]:
         # Sizes are compared one by one, because symbolic ones have no smallest.
-        if images.ndim != 4 or images.shape[-1] != 3 or any(n < 32 for n in images.shape[1:3]):
+        least, shape = self.min_size, images.shape
+        if len(shape) != 4 or shape[-1] != 3 or any(n < least for n in shape[1:3]):
             raise ValueError(
-                f"images must be [B, H, W, 3] with H and W at least 32, not {images.shape}"
+                f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}"
             )
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
