@@ -73,6 +73,19 @@ def test_a_whole_table_is_taken_as_it_stands() -> None:
     assert (found.width, found.depth, found.stem, found.head) == (1.0, 1.0, 40, 1536)
 
 
+def test_a_whole_table_is_not_scaled_by_what_the_config_file_states() -> None:
+    table = f"--config.model.stages=({FUSED},)"
+    found = command(table, config="quickstart")
+    assert isinstance(found.experiment.model, EfficientNetConfig)
+    assert (found.experiment.model.width, found.experiment.model.depth) == (None, None)
+    (note,) = found.notes
+    assert "taken as it stands: width and depth of the config file do not apply" in note
+    scaled = network(table, "--config.model.width=0.5", config="quickstart")
+    assert (scaled.width, scaled.depth) == (0.5, None)
+    thin = network(table, config="quickstart:smoke")
+    assert (thin.width, thin.depth) == (0.25, 0.1), "a shortened run is thin"
+
+
 def test_stages_of_the_run_are_a_table_too() -> None:
     stages = "--config.stages=({'image_size': 64}, {'image_size': 96, 'dropout_rate': 0.1})"
     found = command(stages).experiment.stages

@@ -82,6 +82,8 @@ def adapt(
         name = stated.get(f"{group}.name")
         if group in config and name is not None and name != config[group].name:
             yield from _rename(config, group, name, stated, shortened=shortened)
+    if "model.stages" in stated and not shortened:
+        yield from _take_as_it_stands(config, stated)
     parts = (re.match(r"model\.(\w+)\[", override.path) for override in overrides)
     if any(match and config.model.get(match[1], ()) is None for match in parts):
         _put(config, "model", to_config_dict(_model(config).written_out()))
@@ -181,6 +183,22 @@ def _take_network_of_run(
         return
     _put(config, "model", to_config_dict(own))
     yield f"config.init={init}: the network is that of the run, {_words(own)}"
+
+
+def _take_as_it_stands(config: ml_collections.ConfigDict, stated: Collection[str]) -> Iterator[str]:
+    """A whole table is not scaled by what the config file states for another."""
+    scales = [
+        field
+        for field in ("width", "depth")
+        if config.model.get(field) is not None and f"model.{field}" not in stated
+    ]
+    for field in scales:
+        config.model[field] = None
+    if scales:
+        yield (
+            f"config.model.stages is taken as it stands: {' and '.join(scales)} of the config file "
+            "do not apply to it"
+        )
 
 
 def _rename(
