@@ -100,7 +100,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError(f"unexpected argument {left[0]!r}; flags are written --name=value")
     experiment = from_config_dict(values.config)
     if experiment.init:
-        check_network_of_run(experiment, experiment.model, overrides)
+        check_network_of_run(experiment, overrides)
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
     if values.topology and values.mode != "plan":

@@ -14,6 +14,7 @@ import ml_collections
 
 from effnetv2_jax.cli.errors import CommandError
 from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import (
     CHOSEN,
     defaults_of,
@@ -119,15 +120,14 @@ def set_tables(config: ml_collections.ConfigDict, overrides: Sequence[Override])
     return done
 
 
-def check_network_of_run(config: Any, model: ModelConfig, stated: Sequence[Override]) -> None:
+def check_network_of_run(experiment: Experiment, stated: Sequence[Override]) -> None:
     """Raises a ConfigError if the command line states another network than the run has.
 
     Args:
-      config: of the experiment: of it, `init`.
-      model: of the experiment.
+      experiment: whose `init` may name a run.
       stated: the overrides.
     """
-    own = network_of(config.init)
+    own, model = network_of(experiment.init), experiment.model
     if own is None or not any(override.group == "model" for override in stated):
         return
     differing = differing_fields(own, model)
