@@ -36,6 +36,8 @@ MODEL = EfficientNetConfig(
     dtype="float32",
 )
 """A block of each kind, the second with a residual: programs that compile fast."""
+NAMED = EfficientNetConfig(name="efficientnetv2-b0", width=0.1, depth=0.1, dtype="float32")
+"""Six blocks, one of each stage: that of `random_weights.thin`."""
 OPTIMIZER = RMSProp(learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5)
 
 
