@@ -29,6 +29,8 @@ from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.convert import to_library, to_own
 from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.found import LibraryWeights
+from effnetv2_jax.weights.networks import stated_fields
 
 OWN_TABLE = tuple(
     dataclasses.replace(row, operator="fused", kernel=5, se_ratio=0.0) if index == 3 else row
@@ -144,20 +146,44 @@ def test_the_library_saved_last_is_what_is_loaded(folder: Path) -> None:
 
 
 def test_timms_own_v1_models_keep_their_numerics(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
     model = thin("efficientnet-b0", padding="symmetric", bn_epsilon=1e-5)
     saved = random_variables(model)
     assert load_pretrained(None, save_pretrained(tmp_path, model, saved))[0] == model
-    arrays = to_library(model, saved, TIMM)
-    load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1)
-    assert (
-        "the state dict: taken for timm's tf_efficientnet_b0; for weights of its efficientnet_b0 "
-        "pass padding='symmetric', bn_epsilon=1e-05\n" in caplog.text
-    )
-    caplog.clear()
-    load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1, padding="symmetric")
-    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s"])
+def test_what_bare_arrays_cannot_tell_has_to_be_stated(name: str) -> None:
+    arrays = to_library(thin(name), random_variables(thin(name)), TIMM)
+
+    def computes(called: str = name, **stated: Any) -> tuple[str, float]:
+        model, _ = load_pretrained(called, arrays, width=0.1, depth=0.1, **stated)
+        return model.padding, model.bn_epsilon
+
+    theirs = name.replace("-", "_")
+    with pytest.raises(WeightsError) as error:
+        computes()
+    for told in (
+        f"timm has tf_{theirs} (padding='same', bn_epsilon=0.001) and {theirs} (padding='symme",
+        "state padding and bn_epsilon: load_pretrained(..., padding='same', bn_epsilon=0.001)",
+        "config.model.padding",
+    ):
+        assert told in str(error.value)
+    assert computes(padding="same") == computes(f"tf_{theirs}") == ("same", 1e-3)
+    assert computes(bn_epsilon=1e-5) == computes(theirs) == ("symmetric", 1e-5)
+    with pytest.raises(WeightsError, match="does not say how its network computes"):
+        computes(bn_epsilon=1e-4)
+    assert computes(padding="same", bn_epsilon=1e-5) == ("same", 1e-5)
+
+
+def test_layers_that_only_one_network_has_tell_how_it_computes() -> None:
+    for theirs in ("efficientnetv2_rw_t", "efficientnetv2_rw_s", "efficientnetv2_rw_m"):
+        config = TIMM.models[theirs]
+        fields = stated_fields(config) | {"bn_epsilon": None, "padding": None}
+        weights = LibraryWeights(title="", read=lambda: {TIMM.sign: np.zeros(1)}, name=config.name)
+        found = weights.network(dataclasses.replace(config, **fields))
+        assert (found.padding, found.bn_epsilon) == ("symmetric", 1e-5)
 
 
 def test_names_that_are_too_few_are_an_error(folder: Path) -> None:
@@ -172,9 +198,13 @@ def test_bare_arrays_are_recognized(library: str, tmp_path: Path) -> None:
     known = {"timm": TIMM, "torchvision": TORCHVISION}.get(library)
     arrays = to_library(MODEL, VARIABLES, known) if known else to_own(MODEL, VARIABLES)
     save_file(dict(arrays), tmp_path / "weights.safetensors")
+    # Which torchvision does not have, so that its epsilon is not known.
+    stated = {"bn_epsilon": 1e-3} if known is TORCHVISION else {}
     padding = "symmetric" if known is TORCHVISION else "same"
     for weights in (arrays, tmp_path / "weights.safetensors"):
-        model, variables = load_pretrained("efficientnetv2-b0", weights, width=0.1, depth=0.1)
+        model, variables = load_pretrained(
+            "efficientnetv2-b0", weights, width=0.1, depth=0.1, **stated
+        )
         assert_equal(variables, VARIABLES)
         assert model.padding == padding
     with pytest.raises(WeightsError, match="does not say which model it is for"):
@@ -220,7 +250,9 @@ def test_features_only_has_no_head(folder: Path) -> None:
 def test_fields_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
     arrays = to_library(MODEL, VARIABLES, TORCHVISION)
     with pytest.raises(WeightsError, match="padding='symmetric', but the model has 'same'"):
-        load_pretrained("efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same")
+        load_pretrained(
+            "efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same", bn_epsilon=1e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -271,7 +303,7 @@ def test_weights_of_other_models_are_refused(folder: Path) -> None:
         load_pretrained("efficientnetv2-s", folder)
     config = json.loads((folder / "config.json").read_text())
     del config["effnetv2_jax"]
-    for architecture in ("resnet50", "efficientnetv2_s", "tf_efficientnetv2_b9"):
+    for architecture in ("no_network", "gc_efficientnetv2_rw_t", "tf_efficientnetv2_b9"):
         (folder / "config.json").write_text(json.dumps(config | {"architecture": architecture}))
         with pytest.raises(WeightsError, match=f"weights of {architecture}, a model that is not"):
             load_pretrained(None, folder)

@@ -140,6 +140,18 @@ def interchanges() -> Iterator[tuple[Family, Interchange]]:
             yield family, interchange
 
 
+def timm_network(name: str) -> ModelConfig | None:
+    """The network that timm has under a name, with or without a tag; None if it is not here.
+
+    Args:
+      name: such as `tf_efficientnetv2_s` or `tf_efficientnetv2_s.in21k`.
+    """
+    architecture, _, _ = name.partition(".")
+    libraries = (interchange.library("timm") for _, interchange in interchanges())
+    found = (library.models.get(architecture) for library in libraries if library is not None)
+    return next((config for config in found if config is not None), None)
+
+
 def is_tag(word: str) -> bool:
     """Whether any model has published weights of that tag."""
     return any(

@@ -13,7 +13,7 @@ from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import UnknownModelError, family_of, family_of_model
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.networks import Counterpart
+from effnetv2_jax.weights.networks import Counterpart, stated_fields
 
 OWN = "effnetv2_jax"
 """Our own format, and the key under which our own fields stand; timm passes over it."""
@@ -137,7 +137,7 @@ def _of_architecture(theirs: str | None, title: str) -> tuple[str | None, dict[s
         timm = interchange.library("timm")
         if timm is not None and theirs in timm.models:
             config = timm.models[theirs]
-            return config.name, {field: getattr(config, field) for field in config.NUMERICS}
+            return config.name, stated_fields(config)
     raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
 
 

@@ -92,9 +92,19 @@ def _tagged(tag: str, name: str | None) -> Published:
     interchange = interchange_of(family_of(name))
     known = interchange.published(name, tag) if interchange else None
     if known is None:
-        tags = interchange.tags.get(name, ()) if interchange else ()
-        raise WeightsError(f"{name} has no weights {tag!r}; it has {', '.join(tags) or 'none'}")
+        raise WeightsError(f"{name} has no weights {tag!r}; it has {tags_of(name)}")
     return known
+
+
+def tags_of(name: str | None) -> str:
+    """The tags of a model's published weights, in words.
+
+    Raises:
+      UnknownModelError: there is no such model.
+    """
+    interchange = None if name is None else interchange_of(family_of(name))
+    tags = interchange.tags.get(name, ()) if interchange and name else ()
+    return ", ".join(tags) or "none"
 
 
 def _of_repository(repository: str) -> tuple[str, Published] | None:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from effnetv2_jax.models.libraries import Library, interchange_of
@@ -12,9 +12,9 @@ from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.class_names import same_classes
-from effnetv2_jax.weights.convert import Variables, from_library, from_own
+from effnetv2_jax.weights.convert import SHOWN, Variables, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.networks import check_same_network
+from effnetv2_jax.weights.networks import check_same_network, differing_fields
 
 OWN_PREFIX = "params/"
 """Only arrays under our own names begin like this."""
@@ -40,7 +40,11 @@ class Found(abc.ABC):
 
     @abc.abstractmethod
     def network(self, like: ModelConfig) -> ModelConfig:
-        """The config of the network they are for; what they do not say is as in `like`."""
+        """The config of the network they are for; what they do not say is as in `like`.
+
+        Raises:
+          WeightsError: neither they nor `like` say how the network computes, and it matters.
+        """
 
     @abc.abstractmethod
     def variables(self, model: Model) -> Variables:
@@ -72,14 +76,6 @@ class Found(abc.ABC):
                 f"{self.title} has {len(self.class_names)} class names for {count} classes"
             )
         return count
-
-    def doubt(self, stated: Collection[str]) -> str | None:
-        """What is taken for granted of them, since neither they nor the caller say it.
-
-        Args:
-          stated: fields of the config that the caller says.
-        """
-        return None
 
     def check(self, config: ModelConfig) -> None:
         """Raises a WeightsError that names the field if they are for another network."""
@@ -139,7 +135,8 @@ class LibraryWeights(Found):
 
     def network(self, like: ModelConfig) -> ModelConfig:
         """The config of the network they are for; what they do not say is as in `like`."""
-        return dataclasses.replace(like, **(self._implied_fields() | dict(self.stated_fields)))
+        known = dataclasses.replace(like, **self.stated_fields)
+        return dataclasses.replace(known, **self._numerics(known))
 
     def variables(self, model: Model) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
@@ -152,42 +149,50 @@ class LibraryWeights(Found):
             return self.library.preprocessing.get(self.name)
         return self.stated_preprocessing
 
-    def doubt(self, stated: Collection[str]) -> str | None:
-        """What is taken for granted of them, since neither they nor the caller say it."""
-        library, assumed = self.library, self._assumed_numerics()
-        if library.implies_numerics or assumed.keys() & {*stated, *self.stated_fields}:
-            return None
-        names = {
-            tuple(getattr(config, field) for field in assumed): name
-            for name, config in library.models.items()
-            if config.name == self.name
+    def _numerics(self, like: ModelConfig) -> dict[str, Any]:
+        """How they compute: as they say, as the library's networks do, or as `like` states."""
+        stated = {
+            field: value
+            for field in like.NUMERICS
+            if (value := getattr(like, field)) is not None
         }
-        taken = names.pop(tuple(assumed.values()), None)
-        if taken is None or not names:
-            return None
-        others = "; ".join(
-            f"for weights of its {name} pass "
-            + ", ".join(f"{field}={value!r}" for field, value in zip(assumed, values))
-            for values, name in names.items()
+        if like.NUMERICS and self.stated_fields.keys() >= set(like.NUMERICS):
+            return stated  # The arrays need not be read for that.
+        options = self._options(like)
+        if self.library.implies_numerics:
+            stated |= dict(set.intersection(*(set(values.items()) for values in options.values())))
+        fitting = [values for values in options.values() if stated.items() <= values.items()]
+        if fitting and all(values == fitting[0] for values in fitting):
+            return fitting[0]
+        if stated.keys() >= set(like.NUMERICS):
+            return stated
+        raise WeightsError(self._ambiguous(options, like))
+
+    def _options(self, like: ModelConfig) -> dict[str, dict[str, Any]]:
+        """How the library's networks compute that these may be weights of, by its names."""
+        models = self.library.models
+        same_name = {name: config for name, config in models.items() if config.name == self.name}
+        numerics = {field: getattr(like, field) for field in like.NUMERICS}
+        same_layers = {
+            name: config
+            for name, config in same_name.items()
+            if not differing_fields(dataclasses.replace(config, **numerics), like)
+        }
+        return {
+            name: {field: getattr(config.resolved(), field) for field in config.NUMERICS}
+            for name, config in (same_layers or same_name or models).items()
+        }
+
+    def _ambiguous(self, options: Mapping[str, Mapping[str, Any]], like: ModelConfig) -> str:
+        told = [f"{name} ({_written(values)})" for name, values in options.items()]
+        flags = " ".join(f"--{field}" for field in like.NUMERICS)
+        fields = " and ".join(f"config.model.{field}" for field in like.NUMERICS)
+        return (
+            f"{self.title} does not say how its network computes: {self.library.title} has "
+            f"{' and '.join(told[:SHOWN])}, whose arrays have the same names; state "
+            f"{' and '.join(like.NUMERICS)}: load_pretrained(..., {_written(next(iter(options.values())))}"
+            f"), {flags} of predict, or {fields}"
         )
-        return f"{self.title}: taken for {library.title}'s {taken}; {others}"
-
-    def _assumed_numerics(self) -> dict[str, Any]:
-        """What a model of that name computes with where nobody says otherwise."""
-        assert self.name is not None
-        config = family_of(self.name).config(name=self.name)
-        return {field: getattr(config, field) for field in config.NUMERICS}
-
-    def _implied_fields(self) -> dict[str, Any]:
-        """What all of the library's models of that name compute with, or all it has."""
-        if not self.library.implies_numerics:
-            return {}
-        models = list(self.library.models.values())
-        models = [config for config in models if config.name == self.name] or models
-        values = {
-            field: {getattr(config, field) for config in models} for field in models[0].NUMERICS
-        }
-        return {field: found.pop() for field, found in values.items() if len(found) == 1}
 
     def _count_classes(self) -> int:
         bias = self.library.last_bias
@@ -221,3 +226,7 @@ class OwnWeights(Found):
         assert self.name is not None
         head = "/".join(("params", *family_of(self.name).head, ""))
         return next((a.shape[-1] for name, a in self.arrays.items() if name.startswith(head)), 0)
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field}={value!r}" for field, value in values.items())

@@ -10,6 +10,7 @@ from effnetv2_jax.models.efficientnet.published import (
     published,
     timm_name,
 )
+from effnetv2_jax.models.efficientnet.variants import S
 from effnetv2_jax.models.libraries import (
     Interchange,
     Library,
@@ -99,12 +100,38 @@ _V1 = tuple(name for name in TAGS if name.startswith("efficientnet-"))
 _TO_B4 = _V1[:5]
 """In which torchvision's BatchNorm has PyTorch's own epsilon."""
 
+_OFFICIAL = (*_V1, *(f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl")))
+"""Of which timm has the authors' network and one of the same layers that computes as PyTorch does."""
+
+
+def _rw(repeats: tuple[int, ...], width: float) -> EfficientNetConfig:
+    """A V2-S as timm's author made it before the authors' code was there."""
+    changes = ({"operator": "edge"}, {}, {}, {}, {}, {"outputs": 272})
+    return dataclasses.replace(
+        _pytorch("efficientnetv2-s"),
+        stages=tuple(
+            dataclasses.replace(row, repeats=count, **change)
+            for row, count, change in zip(S, repeats, changes, strict=True)
+        ),
+        stem=24,
+        head=1792,
+        width=width,
+        rounding_floor=0.9,
+    )
+
+
 TIMM = Library(
     name="timm",
     title="timm",
-    # Its `efficientnetv2_s` is another network.
     models={f"tf_{timm_name(name)}": EfficientNetConfig(name=name) for name in TAGS}
-    | {timm_name(name): _pytorch(name) for name in _V1},
+    | {timm_name(name): _pytorch(name) for name in _OFFICIAL}
+    | {
+        "efficientnetv2_rw_t": dataclasses.replace(
+            _pytorch("efficientnetv2-s"), width=0.8, depth=0.9, rounding_floor=0.9
+        ),
+        "efficientnetv2_rw_s": _rw((2, 4, 4, 6, 9, 15), 1.0),
+        "efficientnetv2_rw_m": _rw((3, 5, 5, 8, 15, 24), 1.2),
+    },
     may_differ=("width", "depth"),
     implies_numerics=False,
     layer_name=_timm,
