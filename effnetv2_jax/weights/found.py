@@ -152,9 +152,7 @@ class LibraryWeights(Found):
     def _numerics(self, like: ModelConfig) -> dict[str, Any]:
         """How they compute: as they say, as the library's networks do, or as `like` states."""
         stated = {
-            field: value
-            for field in like.NUMERICS
-            if (value := getattr(like, field)) is not None
+            field: value for field in like.NUMERICS if (value := getattr(like, field)) is not None
         }
         if like.NUMERICS and self.stated_fields.keys() >= set(like.NUMERICS):
             return stated  # The arrays need not be read for that.
@@ -187,11 +185,12 @@ class LibraryWeights(Found):
         told = [f"{name} ({_written(values)})" for name, values in options.items()]
         flags = " ".join(f"--{field}" for field in like.NUMERICS)
         fields = " and ".join(f"config.model.{field}" for field in like.NUMERICS)
+        such_as = _written(next(iter(options.values())))
         return (
             f"{self.title} does not say how its network computes: {self.library.title} has "
             f"{' and '.join(told[:SHOWN])}, whose arrays have the same names; state "
-            f"{' and '.join(like.NUMERICS)}: load_pretrained(..., {_written(next(iter(options.values())))}"
-            f"), {flags} of predict, or {fields}"
+            f"{' and '.join(like.NUMERICS)}: load_pretrained(..., {such_as}), {flags} of predict, "
+            f"or {fields}"
         )
 
     def _count_classes(self) -> int:

@@ -41,8 +41,8 @@ class EfficientNetConfig(ModelConfig):
     bn_momentum: float = 0.99
     """Share of the old value in BatchNorm's moving statistics (released code: 0.9)."""
     bn_epsilon: float | None = None
-    """Added to BatchNorm's variance; None is the authors' 1e-3 (PyTorch's own is 1e-5). Weights that
-    may be of either need it stated."""
+    """Added to BatchNorm's variance; None is the authors' 1e-3 (PyTorch's own is 1e-5). Weights
+    that may be of either need it stated."""
     bn_frozen: bool = False
     """BatchNorm normalises with its moving statistics in training too, and leaves them as they are;
     for fine-tuning with small batches."""

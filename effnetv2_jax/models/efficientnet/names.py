@@ -101,7 +101,7 @@ _TO_B4 = _V1[:5]
 """In which torchvision's BatchNorm has PyTorch's own epsilon."""
 
 _OFFICIAL = (*_V1, *(f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl")))
-"""Of which timm has the authors' network and one of the same layers that computes as PyTorch does."""
+"""Of which timm has the authors' network, and one of the same layers with PyTorch's numerics."""
 
 
 def _rw(repeats: tuple[int, ...], width: float) -> EfficientNetConfig:
