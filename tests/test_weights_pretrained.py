@@ -16,6 +16,7 @@ from random_weights import assert_equal, random_variables, thin
 from safetensors.numpy import load_file, save_file
 
 from effnetv2_jax import WeightsError, create_model, load_pretrained, save_pretrained
+from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.names import TIMM, TORCHVISION
 from effnetv2_jax.models.efficientnet.published import TAGS, published
 from effnetv2_jax.models.efficientnet.variants import VARIANTS
@@ -155,11 +156,12 @@ def test_timms_own_v1_models_keep_their_numerics(
 
 @pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s"])
 def test_what_bare_arrays_cannot_tell_has_to_be_stated(name: str) -> None:
-    arrays = to_library(thin(name), random_variables(thin(name)), TIMM)
+    weights = LibraryWeights(title="", read=lambda: {TIMM.sign: np.zeros(1)}, name=name)
 
-    def computes(called: str = name, **stated: Any) -> tuple[str, float]:
-        model, _ = load_pretrained(called, arrays, width=0.1, depth=0.1, **stated)
-        return model.padding, model.bn_epsilon
+    def computes(**stated: Any) -> tuple[str | None, float | None]:
+        config = weights.network(EfficientNetConfig(name=name, width=0.1, **stated))
+        assert isinstance(config, EfficientNetConfig)
+        return config.padding, config.bn_epsilon
 
     theirs = name.replace("-", "_")
     with pytest.raises(WeightsError) as error:
@@ -170,11 +172,29 @@ def test_what_bare_arrays_cannot_tell_has_to_be_stated(name: str) -> None:
         "config.model.padding",
     ):
         assert told in str(error.value)
-    assert computes(padding="same") == computes(f"tf_{theirs}") == ("same", 1e-3)
-    assert computes(bn_epsilon=1e-5) == computes(theirs) == ("symmetric", 1e-5)
+    assert computes(padding="same") == ("same", 1e-3)
+    assert computes(bn_epsilon=1e-5) == ("symmetric", 1e-5)
     with pytest.raises(WeightsError, match="does not say how its network computes"):
         computes(bn_epsilon=1e-4)
     assert computes(padding="same", bn_epsilon=1e-5) == ("same", 1e-5)
+
+
+def test_timms_name_of_a_network_says_how_it_computes(caplog: pytest.LogCaptureFixture) -> None:
+    model = thin("efficientnetv2-s")
+    arrays = to_library(model, random_variables(model), TIMM)
+    for theirs in ("tf_efficientnetv2_s", "efficientnetv2_s"):
+        found, _ = load_pretrained(theirs, arrays, width=0.1, depth=0.1)
+        stated = stated_fields(TIMM.models[theirs])
+        assert (found.padding, found.bn_epsilon) == (stated["padding"], stated["bn_epsilon"])
+        assert "does not say how pictures are made for it: taken" in caplog.text
+        caplog.clear()
+
+
+def test_without_weights_the_tags_are_told() -> None:
+    with pytest.raises(WeightsError, match="weights of efficientnetv2-s: in1k, in21k, in21k-ft1k"):
+        load_pretrained("efficientnetv2-s")
+    with pytest.raises(WeightsError, match="name the weights"):
+        load_pretrained(None)
 
 
 def test_layers_that_only_one_network_has_tell_how_it_computes() -> None:
@@ -288,8 +308,7 @@ def test_a_truncated_file_is_named(share: float, folder: Path) -> None:
         "{",
         "[]",
         '{"effnetv2_jax": {}}',
-        '{"pretrained_cfg": {"input_size": [3, 32, 32], "interpolation": "lanczos"}}',
-        '{"pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [0, 0, 0]}}',
+        '{"label_names": {"a": "b"}}',
     ],
 )
 def test_a_config_that_makes_no_sense_is_named(text: str, folder: Path) -> None:

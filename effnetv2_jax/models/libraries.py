@@ -37,6 +37,14 @@ class Entry(NamedTuple):
     kind: Kind
 
 
+def mean_pooling_only(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """For `Library.fields_of`, where any other argument makes it another network."""
+    for name, value in arguments.items():
+        if (name, value) != ("global_pool", "avg"):
+            raise ValueError(f"{name}={value!r}")
+    return {}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Library:
     """A library's networks of one family, and its names and layouts for their arrays."""
@@ -47,6 +55,9 @@ class Library:
     """In messages."""
     models: Mapping[str, ModelConfig]
     """The networks it has, by its own names."""
+    fields_of: Callable[[Mapping[str, Any]], dict[str, Any]] = mean_pooling_only
+    """The fields of the config that arguments of its functions state, besides those that any model
+    takes; raises a ValueError that begins with the argument for one without a counterpart here."""
     may_differ: tuple[str, ...] = ()
     """Fields of the config in which a network may differ from all of `models`, since its layers
     keep their names."""

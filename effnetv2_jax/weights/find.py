@@ -96,14 +96,14 @@ def _tagged(tag: str, name: str | None) -> Published:
     return known
 
 
-def tags_of(name: str | None) -> str:
+def tags_of(name: str) -> str:
     """The tags of a model's published weights, in words.
 
     Raises:
       UnknownModelError: there is no such model.
     """
-    interchange = None if name is None else interchange_of(family_of(name))
-    tags = interchange.tags.get(name, ()) if interchange and name else ()
+    interchange = interchange_of(family_of(name))
+    tags = interchange.tags.get(name, ()) if interchange else ()
     return ", ".join(tags) or "none"
 
 
@@ -190,6 +190,7 @@ def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:
         "read": read,
         "name": card.name,
         "stated_preprocessing": card.preprocessing,
+        "fault": card.fault,
         "class_names": card.class_names,
     }
     if card.library == OWN:

@@ -31,6 +31,8 @@ class Found(abc.ABC):
     name: str | None = None
     """The model's, one of `list_models()`; None if nothing says so."""
     stated_preprocessing: Preprocessing | None = None
+    fault: str = ""
+    """Why the preprocessing that came with them cannot be done here; empty if it can."""
     class_names: tuple[str, ...] | None = None
 
     @functools.cached_property
@@ -60,7 +62,17 @@ class Found(abc.ABC):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What the weights expect of pictures; None if nothing says so."""
+        """What the weights expect of pictures; None if nothing says so.
+
+        Raises:
+          WeightsError: what they expect is not here.
+        """
+        if self.fault:
+            raise WeightsError(
+                f"{self.title}: {self.fault}; pass the preprocessing that is meant, as in "
+                "load_pretrained(..., preprocessing=Preprocessing(image_size=224, ...)), and save "
+                "the model with save_pretrained to use it elsewhere"
+            )
         return self.stated_preprocessing
 
     @functools.cached_property
@@ -76,6 +88,10 @@ class Found(abc.ABC):
                 f"{self.title} has {len(self.class_names)} class names for {count} classes"
             )
         return count
+
+    def doubt(self) -> str | None:
+        """What is taken for granted of pictures, since nothing says it; None where all is known."""
+        return None
 
     def check(self, config: ModelConfig) -> None:
         """Raises a WeightsError that names the field if they are for another network."""
@@ -145,9 +161,19 @@ class LibraryWeights(Found):
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What the weights expect of pictures; None if nothing says so."""
-        if self.stated_preprocessing is None and self.name is not None:
+        stated = super().preprocessing
+        if stated is None and self.name is not None:
             return self.library.preprocessing.get(self.name)
-        return self.stated_preprocessing
+        return stated
+
+    def doubt(self) -> str | None:
+        """What is taken for granted of pictures, since nothing says it; None where all is known."""
+        if self.library.implies_numerics:
+            return None
+        return (
+            f"{self.title} does not say how pictures are made for it: taken to be as those of the "
+            f"published {self.name}; preprocessing= states something else"
+        )
 
     def _numerics(self, like: ModelConfig) -> dict[str, Any]:
         """How they compute: as they say, as the library's networks do, or as `like` states."""

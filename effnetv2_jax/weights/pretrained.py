@@ -64,7 +64,8 @@ def load_pretrained(
             weights = f"hub:timm/{name}"
         name, overrides = theirs.name, stated_fields(theirs) | overrides
     if weights is None:
-        raise WeightsError(f"name the weights of {name}: {tags_of(name)}, hub:OWNER/REPO or a path")
+        of_name = f" of {name}: {tags_of(name)}" if name else ": a tag"
+        raise WeightsError(f"name the weights{of_name}, hub:OWNER/REPO or a path")
     found = find_weights(weights, name=name)
     if name not in (None, found.name):
         raise WeightsError(f"{found.title} has weights of {found.name}, not of {name}")
@@ -80,8 +81,11 @@ def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any)
     config = found.network(dataclasses.replace(like, **asked))
     classes = found.num_classes if num_classes is None else num_classes
     fields: dict[str, Any] = {}
-    if found.preprocessing is not None:
-        fields["preprocessing"] = found.preprocessing
+    if "preprocessing" not in overrides:
+        if found.preprocessing is not None:
+            fields["preprocessing"] = found.preprocessing
+        elif doubt := found.doubt():
+            _log.warning("%s", doubt)
     if classes == found.num_classes:
         fields["class_names"] = found.class_names
     return model_of(config, num_classes=classes, **(fields | overrides))

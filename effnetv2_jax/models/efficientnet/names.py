@@ -1,6 +1,8 @@
 """EfficientNet in timm, torchvision, Keras and the authors' TensorFlow code: names and numerics."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.layers_by_name import PlacedLayer, layers
@@ -92,6 +94,24 @@ def _tf1(layer: PlacedLayer) -> str:
     return prefix + _numbered("conv2d", dense.index(layer.role))
 
 
+def _timm_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that timm's arguments state; see `Library.fields_of`."""
+    fields: dict[str, Any] = {}
+    for name, value in arguments.items():
+        match name, value:
+            case ("global_pool", "avg" | "fast" | "fastavg") | ("output_stride", 32):
+                pass
+            case "pad_type", "same" | "symmetric" | "":
+                fields["padding"] = value or "symmetric"
+            case "bn_eps", float() | int():
+                fields["bn_epsilon"] = float(value)
+            case "act_layer", "silu" | "swish" | "relu" | "relu6" | "gelu":
+                fields["activation"] = "silu" if value == "swish" else value
+            case _:
+                raise ValueError(f"{name}={value!r}")
+    return fields
+
+
 def _pytorch(name: str, bn_epsilon: float = 1e-5) -> EfficientNetConfig:
     return EfficientNetConfig(name=name, padding="symmetric", bn_epsilon=bn_epsilon)
 
@@ -132,6 +152,7 @@ TIMM = Library(
         "efficientnetv2_rw_s": _rw((2, 4, 4, 6, 9, 15), 1.0),
         "efficientnetv2_rw_m": _rw((3, 5, 5, 8, 15, 24), 1.2),
     },
+    fields_of=_timm_fields,
     may_differ=("width", "depth"),
     implies_numerics=False,
     layer_name=_timm,
