@@ -118,6 +118,9 @@ class Model(Protocol):
     def apply(self, variables: Any, images: Any, **options: Any) -> Any:
         """Logits, float32 `[B, num_classes]`, of normalised images `[B, H, W, 3]`.
 
+        Images of integers raise a TypeError, and those of other shapes a ValueError, for which a
+        family calls `effnetv2_jax.models.layers.check_images` first.
+
         Takes `train` and, in training, `dropout_rate`, a traced scalar; `rngs={"dropout": key}` and
         `mutable`, as any Flax module. A family whose stages may schedule stochastic depth also
         takes `stochastic_depth_rate`.
