@@ -126,16 +126,6 @@ def test_what_a_library_cannot_load_is_not_saved(
     assert not (tmp_path / "saved").exists()
 
 
-@pytest.mark.parametrize("library", ["timm", "torchvision", "effnetv2_jax"])
-def test_variables_that_lack_an_array_leave_no_folder(library: Any, tmp_path: Path) -> None:
-    model = thin("efficientnetv2-s", padding="symmetric" if library == "torchvision" else "same")
-    variables = random_variables(model)
-    del variables["params"]["head"]
-    with pytest.raises(WeightsError, match="the variables lack params/head/"):
-        save_pretrained(tmp_path / "saved", model, variables, library=library)
-    assert not (tmp_path / "saved").exists()
-
-
 def test_the_library_saved_last_is_what_is_loaded(folder: Path) -> None:
     model = thin("efficientnetv2-s", padding="symmetric")
     saved = random_variables(model)

@@ -78,7 +78,10 @@ def write_safetensors(path: Path, arrays: Arrays) -> None:
     """Writes arrays by name, in the layout of PyTorch's own files."""
     from safetensors.numpy import save_file
 
+    path.touch()
+    permissions = path.stat().st_mode  # By the umask; the library's own are the user's alone.
     save_file(dict(arrays), path, metadata={"format": "pt"})
+    path.chmod(permissions)
 
 
 def to_numpy(tensor: Any) -> np.ndarray:
