@@ -53,9 +53,11 @@ def test_images_of_integers_are_refused_by_every_family(name: str) -> None:
     for kind in (np.uint8, np.int32):
         pixels = jax.ShapeDtypeStruct((1, size, size, 3), kind)
         with pytest.raises(TypeError, match=r"pass preprocess\(images, like=model\)"):
-            jax.eval_shape(lambda images: model.init(jax.random.key(0), images), pixels)
+            jax.eval_shape(
+                lambda images: model.init(jax.random.key(0), images, train=False), pixels
+            )
     with pytest.raises(ValueError, match=f"H and W at least {size}"):
-        model.init(jax.random.key(0), np.zeros((1, size - 1, size, 3), np.float32))
+        model.init(jax.random.key(0), np.zeros((1, size - 1, size, 3), np.float32), train=False)
 
 
 def test_an_unknown_name_has_the_closest_ones() -> None:

@@ -1,5 +1,6 @@
 """Weights found anywhere become a model with variables, or an error that says what is wrong."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -180,6 +181,31 @@ def test_timms_name_of_a_network_says_how_it_computes(caplog: pytest.LogCaptureF
         caplog.clear()
 
 
+@pytest.mark.parametrize(
+    ("names", "certain"),
+    [
+        (("cat", "dog", "10"), True),
+        (tuple(map(str, range(12))), True),
+        (tuple(sorted(map(str, range(12)))), False),
+        (tuple(map(str, range(1, 13))), False),
+        (tuple(sorted(map(str, range(1, 13)))), False),
+        (tuple(map(str, range(1, 8))), True),
+        (tuple(f"{number:03}" for number in range(5, 300)), True),
+    ],
+)
+def test_classes_without_names_are_matched_only_in_an_order_that_is_certain(
+    names: tuple[str, ...], certain: bool
+) -> None:
+    arrays = {TIMM.sign: np.zeros(1), TIMM.last_bias: np.zeros(len(names))}
+    weights = LibraryWeights(title="x", read=lambda: arrays, name="efficientnetv2-s")
+    assert weights.tells_apart(names) == certain
+    with contextlib.nullcontext() if certain else pytest.raises(WeightsError, match="as numbers"):
+        weights.check_order(names)
+    weights = dataclasses.replace(weights, class_names=names)
+    assert weights.tells_apart(names)
+    weights.check_order(names)
+
+
 def test_without_weights_the_tags_are_told() -> None:
     with pytest.raises(WeightsError, match="weights of efficientnetv2-s: in1k, in21k, in21k-ft1k"):
         load_pretrained("efficientnetv2-s")
@@ -193,6 +219,7 @@ def test_layers_that_only_one_network_has_tell_how_it_computes() -> None:
         fields = stated_fields(config) | {"bn_epsilon": None, "padding": None}
         weights = LibraryWeights(title="", read=lambda: {TIMM.sign: np.zeros(1)}, name=config.name)
         found = weights.network(dataclasses.replace(config, **fields))
+        assert isinstance(found, EfficientNetConfig)
         assert (found.padding, found.bn_epsilon) == ("symmetric", 1e-5)
 
 
@@ -209,7 +236,7 @@ def test_bare_arrays_are_recognized(library: str, tmp_path: Path) -> None:
     arrays = to_library(MODEL, VARIABLES, known) if known else to_own(MODEL, VARIABLES)
     save_file(dict(arrays), tmp_path / "weights.safetensors")
     # Which torchvision does not have, so that its epsilon is not known.
-    stated = {"bn_epsilon": 1e-3} if known is TORCHVISION else {}
+    stated: dict[str, Any] = {"bn_epsilon": 1e-3} if known is TORCHVISION else {}
     padding = "symmetric" if known is TORCHVISION else "same"
     for weights in (arrays, tmp_path / "weights.safetensors"):
         model, variables = load_pretrained(

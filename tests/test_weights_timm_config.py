@@ -36,7 +36,7 @@ def timm(size: int = 224, crop: int | None = 32, **fields: Any) -> Preprocessing
     return Preprocessing(image_size=size, crop_padding=crop, antialias=True, **(usual | fields))
 
 
-HALF = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
+HALF: dict[str, Any] = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
 
 
 @pytest.mark.parametrize(

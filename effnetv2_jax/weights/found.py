@@ -11,7 +11,7 @@ from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.arrays import Arrays
-from effnetv2_jax.weights.class_names import same_classes
+from effnetv2_jax.weights.class_names import in_certain_order, same_classes
 from effnetv2_jax.weights.convert import SHOWN, Variables, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.networks import check_same_network, differing_fields
@@ -101,7 +101,19 @@ class Found(abc.ABC):
         """Whether the head's classes are these, as far as it is known what they are."""
         if len(class_names) != self.num_classes:
             return False
-        return self.class_names is None or same_classes(self.class_names, class_names)
+        if self.class_names is None:
+            return in_certain_order(class_names)
+        return same_classes(self.class_names, class_names)
+
+    def check_order(self, class_names: Sequence[str]) -> None:
+        """Raises a WeightsError if nothing says which class of theirs is which of these."""
+        if self.class_names is None and not in_certain_order(class_names):
+            raise WeightsError(
+                f"{self.title} has no names for its classes, and those of the data are numbers "
+                f"({', '.join(class_names[:3])}, ...), which some sort as numbers and others as "
+                "text; save the weights with their names first: save_pretrained(FOLDER, "
+                "model.clone(class_names=(...)), variables)"
+            )
 
     def named(self, name: str | None) -> "Found":
         """With the model's name.

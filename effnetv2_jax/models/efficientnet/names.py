@@ -126,7 +126,7 @@ _OFFICIAL = (*_V1, *(f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl"))
 
 def _rw(repeats: tuple[int, ...], width: float) -> EfficientNetConfig:
     """A V2-S as timm's author made it before the authors' code was there."""
-    changes = ({"operator": "edge"}, {}, {}, {}, {}, {"outputs": 272})
+    changes: tuple[dict[str, Any], ...] = ({"operator": "edge"}, {}, {}, {}, {}, {"outputs": 272})
     return dataclasses.replace(
         _pytorch("efficientnetv2-s"),
         stages=tuple(
