@@ -21,6 +21,7 @@ from random_weights import random_variables, thin
 
 from effnetv2_jax import WeightsError, preprocess, save_pretrained
 from effnetv2_jax.data import DecodeError
+from effnetv2_jax.data.sources.unlabelled import FilesSource, list_pictures
 from effnetv2_jax.predict import main, predict
 from effnetv2_jax.preprocessing import cropped, squashed
 from effnetv2_jax.weights import pretrained
@@ -205,19 +206,17 @@ def address() -> Iterator[str]:
         thread.join()
 
 
-def test_urls_are_pictures_too(
-    weights: str, address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    local = PICTURES / "glass.jpg"
-    pictures = [f"{address}/glass.jpg", str(local), f"{address}/nothing.jpg", f"{address}/"]
-    assert main([weights, "--format=json", *pictures]) == 1
-    found, expected, missing, page = map(json.loads, capsys.readouterr().out.splitlines())
-    assert found["predictions"] == expected["predictions"]
-    assert "cannot be downloaded: HTTP Error 404" in missing["error"]
-    assert page["error"] == "it is no picture in a known format"
-    np.testing.assert_array_equal(
-        preprocess(f"{address}/glass.jpg", like=MODEL), preprocess(local, like=MODEL)
-    )
+def test_urls_are_pictures_too(address: str) -> None:
+    local, url, nothing = PICTURES / "glass.jpg", f"{address}/glass.jpg", f"{address}/nothing.jpg"
+    source = FilesSource(list_pictures([url, str(local), nothing]))
+    assert source.paths == (url, str(local), nothing)
+    assert source[0].encoded == source[1].encoded
+    with pytest.raises(OSError, match="cannot be downloaded: HTTP Error 404") as error:
+        source[2]
+    assert error.value.filename == nothing
+    np.testing.assert_array_equal(preprocess(url, like=MODEL), preprocess(local, like=MODEL))
+    with pytest.raises(DecodeError, match=f"^{address}/: it is no picture"):
+        preprocess(f"{address}/", like=MODEL)
 
 
 def test_how_weights_compute_can_be_stated(
