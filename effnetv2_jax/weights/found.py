@@ -3,8 +3,11 @@
 import abc
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from effnetv2_jax.models.libraries import Library, interchange_of
 from effnetv2_jax.models.protocol import Model, ModelConfig
@@ -12,9 +15,12 @@ from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.class_names import in_certain_order, same_classes
-from effnetv2_jax.weights.convert import SHOWN, Variables, from_library, from_own
+from effnetv2_jax.weights.convert import SHOWN, Variables, entries, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.networks import check_same_network, differing_fields
+from effnetv2_jax.weights.state_dicts import Stripped, strip_prefix
+
+_log = logging.getLogger(__name__)
 
 OWN_PREFIX = "params/"
 """Only arrays under our own names begin like this."""
@@ -49,12 +55,19 @@ class Found(abc.ABC):
         """
 
     @abc.abstractmethod
-    def variables(self, model: Model) -> Variables:
+    def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes.
+
+        Args:
+          strict: False leaves out, and says so, a head that the library's network has not.
 
         Raises:
           WeightsError: they do not fit it; the message names the arrays.
         """
+
+    def lacks(self, model: Model) -> bool:
+        """Whether there are not all arrays of a model, so that another part of it may be meant."""
+        return False
 
     @abc.abstractmethod
     def _count_classes(self) -> int:
@@ -152,7 +165,7 @@ class LibraryWeights(Found):
         interchange = interchange_of(family_of(self.name))
         libraries = () if interchange is None else interchange.libraries
         for library in libraries:
-            if library.sign in self.arrays:
+            if self._under(library) is not None:
                 return library
         signs = [f"{library.sign} ({library.title})" for library in libraries]
         raise WeightsError(
@@ -161,14 +174,62 @@ class LibraryWeights(Found):
             f"{', '.join(list(self.arrays)[:3]) or 'none'}"
         )
 
+    def _under(self, library: Library) -> Stripped | None:
+        """Their network's arrays, if they have the library's names."""
+        if library.separator == ".":
+            return strip_prefix(self.arrays, library.sign, self.title)
+        return Stripped(self.arrays, ()) if library.sign in self.arrays else None
+
+    @functools.cached_property
+    def _parts(self) -> Stripped:
+        found = self._under(self.library)
+        assert found is not None, "by that the library was found"
+        return found
+
     def network(self, like: ModelConfig) -> ModelConfig:
         """The config of the network they are for; what they do not say is as in `like`."""
         known = dataclasses.replace(like, **self.stated_fields)
         return dataclasses.replace(known, **self._numerics(known))
 
-    def variables(self, model: Model) -> Variables:
+    def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
-        return from_library(model, self.arrays, self.library, title=self.title)
+        library, arrays = self.library, self._parts.arrays
+        kernel = library.to_ours("conv", arrays[library.sign])
+        if kernel.ndim == 4 and kernel.shape[2] != 3:
+            raise WeightsError(
+                f"{self.title} is for pictures of {kernel.shape[2]} channels, and models here take "
+                f"RGB; for grey ones repeat the first kernel before: state[{library.sign!r}] = "
+                f"state[{library.sign!r}].repeat(1, 3, 1, 1) / 3"
+            )
+        strange = self._strange_head(model)
+        if strange and strict:
+            raise WeightsError(
+                f"{self.title} has {_some(strange)} in place of {library.title}'s "
+                f"{library.classifier}; num_classes=0 leaves that out, and any other number starts "
+                "a new classifier"
+            )
+        if left := strange or self._parts.others:
+            _log.warning("%s: left out %s", self.title, _some(left))
+        kept = {name: array for name, array in arrays.items() if name not in strange}
+        return from_library(model, kept, library, title=self.title)
+
+    def lacks(self, model: Model) -> bool:
+        """Whether there are not all arrays of a model, so that another part of it may be meant."""
+        return bool(entries(model, self.library).keys() - self._parts.arrays.keys())
+
+    def _strange_head(self, model: Model) -> list[str]:
+        """Arrays beside a network without the library's classifier, that may be another one."""
+        library, arrays = self.library, self._parts.arrays
+        if library.last_bias in arrays:
+            return []
+        names = entries(model, library)
+        modules = {name.partition(library.separator)[0] for name in names}
+        beside = [
+            name
+            for name, array in arrays.items()
+            if name.partition(library.separator)[0] not in modules and np.ndim(array) <= 2
+        ]
+        return [*beside, *self._parts.others]
 
     @property
     def preprocessing(self) -> Preprocessing | None:
@@ -232,8 +293,8 @@ class LibraryWeights(Found):
         )
 
     def _count_classes(self) -> int:
-        bias = self.library.last_bias
-        return len(self.arrays[bias]) if bias in self.arrays else 0
+        bias, arrays = self.library.last_bias, self._parts.arrays
+        return len(arrays[bias]) if bias in arrays else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -248,7 +309,7 @@ class OwnWeights(Found):
         """The config of the network they are for; what they do not say is as in `like`."""
         return like if self.config is None else dataclasses.replace(self.config, dtype=like.dtype)
 
-    def variables(self, model: Model) -> Variables:
+    def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
         return from_own(model, self.arrays, title=self.title)
 
@@ -263,6 +324,11 @@ class OwnWeights(Found):
         assert self.name is not None
         head = "/".join(("params", *family_of(self.name).head, ""))
         return next((a.shape[-1] for name, a in self.arrays.items() if name.startswith(head)), 0)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _written(values: Mapping[str, Any]) -> str:

@@ -70,7 +70,8 @@ def load_pretrained(
     if name not in (None, found.name):
         raise WeightsError(f"{found.title} has weights of {found.name}, not of {name}")
     model = model_for(found, num_classes=num_classes, **overrides)
-    return model, jax.tree.map(jnp.asarray, fit(found, model))
+    variables = fit(found, model, strict=num_classes is None)
+    return model, jax.tree.map(jnp.asarray, variables)
 
 
 def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any) -> Any:
@@ -97,18 +98,23 @@ def fit(
     *,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    strict: bool = False,
 ) -> Variables:
     """A model's variables from weights, as NumPy arrays.
 
     Args:
       class_names: that the model has to tell apart; None looks at their number alone.
       seed: of a head that starts anew because it tells other classes apart.
+      strict: whether a head of which the library knows nothing is an error; else it is left out.
 
     Raises:
       WeightsError: the weights do not fit the model.
     """
     found.check(model.config)
-    variables = found.variables(_whole(model, found.num_classes))
+    whole = _whole(model, found.num_classes)
+    if gives_features(model) and found.lacks(whole):
+        whole = model
+    variables = found.variables(whole, strict=strict and not gives_features(model))
     others = class_names is not None and not found.tells_apart(class_names)
     if model.num_classes == found.num_classes and not (others or gives_features(model)):
         return variables
