@@ -154,19 +154,27 @@ class LibraryWeights(Found):
     stated_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Of the model's config, as far as they came with the weights."""
 
-    @functools.cached_property
+    @property
     def library(self) -> Library:
         """Whose names and layouts the arrays have.
 
         Raises:
           WeightsError: nobody's that the model's family knows.
         """
+        return self._recognised[0]
+
+    @property
+    def _parts(self) -> Stripped:
+        return self._recognised[1]
+
+    @functools.cached_property
+    def _recognised(self) -> tuple[Library, Stripped]:
         assert self.name is not None
         interchange = interchange_of(family_of(self.name))
         libraries = () if interchange is None else interchange.libraries
         for library in libraries:
-            if self._under(library) is not None:
-                return library
+            if (found := self._under(library)) is not None:
+                return library, found
         signs = [f"{library.sign} ({library.title})" for library in libraries]
         raise WeightsError(
             f"{self.title} has none of the names that are known here for {self.name}: "
@@ -179,12 +187,6 @@ class LibraryWeights(Found):
         if library.separator == ".":
             return strip_prefix(self.arrays, library.sign, self.title)
         return Stripped(self.arrays, ()) if library.sign in self.arrays else None
-
-    @functools.cached_property
-    def _parts(self) -> Stripped:
-        found = self._under(self.library)
-        assert found is not None, "by that the library was found"
-        return found
 
     def network(self, like: ModelConfig) -> ModelConfig:
         """The config of the network they are for; what they do not say is as in `like`."""
