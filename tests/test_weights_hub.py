@@ -108,9 +108,7 @@ def test_weights_come_with_their_names_and_once_in_the_cache_need_no_hub(
     assert hub.asked == []
 
 
-def test_our_own_format_and_pytorchs_are_read_from_the_hub_as_well(
-    hub: Hub, tmp_path: Path
-) -> None:
+def test_our_own_format_and_pytorchs_are_read_as_well(hub: Hub, tmp_path: Path) -> None:
     own, timms, old = load(hub, tmp_path, f"hub:{OWN}", f"hub:{REPOSITORY}", f"hub:{OLD}")
     assert own == timms == old
     assert (hub.root / OLD / "pytorch_model.bin").exists()
