@@ -183,15 +183,18 @@ def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
     from effnetv2_jax.weights.pretrained import load_pretrained
 
     try:
-        stated = {"padding": options.padding, "bn_epsilon": options.bn_epsilon}
+        given = {"padding": options.padding, "bn_epsilon": options.bn_epsilon}
+        stated = {field: value for field, value in given.items() if value is not None}
         model, variables = load_pretrained(
-            options.model,
-            options.weights,
-            dtype=options.dtype,
-            **{field: value for field, value in stated.items() if value is not None},
+            options.model, options.weights, dtype=options.dtype, **stated
         )
     except UnknownModelError as error:
         raise WeightsError(str(error)) from None
+    except TypeError as error:
+        if not stated:
+            raise
+        flags = " and ".join(f"--{field}" for field in stated)
+        raise WeightsError(f"leave out {flags}, which the model does not have ({error})") from None
     if not model.num_classes:
         raise WeightsError(f"{options.weights} has no classifier, and so no classes to tell apart")
     return model, variables

@@ -170,6 +170,21 @@ def test_what_bare_arrays_cannot_tell_has_to_be_stated(name: str) -> None:
     assert computes(padding="same", bn_epsilon=1e-5) == ("same", 1e-5)
 
 
+@pytest.mark.parametrize(
+    "theirs", ["efficientnetv2_s", "efficientnetv2_rw_t", "efficientnetv2_rw_s"]
+)
+def test_what_is_like_timms_own_networks_comes_back_from_its_format(
+    theirs: str, tmp_path: Path
+) -> None:
+    fields = stated_fields(TIMM.models[theirs]) | {"width": 0.1, "depth": 0.1}
+    model = create_model("efficientnetv2-s", num_classes=3, **fields)
+    saved = random_variables(model)
+    found, variables = load_pretrained(None, save_pretrained(tmp_path, model, saved))
+    assert found == model
+    assert_equal(variables, saved)
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] is None
+
+
 def test_timms_name_of_a_network_says_how_it_computes(caplog: pytest.LogCaptureFixture) -> None:
     model = thin("efficientnetv2-s")
     arrays = to_library(model, random_variables(model), TIMM)

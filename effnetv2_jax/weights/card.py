@@ -90,7 +90,8 @@ def _write(path: Path, model: Model, ours: dict[str, Any], more: dict[str, Any])
     content: dict[str, Any] = {"num_classes": model.num_classes, OWN: ours, **more}
     if model.class_names is not None:
         content["label_names"] = list(model.class_names)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, default=dataclasses.asdict)  # Of rows of a table.
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def unknown_model(title: str, name: str, *, family: str | None, module: str | None) -> WeightsError:

@@ -222,7 +222,8 @@ def _with_arrays(content: Any, numbers: Callable[[_Storage], np.ndarray]) -> Any
             return done[id(node)]
         match node:
             case Mapping():
-                done[id(node)] = converted = {}
+                converted: dict[Any, Any] = {}
+                done[id(node)] = converted
                 converted |= {key: convert(value) for key, value in node.items()}
                 return converted
             case Inert():
