@@ -9,7 +9,8 @@ import pytest
 from random_weights import assert_equal, random_variables, thin
 
 from effnetv2_jax import WeightsError, load_pretrained
-from effnetv2_jax.models.efficientnet.names import TIMM
+from effnetv2_jax.models.efficientnet.names import KERAS, TIMM, TORCHVISION
+from effnetv2_jax.models.libraries import Library
 from effnetv2_jax.weights.convert import to_library
 from effnetv2_jax.weights.inert_pickle import Inert
 from effnetv2_jax.weights.state_dicts import state_dict, strip_prefix
@@ -20,6 +21,7 @@ VARIABLES = random_variables(MODEL)
 ARRAYS = to_library(MODEL, VARIABLES, TIMM)
 HEADLESS = {name: array for name, array in ARRAYS.items() if not name.startswith("classifier.")}
 WITHOUT = MODEL.clone(num_classes=0)
+WITHOUT_VARIABLES = random_variables(WITHOUT)
 
 
 def load(arrays: Any, **fields: Any) -> tuple[Any, Any]:
@@ -129,6 +131,23 @@ def test_a_head_of_another_name_is_left_out_where_that_is_meant(
     classifier = variables["params"].pop("classifier", None)
     assert (classifier is None) == (classes == 0)
     assert variables["params"].keys() == VARIABLES["params"].keys() - {"classifier"}
+
+
+@pytest.mark.parametrize(
+    ("library", "head", "stated"),
+    [(TORCHVISION, "classifier.3.weight", {"bn_epsilon": 1e-3}), (KERAS, "dense_1/kernel", {})],
+    ids=["torchvision", "keras"],
+)
+def test_so_are_those_of_other_libraries(
+    library: Library, head: str, stated: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    arrays = to_library(WITHOUT, WITHOUT_VARIABLES, library)
+    own = {head: np.zeros((5, 7), np.float32)}
+    with pytest.raises(WeightsError, match=f"has {head} in place of {library.title}'s "):
+        load(arrays | own, **stated)
+    _, variables = load(arrays | own, num_classes=0, **stated)
+    assert_equal(variables, WITHOUT_VARIABLES)
+    assert f"left out {head}" in caplog.text
 
 
 def test_more_layers_are_no_head() -> None:
