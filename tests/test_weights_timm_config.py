@@ -16,6 +16,7 @@ from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD, cropped
 from effnetv2_jax.weights.find import find_weights
 from effnetv2_jax.weights.found import Found
 from effnetv2_jax.weights.pretrained import model_for
+from effnetv2_jax.weights.run_config import network_of
 
 OF_S = {"architecture": "tf_efficientnetv2_s"}
 LABELS = ("x", "y", "z")
@@ -82,6 +83,7 @@ def test_pictures_are_made_as_timm_makes_them(
         ({"std": [0, 0, 0]}, "not three above 0"),
         ({"std": [float("nan")] * 3}, "not three above 0"),
         ({"mean": "half"}, "config.json: "),
+        ({"input_size": [3, 192.5, 192.5]}, "cannot be interpreted as an integer"),
     ],
 )
 def test_what_we_cannot_do_to_pictures_is_refused_until_something_else_is_stated(
@@ -115,7 +117,9 @@ def test_names_of_classes_are_names(
     assert folder(tmp_path, OF_S | {"pretrained_cfg": content}).class_names == expected
 
 
-@pytest.mark.parametrize("names", [{"x": 0}, {"-1": "x"}, {"0": "x", "00": "y"}])
+@pytest.mark.parametrize(
+    "names", [{"x": 0}, {"-1": "x"}, {"0": "x", "00": "y"}, {str(10**12): "x"}]
+)
 def test_labels_that_are_no_whole_numbers_are_refused(names: Any, tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="cannot be understood: "):
         folder(tmp_path, OF_S | {"label_names": names})
@@ -151,6 +155,15 @@ def test_the_config_says_how_the_network_computes(
     assert (config.padding, config.bn_epsilon) == fields
     with pytest.raises(WeightsError, match="has weights for bn_epsilon="):
         found.check(dataclasses.replace(config, bn_epsilon=0.1))
+
+
+def test_a_run_that_starts_from_a_folder_takes_its_network(tmp_path: Path) -> None:
+    found = folder(tmp_path, {"architecture": "efficientnetv2_rw_t"})
+    told = network_of(str(tmp_path))
+    assert told == TIMM.models["efficientnetv2_rw_t"]
+    found.check(told)
+    (tmp_path / "config.json").write_text("{}")
+    assert network_of(str(tmp_path)) is None
 
 
 def test_a_config_without_a_network_leaves_it_open(tmp_path: Path) -> None:

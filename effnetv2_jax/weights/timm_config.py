@@ -1,6 +1,7 @@
 """timm's `config.json`, read as timm reads it: which network, what of pictures, which classes."""
 
 import math
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -25,6 +26,9 @@ _INERT = {
     "checkpoint_path",
 }
 """Arguments of timm's `create_model` that change nothing that trained weights compute."""
+
+
+_MOST_CLASSES = 1_000_000
 
 
 class Network(NamedTuple):
@@ -66,7 +70,7 @@ def preprocessing(content: Mapping[str, Any]) -> Preprocessing | None:
     size = settings.get("input_size") or _SIZE
     if not settings.get("fixed_input_size"):
         size = settings.get("test_input_size") or size
-    _, height, width = size
+    _, height, width = map(operator.index, size)
     if height != width:
         raise ValueError(f"input_size is {list(size)}, and images are square here")
     share = float(settings.get("test_crop_pct") or settings.get("crop_pct") or _CROP_PCT)
@@ -102,7 +106,7 @@ def class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
     if isinstance(names, Mapping):
         by_label = {int(label): name for label, name in names.items()}
         count = max(max(by_label) + 1, int(stated("num_classes") or 0))
-        if min(by_label) < 0 or len(by_label) < len(names):
+        if min(by_label) < 0 or len(by_label) < len(names) or count > _MOST_CLASSES:
             raise ValueError(f"label_names has the labels {', '.join(list(names)[:5])}, ...")
         # A label without a name is told as `predict` tells it.
         names = [by_label.get(label, f"class {label}") for label in range(count)]
