@@ -183,9 +183,18 @@ def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
     from effnetv2_jax.weights.pretrained import load_pretrained
 
     try:
-        model, variables = load_pretrained(options.model, options.weights, dtype=options.dtype)
+        given = {"padding": options.padding, "bn_epsilon": options.bn_epsilon}
+        stated = {field: value for field, value in given.items() if value is not None}
+        model, variables = load_pretrained(
+            options.model, options.weights, dtype=options.dtype, **stated
+        )
     except UnknownModelError as error:
         raise WeightsError(str(error)) from None
+    except TypeError as error:
+        if not stated:
+            raise
+        flags = " and ".join(f"--{field}" for field in stated)
+        raise WeightsError(f"leave out {flags}, which the model does not have ({error})") from None
     if not model.num_classes:
         raise WeightsError(f"{options.weights} has no classifier, and so no classes to tell apart")
     return model, variables
@@ -198,10 +207,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURE", help="files, and folders of files"
+        "pictures", nargs="+", metavar="PICTURE", help="files, URLs, and folders of files"
     )
     parser.add_argument("--weights", required=True, help="where the weights are: see above")
-    parser.add_argument("--model", help="such as efficientnetv2-s")
+    parser.add_argument("--model", help="such as efficientnetv2-s, or timm's name of it")
     parser.add_argument(
         "--import",
         dest="modules",
@@ -215,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--batch_size", type=_positive, default=32, metavar="N", help="pictures per step (32)"
     )
+    parser.add_argument(
+        "--padding",
+        choices=["same", "symmetric"],
+        help="of convolutions, for weights that do not say which they were trained with",
+    )
+    parser.add_argument("--bn_epsilon", type=float, metavar="X", help="of BatchNorm, likewise")
     parser.add_argument(
         "--dtype",
         choices=["float32", "bfloat16"],

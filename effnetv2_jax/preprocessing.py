@@ -1,6 +1,7 @@
 """How a picture becomes a model's input: plain data, which travels with weights."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -38,8 +39,10 @@ class Preprocessing:
             (self.crop_padding or 0) < 0 and f"crop_padding is {self.crop_padding}",
             self.interpolation not in ("bilinear", "bicubic")
             and f"interpolation is {self.interpolation!r}, not 'bilinear' or 'bicubic'",
-            len(self.mean) != 3 and f"mean is {self.mean}, not three numbers",
-            (len(self.std) != 3 or min(self.std) <= 0) and f"std is {self.std}, not three above 0",
+            (len(self.mean) != 3 or not all(map(math.isfinite, self.mean)))
+            and f"mean is {self.mean}, not three numbers",
+            (len(self.std) != 3 or not all(0 < value < math.inf for value in self.std))
+            and f"std is {self.std}, not three above 0",
         ):
             if fault:
                 raise ValueError(f"preprocessing makes no sense: {fault}")

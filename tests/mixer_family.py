@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from effnetv2_jax.models.layers import dropout
+from effnetv2_jax.models.layers import check_images, dropout
 from effnetv2_jax.models.protocol import Family, ModelConfig
 from effnetv2_jax.models.registry import register
 from effnetv2_jax.preprocessing import Preprocessing, squashed
@@ -47,6 +47,7 @@ class Mixer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, dropout_rate: Any = 0.0) -> Any:
+        check_images(images, least=self.min_size)
         width, depth = self.config.width, self.config.depth
         assert width is not None
         assert depth is not None

@@ -68,7 +68,8 @@ def calibrated(
 def compiled(model: EfficientNet) -> Any:
     """`model.apply`, compiled the same way for all tests, so that they share compilations."""
     # Many small depthwise convolutions compile for longer than they run.
-    options = {"xla_backend_optimization_level": 0} if model.rounding_floor else {}
+    slow = model.rounding_floor or model.dtype == jnp.float64
+    options = {"xla_backend_optimization_level": 0} if slow else {}
     return jax.jit(model.apply, compiler_options=options)
 
 

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 from mixer_family import FAMILY, MixerConfig
 
@@ -38,6 +40,24 @@ def test_models_are_listed_by_a_pattern() -> None:
     assert list_models("*-tiny") == ["mixer-tiny"]
     assert list_models("nothing*") == []
     assert {*v2, "mixer-tiny"} < set(list_models())
+
+
+@pytest.mark.parametrize("name", [next(iter(each.variants)) for each in families()])
+def test_images_of_integers_are_refused_by_every_family(name: str) -> None:
+    """Pixels that were never normalised would give nonsense."""
+    family = family_of(name)
+    model = family.build(
+        family.thin(family.config(name=name)), num_classes=3, preprocessing=squashed(64)
+    )
+    size = model.min_size
+    for kind in (np.uint8, np.int32):
+        pixels = jax.ShapeDtypeStruct((1, size, size, 3), kind)
+        with pytest.raises(TypeError, match=r"pass preprocess\(images, like=model\)"):
+            jax.eval_shape(
+                lambda images: model.init(jax.random.key(0), images, train=False), pixels
+            )
+    with pytest.raises(ValueError, match=f"H and W at least {size}"):
+        model.init(jax.random.key(0), np.zeros((1, size - 1, size, 3), np.float32), train=False)
 
 
 def test_an_unknown_name_has_the_closest_ones() -> None:

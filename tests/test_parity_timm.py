@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from effnetv2_jax import list_models, load_pretrained, save_pretrained
+from effnetv2_jax import WeightsError, list_models, load_pretrained, save_pretrained
 from effnetv2_jax.models.efficientnet.names import TIMM
 from effnetv2_jax.models.efficientnet.published import TAGS, published
 from effnetv2_jax.models.efficientnet.variants import VARIANTS
@@ -44,13 +44,58 @@ def test_logits_equal_and_weights_return_bit_for_bit(name: str) -> None:
     size = VARIANTS[name].eval_size
     height, width = (size, size) if name.endswith(SMALL) else (64, 75)
     model = theirs(name, height, width)
-    ours, variables = load_pretrained(name, model.state_dict())
+    ours, variables = load_pretrained(f"tf_{name.replace('-', '_')}", model.state_dict())
     assert relative_error(model, ours, variables, height, width) < 1e-4
     returned = to_library(ours, variables, TIMM)
     kept = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     assert returned.keys() == kept.keys()
     for key, value in returned.items():
         np.testing.assert_array_equal(value, kept[key].numpy())
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnetv2_s", "efficientnetv2_s", "efficientnetv2_rw_s"])
+def test_each_kind_of_v2_is_the_same_in_double_precision(name: str, x64: None) -> None:
+    """As thin as timm can build them; below they are whole."""
+    numerics = {"bn_eps": 1e-3, "pad_type": "same"} if name.startswith("tf_") else {}
+    scale = {"channel_multiplier": 0.2, "depth_multiplier": 0.1, "rw": name.endswith("_rw_s")}
+    model = timm.models.efficientnet._gen_efficientnetv2_s(
+        name, num_classes=CLASSES, **scale, **numerics
+    )
+    randomize(model, 64, 75)
+    ours, variables = load_pretrained(
+        name, model.state_dict(), width=0.2, depth=0.1, rounding_floor=0.9, dtype="float64"
+    )
+    assert relative_error(model.double(), ours, variables, 64, 75) < 1e-9
+
+
+def in_timm() -> list[Any]:
+    """Every EfficientNetV2 that timm has."""
+    slow = ("tf_efficientnetv2_b0", "efficientnetv2_rw_t")
+    return [
+        pytest.param(name, marks=pytest.mark.slow if name in slow else pytest.mark.long)
+        if not name.startswith("gc_")
+        else name
+        for name in timm.list_models("*efficientnetv2*")
+    ]
+
+
+@pytest.mark.parametrize("name", in_timm())
+def test_every_v2_of_timms_is_the_same_in_double_precision_or_refused(
+    name: str, tmp_path: Path, x64: None
+) -> None:
+    model = timm.create_model(name, pretrained=False, num_classes=CLASSES)
+    timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+    if name == "gc_efficientnetv2_rw_t":
+        with pytest.raises(WeightsError, match=f"weights of {name}, a model that is not here"):
+            load_pretrained(None, tmp_path)
+        with pytest.raises(ValueError, match=f"unknown model '{name}'"):
+            load_pretrained(name, model.state_dict())
+        return
+    randomize(model, 64, 75)
+    ours, variables = load_pretrained(name, model.state_dict(), dtype="float64")
+    assert relative_error(model.double(), ours, variables, 64, 75) < 1e-9
+    told, _ = load_pretrained(None, tmp_path, dtype="float64")
+    assert told.config == ours.config
 
 
 def test_timms_own_padding_is_symmetric(tmp_path: Path) -> None:

@@ -1,23 +1,30 @@
 """Classifying pictures from the command line and from Python."""
 
 import csv
+import functools
+import http.server
+import importlib.util
 import io
 import json
 import logging
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from random_weights import random_variables, thin
 
-from effnetv2_jax import preprocess, save_pretrained
+from effnetv2_jax import WeightsError, preprocess, save_pretrained
 from effnetv2_jax.data import DecodeError
+from effnetv2_jax.data.sources.unlabelled import FilesSource, list_pictures
 from effnetv2_jax.predict import main, predict
 from effnetv2_jax.preprocessing import cropped, squashed
+from effnetv2_jax.weights import pretrained
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -149,6 +156,82 @@ def test_without_pictures_or_classes() -> None:
     assert list(predict(MODEL, VARIABLES, [])) == []
     with pytest.raises(ValueError, match="no classifier"):
         next(predict(MODEL.clone(num_classes=0), VARIABLES, ["a.jpg"]))
+
+
+def test_preprocess_takes_grey_and_arrays_of_jax_and_torch() -> None:
+    grey = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    colour = np.stack([grey] * 3, axis=2)
+    expected = preprocess(colour, like=MODEL)
+    alike: list[Any] = [grey, grey[:, :, None], jnp.asarray(grey), jnp.asarray(colour)]
+    alike += [Image.fromarray(grey)]
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        alike += [torch.from_numpy(grey), torch.from_numpy(colour)]
+        alike += [torch.from_numpy(grey)[None], torch.from_numpy(colour).permute(2, 0, 1)]
+    for picture in alike:
+        np.testing.assert_array_equal(preprocess(picture, like=MODEL), expected)
+    assert preprocess(alike, like=MODEL).shape == (len(alike), 48, 48, 3)
+    several = jnp.asarray(np.stack([colour] * 2))
+    np.testing.assert_array_equal(preprocess(several, like=MODEL), np.concatenate([expected] * 2))
+
+
+def test_pillows_images_are_turned_as_their_files_are(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    for orientation in range(1, 9):
+        tag = Image.Exif()
+        tag[274] = orientation
+        Image.fromarray(pixels).save(path := tmp_path / "x.png", exif=tag)
+        with Image.open(path) as picture:
+            for exif in (True, False):
+                np.testing.assert_array_equal(
+                    preprocess(picture, like=squashed(32), exif=exif),
+                    preprocess(path, like=squashed(32), exif=exif),
+                )
+            upright = ImageOps.exif_transpose(picture)
+            np.testing.assert_array_equal(
+                preprocess(upright, like=squashed(32)), preprocess(path, like=squashed(32))
+            )
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Of a server of the folder with the tests' pictures."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(PICTURES))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_urls_are_pictures_too(address: str) -> None:
+    local, url, nothing = PICTURES / "glass.jpg", f"{address}/glass.jpg", f"{address}/nothing.jpg"
+    source = FilesSource(list_pictures([url, str(local), nothing]))
+    assert source.paths == (url, str(local), nothing)
+    assert source[0].encoded == source[1].encoded
+    with pytest.raises(OSError, match="cannot be downloaded: HTTP Error 404") as error:
+        source[2]
+    assert error.value.filename == nothing
+    np.testing.assert_array_equal(preprocess(url, like=MODEL), preprocess(local, like=MODEL))
+    with pytest.raises(DecodeError, match=f"^{address}/: it is no picture"):
+        preprocess(f"{address}/", like=MODEL)
+
+
+def test_how_weights_compute_can_be_stated(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*arguments: Any, **fields: Any) -> Any:
+        raise WeightsError(str(fields))
+
+    monkeypatch.setattr(pretrained, "load_pretrained", load)
+    arguments = ["--weights=x", str(PICTURES / "glass.jpg")]
+    assert main(arguments) == 2
+    assert "{'dtype': 'float32'}" in capsys.readouterr().err
+    assert main([*arguments, "--padding=symmetric", "--bn_epsilon=1e-5"]) == 2
+    stated = "{'dtype': 'float32', 'padding': 'symmetric', 'bn_epsilon': 1e-05}"
+    assert stated in capsys.readouterr().err
 
 
 def test_preprocess_says_what_it_cannot_take(tmp_path: Path) -> None:

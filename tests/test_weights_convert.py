@@ -17,6 +17,7 @@ from effnetv2_jax.weights.convert import (
     to_own,
 )
 from effnetv2_jax.weights.errors import WeightsError
+from effnetv2_jax.weights.networks import stated_fields
 
 LIBRARIES = INTERCHANGE.libraries
 EACH_LIBRARY = pytest.mark.parametrize("library", LIBRARIES, ids=lambda library: library.name)
@@ -39,6 +40,14 @@ def test_every_array_has_one_name(name: str) -> None:
         found = entries(model, library)
         assert {entry.path for entry in found.values()} == shapes.keys()
         assert len(found) == len(shapes)
+
+
+def test_a_block_that_keeps_both_convolutions_has_names_for_them() -> None:
+    model = create_model("efficientnetv2-s", **stated_fields(TIMM.models["efficientnetv2_rw_s"]))
+    found = entries(model, TIMM)
+    assert {entry.path for entry in found.values()} == variable_shapes(model).keys()
+    names = ("conv_exp.weight", "bn1.bias", "conv_pwl.weight", "bn2.bias")
+    assert {f"blocks.0.1.{name}" for name in names} < found.keys()
 
 
 def test_under_our_own_names_every_array_is_the_same() -> None:
@@ -140,5 +149,5 @@ def test_variables_that_lack_an_array() -> None:
     model = thin("efficientnetv2-b0")
     variables = random_variables(model)
     del variables["params"]["head"]
-    with pytest.raises(WeightsError, match="lack params/head/conv/kernel"):
+    with pytest.raises(WeightsError, match=r"missing: .*params/head/conv/kernel"):
         to_library(model, variables, TIMM)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,11 +15,13 @@ import pytest
 from hub_server import COMMIT, Hub, serve
 from random_weights import random_variables, thin
 from safetensors.numpy import load_file
+from torch_file import write_torch_file
 
 from effnetv2_jax import create_model, save_pretrained
 
 REPOSITORY = "someone/thin"
 OWN = "someone/own"
+OLD = "someone/old"
 PUBLISHED = "timm/tf_efficientnetv2_b0.in1k"
 MODEL = thin(class_names=tuple("abcdefg"))
 
@@ -51,6 +54,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     published = create_model("efficientnetv2-b0")
     save_pretrained(root / PUBLISHED, published, random_variables(published))
     (root / PUBLISHED / "config.json").unlink()  # Known weights need none.
+    (root / OLD).mkdir()
+    shutil.copy(root / REPOSITORY / "config.json", root / OLD)
+    arrays = load_file(root / REPOSITORY / "model.safetensors")
+    write_torch_file(root / OLD / "pytorch_model.bin", arrays)
     return root
 
 
@@ -101,9 +108,10 @@ def test_weights_come_with_their_names_and_once_in_the_cache_need_no_hub(
     assert hub.asked == []
 
 
-def test_our_own_format_is_read_from_the_hub_as_well(hub: Hub, tmp_path: Path) -> None:
-    own, timms = load(hub, tmp_path, f"hub:{OWN}", f"hub:{REPOSITORY}")
-    assert own == timms
+def test_our_own_format_and_pytorchs_are_read_as_well(hub: Hub, tmp_path: Path) -> None:
+    own, timms, old = load(hub, tmp_path, f"hub:{OWN}", f"hub:{REPOSITORY}", f"hub:{OLD}")
+    assert own == timms == old
+    assert (hub.root / OLD / "pytorch_model.bin").exists()
     assert "params/stem/conv/kernel" in load_file(hub.root / OWN / "model.safetensors")
 
 

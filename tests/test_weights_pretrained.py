@@ -1,5 +1,6 @@
 """Weights found anywhere become a model with variables, or an error that says what is wrong."""
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -16,6 +17,7 @@ from random_weights import assert_equal, random_variables, thin
 from safetensors.numpy import load_file, save_file
 
 from effnetv2_jax import WeightsError, create_model, load_pretrained, save_pretrained
+from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.names import TIMM, TORCHVISION
 from effnetv2_jax.models.efficientnet.published import TAGS, published
 from effnetv2_jax.models.efficientnet.variants import VARIANTS
@@ -29,6 +31,8 @@ from effnetv2_jax.train.state import build_model, create_state
 from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.convert import to_library, to_own
 from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.found import LibraryWeights
+from effnetv2_jax.weights.networks import stated_fields
 
 OWN_TABLE = tuple(
     dataclasses.replace(row, operator="fused", kernel=5, se_ratio=0.0) if index == 3 else row
@@ -123,16 +127,6 @@ def test_what_a_library_cannot_load_is_not_saved(
     assert not (tmp_path / "saved").exists()
 
 
-@pytest.mark.parametrize("library", ["timm", "torchvision", "effnetv2_jax"])
-def test_variables_that_lack_an_array_leave_no_folder(library: Any, tmp_path: Path) -> None:
-    model = thin("efficientnetv2-s", padding="symmetric" if library == "torchvision" else "same")
-    variables = random_variables(model)
-    del variables["params"]["head"]
-    with pytest.raises(WeightsError, match="the variables lack params/head/"):
-        save_pretrained(tmp_path / "saved", model, variables, library=library)
-    assert not (tmp_path / "saved").exists()
-
-
 def test_the_library_saved_last_is_what_is_loaded(folder: Path) -> None:
     model = thin("efficientnetv2-s", padding="symmetric")
     saved = random_variables(model)
@@ -144,20 +138,104 @@ def test_the_library_saved_last_is_what_is_loaded(folder: Path) -> None:
 
 
 def test_timms_own_v1_models_keep_their_numerics(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path,
 ) -> None:
     model = thin("efficientnet-b0", padding="symmetric", bn_epsilon=1e-5)
     saved = random_variables(model)
     assert load_pretrained(None, save_pretrained(tmp_path, model, saved))[0] == model
-    arrays = to_library(model, saved, TIMM)
-    load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1)
-    assert (
-        "the state dict: taken for timm's tf_efficientnet_b0; for weights of its efficientnet_b0 "
-        "pass padding='symmetric', bn_epsilon=1e-05\n" in caplog.text
-    )
-    caplog.clear()
-    load_pretrained("efficientnet-b0", arrays, width=0.1, depth=0.1, padding="symmetric")
-    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("name", ["efficientnet-b0", "efficientnetv2-s"])
+def test_what_bare_arrays_cannot_tell_has_to_be_stated(name: str) -> None:
+    weights = LibraryWeights(title="", read=lambda: {TIMM.sign: np.zeros(1)}, name=name)
+
+    def computes(**stated: Any) -> tuple[str | None, float | None]:
+        config = weights.network(EfficientNetConfig(name=name, width=0.1, **stated))
+        assert isinstance(config, EfficientNetConfig)
+        return config.padding, config.bn_epsilon
+
+    theirs = name.replace("-", "_")
+    with pytest.raises(WeightsError) as error:
+        computes()
+    for told in (
+        f"timm has tf_{theirs} (padding='same', bn_epsilon=0.001) and {theirs} (padding='symme",
+        "state padding and bn_epsilon: load_pretrained(..., padding='same', bn_epsilon=0.001)",
+        "config.model.padding",
+    ):
+        assert told in str(error.value)
+    assert computes(padding="same") == ("same", 1e-3)
+    assert computes(bn_epsilon=1e-5) == ("symmetric", 1e-5)
+    with pytest.raises(WeightsError, match="does not say how its network computes"):
+        computes(bn_epsilon=1e-4)
+    assert computes(padding="same", bn_epsilon=1e-5) == ("same", 1e-5)
+
+
+@pytest.mark.parametrize(
+    "theirs", ["efficientnetv2_s", "efficientnetv2_rw_t", "efficientnetv2_rw_s"]
+)
+def test_what_is_like_timms_own_networks_comes_back_from_its_format(
+    theirs: str, tmp_path: Path
+) -> None:
+    fields = stated_fields(TIMM.models[theirs]) | {"width": 0.1, "depth": 0.1}
+    model = create_model("efficientnetv2-s", num_classes=3, **fields)
+    saved = random_variables(model)
+    found, variables = load_pretrained(None, save_pretrained(tmp_path, model, saved))
+    assert found == model
+    assert_equal(variables, saved)
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] is None
+
+
+def test_timms_name_of_a_network_says_how_it_computes(caplog: pytest.LogCaptureFixture) -> None:
+    model = thin("efficientnetv2-s")
+    arrays = to_library(model, random_variables(model), TIMM)
+    for theirs in ("tf_efficientnetv2_s", "efficientnetv2_s"):
+        found, _ = load_pretrained(theirs, arrays, width=0.1, depth=0.1)
+        stated = stated_fields(TIMM.models[theirs])
+        assert (found.padding, found.bn_epsilon) == (stated["padding"], stated["bn_epsilon"])
+        assert "does not say how pictures are made for it: taken" in caplog.text
+        caplog.clear()
+
+
+@pytest.mark.parametrize(
+    ("names", "certain"),
+    [
+        (("cat", "dog", "10"), True),
+        (tuple(map(str, range(12))), True),
+        (tuple(sorted(map(str, range(12)))), False),
+        (tuple(map(str, range(1, 13))), False),
+        (tuple(sorted(map(str, range(1, 13)))), False),
+        (tuple(map(str, range(1, 8))), True),
+        (tuple(f"{number:03}" for number in range(5, 300)), True),
+    ],
+)
+def test_classes_without_names_are_matched_only_in_an_order_that_is_certain(
+    names: tuple[str, ...], certain: bool
+) -> None:
+    arrays = {TIMM.sign: np.zeros(1), TIMM.last_bias: np.zeros(len(names))}
+    weights = LibraryWeights(title="x", read=lambda: arrays, name="efficientnetv2-s")
+    assert weights.tells_apart(names) == certain
+    with contextlib.nullcontext() if certain else pytest.raises(WeightsError, match="as numbers"):
+        weights.check_order(names)
+    weights = dataclasses.replace(weights, class_names=names)
+    assert weights.tells_apart(names)
+    weights.check_order(names)
+
+
+def test_without_weights_the_tags_are_told() -> None:
+    with pytest.raises(WeightsError, match="weights of efficientnetv2-s: in1k, in21k, in21k-ft1k"):
+        load_pretrained("efficientnetv2-s")
+    with pytest.raises(WeightsError, match="name the weights"):
+        load_pretrained(None)
+
+
+def test_layers_that_only_one_network_has_tell_how_it_computes() -> None:
+    for theirs in ("efficientnetv2_rw_t", "efficientnetv2_rw_s", "efficientnetv2_rw_m"):
+        config = TIMM.models[theirs]
+        fields = stated_fields(config) | {"bn_epsilon": None, "padding": None}
+        weights = LibraryWeights(title="", read=lambda: {TIMM.sign: np.zeros(1)}, name=config.name)
+        found = weights.network(dataclasses.replace(config, **fields))
+        assert isinstance(found, EfficientNetConfig)
+        assert (found.padding, found.bn_epsilon) == ("symmetric", 1e-5)
 
 
 def test_names_that_are_too_few_are_an_error(folder: Path) -> None:
@@ -172,9 +250,13 @@ def test_bare_arrays_are_recognized(library: str, tmp_path: Path) -> None:
     known = {"timm": TIMM, "torchvision": TORCHVISION}.get(library)
     arrays = to_library(MODEL, VARIABLES, known) if known else to_own(MODEL, VARIABLES)
     save_file(dict(arrays), tmp_path / "weights.safetensors")
+    # Which torchvision does not have, so that its epsilon is not known.
+    stated: dict[str, Any] = {"bn_epsilon": 1e-3} if known is TORCHVISION else {}
     padding = "symmetric" if known is TORCHVISION else "same"
     for weights in (arrays, tmp_path / "weights.safetensors"):
-        model, variables = load_pretrained("efficientnetv2-b0", weights, width=0.1, depth=0.1)
+        model, variables = load_pretrained(
+            "efficientnetv2-b0", weights, width=0.1, depth=0.1, **stated
+        )
         assert_equal(variables, VARIABLES)
         assert model.padding == padding
     with pytest.raises(WeightsError, match="does not say which model it is for"):
@@ -220,7 +302,9 @@ def test_features_only_has_no_head(folder: Path) -> None:
 def test_fields_that_contradict_the_weights_are_an_error(tmp_path: Path) -> None:
     arrays = to_library(MODEL, VARIABLES, TORCHVISION)
     with pytest.raises(WeightsError, match="padding='symmetric', but the model has 'same'"):
-        load_pretrained("efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same")
+        load_pretrained(
+            "efficientnetv2-b0", arrays, width=0.1, depth=0.1, padding="same", bn_epsilon=1e-3
+        )
 
 
 @pytest.mark.parametrize(
@@ -256,8 +340,7 @@ def test_a_truncated_file_is_named(share: float, folder: Path) -> None:
         "{",
         "[]",
         '{"effnetv2_jax": {}}',
-        '{"pretrained_cfg": {"input_size": [3, 32, 32], "interpolation": "lanczos"}}',
-        '{"pretrained_cfg": {"input_size": [3, 32, 32], "mean": [0, 0, 0], "std": [0, 0, 0]}}',
+        '{"label_names": {"a": "b"}}',
     ],
 )
 def test_a_config_that_makes_no_sense_is_named(text: str, folder: Path) -> None:
@@ -271,7 +354,7 @@ def test_weights_of_other_models_are_refused(folder: Path) -> None:
         load_pretrained("efficientnetv2-s", folder)
     config = json.loads((folder / "config.json").read_text())
     del config["effnetv2_jax"]
-    for architecture in ("resnet50", "efficientnetv2_s", "tf_efficientnetv2_b9"):
+    for architecture in ("no_network", "gc_efficientnetv2_rw_t", "tf_efficientnetv2_b9"):
         (folder / "config.json").write_text(json.dumps(config | {"architecture": architecture}))
         with pytest.raises(WeightsError, match=f"weights of {architecture}, a model that is not"):
             load_pretrained(None, folder)

@@ -73,7 +73,7 @@ def relative_error(
     """Largest difference of logits over the largest logit, on two images."""
     batch = images(2, height, width, seed=1)
     with torch.no_grad():
-        expected = theirs(to_torch(batch)).numpy()
+        expected = theirs(to_torch(batch).to(next(theirs.parameters()).dtype)).numpy()
     logits = np.asarray(compiled(ours)(variables, batch))
     size = np.abs(expected).max()
     assert 0.1 < expected.std() < 10, f"logits of order 1 show faults, not {expected.std()}"

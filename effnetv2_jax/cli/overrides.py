@@ -179,7 +179,7 @@ def _take_network_of_run(
     if type(own) is type(recipes):
         fields = ("name", *own.FOLLOW_NAME, *own.NUMERICS)
         own = dataclasses.replace(recipes, **{field: getattr(own, field) for field in fields})
-    if own == recipes:
+    if own.settled() == recipes.settled():
         return
     _put(config, "model", to_config_dict(own))
     yield f"config.init={init}: the network is that of the run, {_words(own)}"

@@ -46,7 +46,9 @@ def describe(experiment: Experiment) -> str:
     plan = experiment.plan(num_examples)
     own = None
     if experiment.init:
-        own = find_weights(experiment.init, name=experiment.model.name).preprocessing
+        found = find_weights(experiment.init, name=experiment.model.name)
+        found.check(experiment.model)
+        own = found.preprocessing
     model = build_model(experiment, num_classes, own)
 
     # Tracing takes seconds, and random resizing has many stages of few sizes.

@@ -204,6 +204,10 @@ class Experiment:
     MPI, Kubernetes, or the JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID of a start
     by hand); `on` makes it an error if that does not say; `off` trains alone."""
 
+    def settled(self) -> "Experiment":
+        """As a run records it: what its network computes does not depend on defaults."""
+        return dataclasses.replace(self, model=self.model.settled())
+
     def preprocessing(self, own: Preprocessing) -> Preprocessing:
         """What evaluation does to pictures; training shares the normalisation and interpolation.
 

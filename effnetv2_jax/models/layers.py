@@ -24,6 +24,28 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+def check_images(images: jax.Array, *, least: int) -> None:
+    """What every family's model asks of its images first, while it is traced.
+
+    Args:
+      images: to be float `[B, H, W, 3]`.
+      least: of H and W.
+
+    Raises:
+      TypeError: they are integers, such as pixels that were never normalised.
+      ValueError: they have another shape.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images are {images.dtype}, and the model takes normalised ones: pass "
+            "preprocess(images, like=model), or (images - mean) / std of model.preprocessing"
+        )
+    # Sizes are compared one by one, because symbolic ones have no smallest.
+    shape = images.shape
+    if len(shape) != 4 or shape[-1] != 3 or any(size < least for size in shape[1:3]):
+        raise ValueError(f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}")
+
+
 def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
     """N(0, 2 / fan-out), untruncated, for a dense kernel `[kh, kw, C, D]`."""
     height, width, _, outputs = shape

@@ -37,6 +37,14 @@ class Entry(NamedTuple):
     kind: Kind
 
 
+def mean_pooling_only(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """For `Library.fields_of`, where any other argument makes it another network."""
+    for name, value in arguments.items():
+        if (name, value) != ("global_pool", "avg"):
+            raise ValueError(f"{name}={value!r}")
+    return {}
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Library:
     """A library's networks of one family, and its names and layouts for their arrays."""
@@ -47,6 +55,9 @@ class Library:
     """In messages."""
     models: Mapping[str, ModelConfig]
     """The networks it has, by its own names."""
+    fields_of: Callable[[Mapping[str, Any]], dict[str, Any]] = mean_pooling_only
+    """The fields of the config that arguments of its functions state, besides those that any model
+    takes; raises a ValueError that begins with the argument for one without a counterpart here."""
     may_differ: tuple[str, ...] = ()
     """Fields of the config in which a network may differ from all of `models`, since its layers
     keep their names."""
@@ -138,6 +149,18 @@ def interchanges() -> Iterator[tuple[Family, Interchange]]:
     for family in families():
         if (interchange := interchange_of(family)) is not None:
             yield family, interchange
+
+
+def timm_network(name: str) -> ModelConfig | None:
+    """The network that timm has under a name, with or without a tag; None if it is not here.
+
+    Args:
+      name: such as `tf_efficientnetv2_s` or `tf_efficientnetv2_s.in21k`.
+    """
+    architecture, _, _ = name.partition(".")
+    libraries = (interchange.library("timm") for _, interchange in interchanges())
+    found = (library.models.get(architecture) for library in libraries if library is not None)
+    return next((config for config in found if config is not None), None)
 
 
 def is_tag(word: str) -> bool:

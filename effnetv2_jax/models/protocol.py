@@ -23,7 +23,10 @@ class ModelConfig:
     FOLLOW_NAME: ClassVar[tuple[str, ...]] = ()
     """Fields that are None where they follow from the name."""
     NUMERICS: ClassVar[tuple[str, ...]] = ()
-    """Fields besides the name and those that follow from it that decide what weights compute."""
+    """Fields besides the name and those that follow from it that decide what weights compute.
+
+    One that is None is not stated, and `resolved` gives it its default. Weights of which nobody can
+    tell what they were trained with are refused until it is stated."""
     MIN_SIZE: ClassVar[int] = 1
     """Least height and width of images, in pixels."""
 
@@ -33,8 +36,13 @@ class ModelConfig:
         return getattr(self, "bn_group", None) or 1
 
     def resolved(self) -> Self:
-        """The config with every field stated that follows from the name."""
+        """The config with every field stated that is None where it follows from something else."""
         return self
+
+    def settled(self) -> Self:
+        """The config with its `NUMERICS` stated, as a run records them."""
+        whole = self.resolved()
+        return dataclasses.replace(self, **{name: getattr(whole, name) for name in self.NUMERICS})
 
     def written_out(self) -> Self:
         """The same network, with its tables stated, so that overrides can reach into them."""
@@ -109,6 +117,9 @@ class Model(Protocol):
 
     def apply(self, variables: Any, images: Any, **options: Any) -> Any:
         """Logits, float32 `[B, num_classes]`, of normalised images `[B, H, W, 3]`.
+
+        Images of integers raise a TypeError, and those of other shapes a ValueError, for which a
+        family calls `effnetv2_jax.models.layers.check_images` first.
 
         Takes `train` and, in training, `dropout_rate`, a traced scalar; `rngs={"dropout": key}` and
         `mutable`, as any Flax module. A family whose stages may schedule stochastic depth also

@@ -181,16 +181,20 @@ def _unusable(workdir: epath.Path, error: OSError) -> WorkdirError:
 def _check_config(workdir: epath.Path, config: Mapping[str, Any]) -> None:
     if not (workdir / _CONFIG).exists():
         return
-    began = read_config(workdir)
-    # A field that an earlier version lacked has its default. What cannot be read differs anyway.
-    with contextlib.suppress(ConfigError):
-        began = dataclasses.asdict(from_config_dict(began))
-    differing = differences(json.loads(_to_json(began)), json.loads(_to_json(config)))
+    began, now = _in_full(read_config(workdir)), _in_full(config)
+    differing = differences(json.loads(_to_json(began)), json.loads(_to_json(now)))
     if differing:
         raise WorkdirError(
             f"{workdir} holds a run with another config; choose another --workdir or undo:\n  "
             + "\n  ".join(differing)
         )
+
+
+def _in_full(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the defaults of fields that an earlier version lacked, or that are not stated."""
+    with contextlib.suppress(ConfigError):  # What cannot be read differs anyway.
+        return dataclasses.asdict(from_config_dict(config).settled())
+    return config
 
 
 def _check_class_names(workdir: epath.Path, class_names: Sequence[str]) -> None:

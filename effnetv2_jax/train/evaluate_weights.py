@@ -66,6 +66,8 @@ def evaluate_init(experiment: Experiment) -> Results:
     mesh = make_mesh()
     sources = _open_sources(experiment, mesh)
     found = find_weights(experiment.init, name=experiment.model.name)
+    found.check(experiment.model)
+    found.check_order(sources[0].class_names)
     if not found.tells_apart(sources[0].class_names):
         raise WeightsError(
             f"{found.title} tells {found.num_classes:,} classes apart, which are not the "

@@ -32,6 +32,7 @@ def initial_model(
     """
     if experiment.init and not has_checkpoint(epath.Path(workdir) / "checkpoints"):
         found = find_weights(experiment.init, name=experiment.model.name)
+        found.check(experiment.model)
         model = build_model(experiment, len(class_names), found.preprocessing)
         return model, fit(found, model, class_names=class_names, seed=experiment.seed)
     return build_model(experiment, len(class_names), read_preprocessing(workdir)), None

@@ -178,7 +178,7 @@ def open_run(
     classes, fingerprint = train_source.class_names, train_source.fingerprint
 
     with contextlib.ExitStack() as stack:
-        config = dataclasses.asdict(experiment)
+        config = dataclasses.asdict(experiment.settled())
         check_workdir(path, config, classes, data_fingerprint=fingerprint)
         model, variables = initial_model(experiment, classes, path)
         lock = None

@@ -8,10 +8,11 @@ from typing import Any
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.reading import model_config
-from effnetv2_jax.models.libraries import Library, interchanges
+from effnetv2_jax.models.libraries import Library
 from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import UnknownModelError, family_of, family_of_model
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.weights import timm_config
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.networks import Counterpart
 
@@ -32,6 +33,8 @@ class Card:
     num_classes: int | None = None
     """Likewise."""
     preprocessing: Preprocessing | None = None
+    fault: str = ""
+    """Why the preprocessing it states cannot be done here."""
     class_names: tuple[str, ...] | None = None
     library: str = "timm"
     """Whose names and format the weights beside it have."""
@@ -45,16 +48,19 @@ def read_card(path: Path, title: str) -> Card:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        names = _class_names(content)
+        names = timm_config.class_names(content)
         if (ours := content.get(OWN)) is not None:
             return _of_ours(ours, content, names, title)
-        name, fields = _of_architecture(content.get("architecture"), title)
-        preprocessing = _of_timm(content.get("pretrained_cfg") or {})
-        return Card(name=name, fields=fields, preprocessing=preprocessing, class_names=names)
+        name, fields = timm_config.network(content, title)
+        card = Card(name=name, fields=fields, class_names=names)
     except WeightsError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise WeightsError(f"{title}: {path.name} cannot be understood: {error}") from error
+    try:
+        return dataclasses.replace(card, preprocessing=timm_config.preprocessing(content))
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+        return dataclasses.replace(card, fault=f"{path.name}: {error}")
 
 
 def write_card(path: Path, model: Model, library: Library, known: Counterpart) -> None:
@@ -84,7 +90,8 @@ def _write(path: Path, model: Model, ours: dict[str, Any], more: dict[str, Any])
     content: dict[str, Any] = {"num_classes": model.num_classes, OWN: ours, **more}
     if model.class_names is not None:
         content["label_names"] = list(model.class_names)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=2, default=dataclasses.asdict)  # Of rows of a table.
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def unknown_model(title: str, name: str, *, family: str | None, module: str | None) -> WeightsError:
@@ -129,18 +136,6 @@ def _of_ours(
     )
 
 
-def _of_architecture(theirs: str | None, title: str) -> tuple[str | None, dict[str, Any]]:
-    """Our name for timm's `tf_efficientnetv2_s`, and how it computes."""
-    if theirs is None:
-        return None, {}
-    for _, interchange in interchanges():
-        timm = interchange.library("timm")
-        if timm is not None and theirs in timm.models:
-            config = timm.models[theirs]
-            return config.name, {field: getattr(config, field) for field in config.NUMERICS}
-    raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
-
-
 def _beyond_the_name(config: ModelConfig) -> dict[str, Any]:
     """What decides how a network computes beside its name."""
     named = config.renamed(config.name).architecture()
@@ -166,34 +161,3 @@ def _for_timm(model: Model, timm: Library) -> dict[str, Any]:
         "first_conv": timm.first,
         "classifier": timm.classifier,
     }
-
-
-def _of_timm(settings: Mapping[str, Any]) -> Preprocessing | None:
-    if "input_size" not in settings:
-        return None
-    size = (settings.get("test_input_size") or settings["input_size"])[1]
-    share = settings.get("test_crop_pct") or settings.get("crop_pct") or 1.0
-    squash = settings.get("crop_mode") == "squash"
-    return Preprocessing(
-        image_size=size,
-        crop_padding=None if squash else int(size / share) - size,
-        interpolation=settings.get("interpolation", "bicubic"),
-        antialias=True,
-        mean=_triple(settings["mean"]),
-        std=_triple(settings["std"]),
-    )
-
-
-def _triple(values: list[float]) -> tuple[float, float, float]:
-    red, green, blue = (value * 255 for value in values)
-    return red, green, blue
-
-
-def _class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
-    settings = content.get("pretrained_cfg") or {}
-    names = content.get("label_names") or settings.get("label_names")
-    if not names:
-        return None
-    described = content.get("label_descriptions") or settings.get("label_descriptions")
-    described = described if isinstance(described, dict) else {}
-    return tuple(str(described.get(name, name)) for name in names)

@@ -57,7 +57,7 @@ def from_library(model: Model, arrays: Arrays, library: Library, *, title: str =
         {name: entry.path for name, entry in names.items()},
         to_ours=lambda name, array: library.to_ours(names[name].kind, array),
         to_theirs=lambda name, array: library.to_theirs(names[name].kind, array),
-        title=title or library.title,
+        title=f"weights of {title or library.title}",
     )
 
 
@@ -67,13 +67,13 @@ def to_library(
     """A model's variables under another library's names and in its layouts.
 
     Raises:
-      WeightsError: `variables` lack an array of the model; the message names it.
+      WeightsError: `variables` are not the model's, or have values that are not finite; the message
+        names the arrays.
     """
-    names = entries(model, library)
-    found = _pick(variables, {name: entry.path for name, entry in names.items()})
+    found = named_leaves(checked(model, variables))
     return {
-        name: np.asarray(library.to_theirs(names[name].kind, array), order="C")
-        for name, array in found.items()
+        name: np.asarray(library.to_theirs(entry.kind, found[entry.path]), order="C")
+        for name, entry in entries(model, library).items()
     }
 
 
@@ -86,7 +86,7 @@ def from_own(model: Model, arrays: Arrays, *, title: str) -> Variables:
         _own_names(abstract),
         to_ours=lambda name, array: array,
         to_theirs=lambda name, array: array,
-        title=title,
+        title=f"weights of {title}",
     )
 
 
@@ -94,9 +94,33 @@ def to_own(model: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """A model's variables under our own names.
 
     Raises:
-      WeightsError: `variables` lack an array of the model; the message names it.
+      WeightsError: as for `to_library`.
     """
-    return _pick(variables, _own_names(abstract_variables(model)))
+    leaves = named_leaves(checked(model, variables))
+    return {"/".join(path): np.asarray(leaf, order="C") for path, leaf in leaves.items()}
+
+
+def checked(model: Model, variables: Mapping[str, Any]) -> Variables:
+    """A model's variables as they are, as NumPy arrays.
+
+    Raises:
+      WeightsError: arrays are missing or left over, or have another shape or kind of dtype, or
+        values that are not finite; the message names them.
+    """
+    leaves = {path: np.asarray(leaf) for path, leaf in named_leaves(variables).items()}
+    abstract = abstract_variables(model)
+    _variables(
+        abstract,
+        {"/".join(path): leaf for path, leaf in leaves.items()},
+        _own_names(abstract),
+        to_ours=lambda name, array: array,
+        to_theirs=lambda name, array: array,
+        title="the variables",
+    )
+    tree: Variables = jax.tree.unflatten(
+        jax.tree.structure(abstract), [leaves[path] for path in named_leaves(abstract)]
+    )
+    return tree
 
 
 def _own_names(abstract: Any) -> dict[str, VariablePath]:
@@ -128,25 +152,17 @@ def _variables(
             expected = to_theirs(name, np.empty(like.shape)).shape
             misshapen.append(f"{name} ({array.shape}, not {expected})")
             continue
-        ours = ours.astype(like.dtype)
+        ours = ours.astype(like.dtype, copy=False)
         if floats and not np.isfinite(ours).all():
             unfit.append(f"{name} (NaN or infinite)")
         leaves[paths[name]] = np.asarray(ours, order="C")
     faults += _listed("wrongly shaped", sorted(misshapen)) + _listed("unfit", sorted(unfit))
     if faults:
-        raise WeightsError(f"weights of {title} do not fit the model: {'; '.join(faults)}")
+        raise WeightsError(f"{title} do not fit the model: {'; '.join(faults)}")
     variables: Variables = jax.tree.unflatten(
         jax.tree.structure(abstract), [leaves[path] for path in wanted]
     )
     return variables
-
-
-def _pick(variables: Mapping[str, Any], paths: Mapping[str, VariablePath]) -> dict[str, np.ndarray]:
-    leaves = named_leaves(variables)
-    for path in paths.values():
-        if path not in leaves:
-            raise WeightsError(f"the variables lack {'/'.join(path)}")
-    return {name: np.asarray(leaves[path], order="C") for name, path in paths.items()}
 
 
 def _listed(fault: str, names: Iterable[str]) -> list[str]:

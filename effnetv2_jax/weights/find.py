@@ -10,12 +10,14 @@ from effnetv2_jax.models.libraries import Published, interchange_of, interchange
 from effnetv2_jax.models.registry import family_of
 from effnetv2_jax.outputs.workdir import FoundRun, find_run
 from effnetv2_jax.weights import hub
-from effnetv2_jax.weights.arrays import Arrays, read_safetensors, read_torch, to_numpy
+from effnetv2_jax.weights.arrays import Arrays, read_safetensors
 from effnetv2_jax.weights.card import OWN, Card, read_card
 from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.found import OWN_PREFIX, Found, LibraryWeights, OwnWeights
+from effnetv2_jax.weights.state_dicts import state_dict
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
+from effnetv2_jax.weights.torch_files import read_torch_file
 
 
 def _read_keras(source: Any) -> Arrays:
@@ -23,6 +25,10 @@ def _read_keras(source: Any) -> Arrays:
     from effnetv2_jax.weights.keras_files import read_keras
 
     return read_keras(source)
+
+
+def _read_torch(path: Path) -> Arrays:
+    return state_dict(read_torch_file(path), str(path))
 
 
 def _read_tf1(path: Path) -> Arrays:
@@ -33,9 +39,7 @@ def _read_tf1(path: Path) -> Arrays:
 
 _READERS: dict[str, Callable[[Path], Arrays]] = {
     ".safetensors": read_safetensors,
-    ".pth": read_torch,
-    ".pt": read_torch,
-    ".bin": read_torch,
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), _read_torch),
     ".keras": _read_keras,
     ".h5": _read_keras,
     ".index": _read_tf1,
@@ -59,9 +63,10 @@ def find_weights(weights: Any, *, name: str | None = None) -> Found:
 
 
 def _find(weights: Any, name: str | None) -> Found:
+    if callable(getattr(weights, "state_dict", None)):
+        return _bare("the PyTorch model", state_dict(weights.state_dict(), "the PyTorch model"))
     if isinstance(weights, Mapping):
-        arrays = {str(key): to_numpy(value) for key, value in weights.items()}
-        return _bare("the state dict", arrays)
+        return _bare("the state dict", state_dict(weights, "the state dict"))
     if not isinstance(weights, str | os.PathLike):
         return LibraryWeights(title="the Keras model", read=partial(_read_keras, weights))
     text = os.fspath(weights)
@@ -92,9 +97,19 @@ def _tagged(tag: str, name: str | None) -> Published:
     interchange = interchange_of(family_of(name))
     known = interchange.published(name, tag) if interchange else None
     if known is None:
-        tags = interchange.tags.get(name, ()) if interchange else ()
-        raise WeightsError(f"{name} has no weights {tag!r}; it has {', '.join(tags) or 'none'}")
+        raise WeightsError(f"{name} has no weights {tag!r}; it has {tags_of(name)}")
     return known
+
+
+def tags_of(name: str) -> str:
+    """The tags of a model's published weights, in words.
+
+    Raises:
+      UnknownModelError: there is no such model.
+    """
+    interchange = interchange_of(family_of(name))
+    tags = interchange.tags.get(name, ()) if interchange else ()
+    return ", ".join(tags) or "none"
 
 
 def _of_repository(repository: str) -> tuple[str, Published] | None:
@@ -120,12 +135,18 @@ def _published(address: hub.Address, name: str | None, known: Published) -> Foun
 
 def _on_hub(address: hub.Address) -> Found:
     card = read_card(hub.download(address, hub.CONFIG), str(address))
-    file = hub.KERAS_WEIGHTS if card.library == "keras" else hub.WEIGHTS
-    return _described(str(address), card, partial(_read_from_hub, address, file))
+    files = (hub.KERAS_WEIGHTS,) if card.library == "keras" else (hub.WEIGHTS, hub.TORCH_WEIGHTS)
+    return _described(str(address), card, partial(_read_from_hub, address, *files))
 
 
-def _read_from_hub(address: hub.Address, file: str) -> Arrays:
-    return _READERS[Path(file).suffix](hub.download(address, file))
+def _read_from_hub(address: hub.Address, file: str, *others: str) -> Arrays:
+    """The arrays of a file in a repository, or of another one where it has no such file."""
+    try:
+        return _READERS[Path(file).suffix](hub.download(address, file))
+    except hub.NoSuchFileError:
+        if not others:
+            raise
+        return _read_from_hub(address, *others)
 
 
 def _of_path(path: Path) -> Found:
@@ -157,7 +178,7 @@ def _of_folder(folder: Path) -> Found:
     config = folder / hub.CONFIG
     card = read_card(config, str(folder)) if config.exists() else Card()
     keras = card.library == "keras"
-    for name in (hub.KERAS_WEIGHTS,) if keras else (hub.WEIGHTS, "pytorch_model.bin"):
+    for name in (hub.KERAS_WEIGHTS,) if keras else (hub.WEIGHTS, hub.TORCH_WEIGHTS):
         file = folder / name
         if file.exists():
             return _described(str(folder), card, partial(_READERS[file.suffix], file))
@@ -180,6 +201,7 @@ def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:
         "read": read,
         "name": card.name,
         "stated_preprocessing": card.preprocessing,
+        "fault": card.fault,
         "class_names": card.class_names,
     }
     if card.library == OWN:

@@ -3,18 +3,24 @@
 import abc
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from effnetv2_jax.models.libraries import Library, interchange_of
 from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.weights.arrays import Arrays
-from effnetv2_jax.weights.class_names import same_classes
-from effnetv2_jax.weights.convert import Variables, from_library, from_own
+from effnetv2_jax.weights.class_names import in_certain_order, same_classes
+from effnetv2_jax.weights.convert import SHOWN, Variables, entries, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.networks import check_same_network
+from effnetv2_jax.weights.networks import check_same_network, differing_fields
+from effnetv2_jax.weights.state_dicts import Stripped, strip_prefix
+
+_log = logging.getLogger(__name__)
 
 OWN_PREFIX = "params/"
 """Only arrays under our own names begin like this."""
@@ -31,6 +37,8 @@ class Found(abc.ABC):
     name: str | None = None
     """The model's, one of `list_models()`; None if nothing says so."""
     stated_preprocessing: Preprocessing | None = None
+    fault: str = ""
+    """Why the preprocessing that came with them cannot be done here; empty if it can."""
     class_names: tuple[str, ...] | None = None
 
     @functools.cached_property
@@ -40,15 +48,26 @@ class Found(abc.ABC):
 
     @abc.abstractmethod
     def network(self, like: ModelConfig) -> ModelConfig:
-        """The config of the network they are for; what they do not say is as in `like`."""
+        """The config of the network they are for; what they do not say is as in `like`.
+
+        Raises:
+          WeightsError: neither they nor `like` say how the network computes, and it matters.
+        """
 
     @abc.abstractmethod
-    def variables(self, model: Model) -> Variables:
+    def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes.
+
+        Args:
+          strict: False leaves out, and says so, a head that the library's network has not.
 
         Raises:
           WeightsError: they do not fit it; the message names the arrays.
         """
+
+    def lacks(self, model: Model) -> bool:
+        """Whether there are not all arrays of a model, so that another part of it may be meant."""
+        return False
 
     @abc.abstractmethod
     def _count_classes(self) -> int:
@@ -56,7 +75,17 @@ class Found(abc.ABC):
 
     @property
     def preprocessing(self) -> Preprocessing | None:
-        """What the weights expect of pictures; None if nothing says so."""
+        """What the weights expect of pictures; None if nothing says so.
+
+        Raises:
+          WeightsError: what they expect is not here.
+        """
+        if self.fault:
+            raise WeightsError(
+                f"{self.title}: {self.fault}; pass the preprocessing that is meant, as in "
+                "load_pretrained(..., preprocessing=Preprocessing(image_size=224, ...)), and save "
+                "the model with save_pretrained to use it elsewhere"
+            )
         return self.stated_preprocessing
 
     @functools.cached_property
@@ -73,12 +102,8 @@ class Found(abc.ABC):
             )
         return count
 
-    def doubt(self, stated: Collection[str]) -> str | None:
-        """What is taken for granted of them, since neither they nor the caller say it.
-
-        Args:
-          stated: fields of the config that the caller says.
-        """
+    def doubt(self) -> str | None:
+        """What is taken for granted of pictures, since nothing says it; None where all is known."""
         return None
 
     def check(self, config: ModelConfig) -> None:
@@ -89,7 +114,19 @@ class Found(abc.ABC):
         """Whether the head's classes are these, as far as it is known what they are."""
         if len(class_names) != self.num_classes:
             return False
-        return self.class_names is None or same_classes(self.class_names, class_names)
+        if self.class_names is None:
+            return in_certain_order(class_names)
+        return same_classes(self.class_names, class_names)
+
+    def check_order(self, class_names: Sequence[str]) -> None:
+        """Raises a WeightsError if nothing says which class of theirs is which of these."""
+        if self.class_names is None and not in_certain_order(class_names):
+            raise WeightsError(
+                f"{self.title} has no names for its classes, and those of the data are numbers "
+                f"({', '.join(class_names[:3])}, ...), which some sort as numbers and others as "
+                "text; save the weights with their names first: save_pretrained(FOLDER, "
+                "model.clone(class_names=(...)), variables)"
+            )
 
     def named(self, name: str | None) -> "Found":
         """With the model's name.
@@ -117,19 +154,27 @@ class LibraryWeights(Found):
     stated_fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """Of the model's config, as far as they came with the weights."""
 
-    @functools.cached_property
+    @property
     def library(self) -> Library:
         """Whose names and layouts the arrays have.
 
         Raises:
           WeightsError: nobody's that the model's family knows.
         """
+        return self._recognised[0]
+
+    @property
+    def _parts(self) -> Stripped:
+        return self._recognised[1]
+
+    @functools.cached_property
+    def _recognised(self) -> tuple[Library, Stripped]:
         assert self.name is not None
         interchange = interchange_of(family_of(self.name))
         libraries = () if interchange is None else interchange.libraries
         for library in libraries:
-            if library.sign in self.arrays:
-                return library
+            if (found := self._under(library)) is not None:
+                return library, found
         signs = [f"{library.sign} ({library.title})" for library in libraries]
         raise WeightsError(
             f"{self.title} has none of the names that are known here for {self.name}: "
@@ -137,61 +182,121 @@ class LibraryWeights(Found):
             f"{', '.join(list(self.arrays)[:3]) or 'none'}"
         )
 
+    def _under(self, library: Library) -> Stripped | None:
+        """Their network's arrays, if they have the library's names."""
+        if library.separator == ".":
+            return strip_prefix(self.arrays, library.sign, self.title)
+        return Stripped(self.arrays, ()) if library.sign in self.arrays else None
+
     def network(self, like: ModelConfig) -> ModelConfig:
         """The config of the network they are for; what they do not say is as in `like`."""
-        return dataclasses.replace(like, **(self._implied_fields() | dict(self.stated_fields)))
+        known = dataclasses.replace(like, **self.stated_fields)
+        return dataclasses.replace(known, **self._numerics(known))
 
-    def variables(self, model: Model) -> Variables:
+    def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
-        return from_library(model, self.arrays, self.library, title=self.title)
+        library, arrays = self.library, self._parts.arrays
+        kernel = library.to_ours("conv", arrays[library.sign])
+        if kernel.ndim == 4 and kernel.shape[2] != 3:
+            raise WeightsError(
+                f"{self.title} is for pictures of {kernel.shape[2]} channels, and models here take "
+                f"RGB; for grey ones repeat the first kernel before: state[{library.sign!r}] = "
+                f"state[{library.sign!r}].repeat(1, 3, 1, 1) / 3"
+            )
+        strange = self._strange_head(model)
+        if strange and strict:
+            raise WeightsError(
+                f"{self.title} has {_some(strange)} in place of {library.title}'s "
+                f"{library.classifier}; num_classes=0 leaves that out, and any other number starts "
+                "a new classifier"
+            )
+        if left := strange or self._parts.others:
+            _log.warning("%s: left out %s", self.title, _some(left))
+        kept = {name: array for name, array in arrays.items() if name not in strange}
+        return from_library(model, kept, library, title=self.title)
+
+    def lacks(self, model: Model) -> bool:
+        """Whether there are not all arrays of a model, so that another part of it may be meant."""
+        return bool(entries(model, self.library).keys() - self._parts.arrays.keys())
+
+    def _strange_head(self, model: Model) -> list[str]:
+        """Arrays beside a network without the library's classifier, that may be another one."""
+        library, arrays = self.library, self._parts.arrays
+        if library.last_bias in arrays:
+            return []
+        names = entries(model, library)
+        modules = {name.partition(library.separator)[0] for name in names}
+        beside = [
+            name
+            for name, array in arrays.items()
+            if name.partition(library.separator)[0] not in modules and np.ndim(array) <= 2
+        ]
+        return [*beside, *self._parts.others]
 
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What the weights expect of pictures; None if nothing says so."""
-        if self.stated_preprocessing is None and self.name is not None:
+        stated = super().preprocessing
+        if stated is None and self.name is not None:
             return self.library.preprocessing.get(self.name)
-        return self.stated_preprocessing
+        return stated
 
-    def doubt(self, stated: Collection[str]) -> str | None:
-        """What is taken for granted of them, since neither they nor the caller say it."""
-        library, assumed = self.library, self._assumed_numerics()
-        if library.implies_numerics or assumed.keys() & {*stated, *self.stated_fields}:
+    def doubt(self) -> str | None:
+        """What is taken for granted of pictures, since nothing says it; None where all is known."""
+        if self.library.implies_numerics:
             return None
-        names = {
-            tuple(getattr(config, field) for field in assumed): name
-            for name, config in library.models.items()
-            if config.name == self.name
-        }
-        taken = names.pop(tuple(assumed.values()), None)
-        if taken is None or not names:
-            return None
-        others = "; ".join(
-            f"for weights of its {name} pass "
-            + ", ".join(f"{field}={value!r}" for field, value in zip(assumed, values))
-            for values, name in names.items()
+        return (
+            f"{self.title} does not say how pictures are made for it: taken to be as those of the "
+            f"published {self.name}; preprocessing= states something else"
         )
-        return f"{self.title}: taken for {library.title}'s {taken}; {others}"
 
-    def _assumed_numerics(self) -> dict[str, Any]:
-        """What a model of that name computes with where nobody says otherwise."""
-        assert self.name is not None
-        config = family_of(self.name).config(name=self.name)
-        return {field: getattr(config, field) for field in config.NUMERICS}
-
-    def _implied_fields(self) -> dict[str, Any]:
-        """What all of the library's models of that name compute with, or all it has."""
-        if not self.library.implies_numerics:
-            return {}
-        models = list(self.library.models.values())
-        models = [config for config in models if config.name == self.name] or models
-        values = {
-            field: {getattr(config, field) for config in models} for field in models[0].NUMERICS
+    def _numerics(self, like: ModelConfig) -> dict[str, Any]:
+        """How they compute: as they say, as the library's networks do, or as `like` states."""
+        stated = {
+            field: value for field in like.NUMERICS if (value := getattr(like, field)) is not None
         }
-        return {field: found.pop() for field, found in values.items() if len(found) == 1}
+        if like.NUMERICS and self.stated_fields.keys() >= set(like.NUMERICS):
+            return stated  # The arrays need not be read for that.
+        options = self._options(like)
+        if self.library.implies_numerics:
+            stated |= dict(set.intersection(*(set(values.items()) for values in options.values())))
+        fitting = [values for values in options.values() if stated.items() <= values.items()]
+        if fitting and all(values == fitting[0] for values in fitting):
+            return fitting[0]
+        if stated.keys() >= set(like.NUMERICS):
+            return stated
+        raise WeightsError(self._ambiguous(options, like))
+
+    def _options(self, like: ModelConfig) -> dict[str, dict[str, Any]]:
+        """How the library's networks compute that these may be weights of, by its names."""
+        models = self.library.models
+        same_name = {name: config for name, config in models.items() if config.name == self.name}
+        numerics = {field: getattr(like, field) for field in like.NUMERICS}
+        same_layers = {
+            name: config
+            for name, config in same_name.items()
+            if not differing_fields(dataclasses.replace(config, **numerics), like)
+        }
+        return {
+            name: {field: getattr(config.resolved(), field) for field in config.NUMERICS}
+            for name, config in (same_layers or same_name or models).items()
+        }
+
+    def _ambiguous(self, options: Mapping[str, Mapping[str, Any]], like: ModelConfig) -> str:
+        told = [f"{name} ({_written(values)})" for name, values in options.items()]
+        flags = " ".join(f"--{field}" for field in like.NUMERICS)
+        fields = " and ".join(f"config.model.{field}" for field in like.NUMERICS)
+        such_as = _written(next(iter(options.values())))
+        return (
+            f"{self.title} does not say how its network computes: {self.library.title} has "
+            f"{' and '.join(told[:SHOWN])}, whose arrays have the same names; state "
+            f"{' and '.join(like.NUMERICS)}: load_pretrained(..., {such_as}), {flags} of predict, "
+            f"or {fields}"
+        )
 
     def _count_classes(self) -> int:
-        bias = self.library.last_bias
-        return len(self.arrays[bias]) if bias in self.arrays else 0
+        bias, arrays = self.library.last_bias, self._parts.arrays
+        return len(arrays[bias]) if bias in arrays else 0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -206,7 +311,7 @@ class OwnWeights(Found):
         """The config of the network they are for; what they do not say is as in `like`."""
         return like if self.config is None else dataclasses.replace(self.config, dtype=like.dtype)
 
-    def variables(self, model: Model) -> Variables:
+    def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
         return from_own(model, self.arrays, title=self.title)
 
@@ -221,3 +326,12 @@ class OwnWeights(Found):
         assert self.name is not None
         head = "/".join(("params", *family_of(self.name).head, ""))
         return next((a.shape[-1] for name, a in self.arrays.items() if name.startswith(head)), 0)
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _written(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{field}={value!r}" for field, value in values.items())

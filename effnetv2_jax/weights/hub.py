@@ -9,10 +9,16 @@ from effnetv2_jax.system.checksums import file_sha256
 from effnetv2_jax.weights.errors import WeightsError
 
 WEIGHTS = "model.safetensors"
+TORCH_WEIGHTS = "pytorch_model.bin"
+"""In repositories without the file of that other format."""
 KERAS_WEIGHTS = "model.keras"
 CONFIG = "config.json"
 
 _ADDRESS = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+
+
+class NoSuchFileError(WeightsError):
+    """A repository lacks a file."""
 
 
 class Address(NamedTuple):
@@ -41,8 +47,8 @@ def download(address: Address, filename: str) -> Path:
     """The local copy of a repository's file, downloaded unless the cache has it.
 
     Raises:
-      WeightsError: there is no such repository, revision or file, the Hub cannot be reached, or
-        what arrived is damaged.
+      WeightsError: there is no such repository, revision or file (then a `NoSuchFileError`), the
+        Hub cannot be reached, or what arrived is damaged.
     """
     # Imported here: it takes half a second, and only weights from the Hub need it.
     import huggingface_hub
@@ -69,7 +75,7 @@ def download(address: Address, filename: str) -> Path:
             f"or out of reach ({_reason(error)})"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise WeightsError(f"{where}: the repository has no such file") from error
+        raise NoSuchFileError(f"{where}: the repository has no such file") from error
     except errors.HFValidationError as error:
         raise WeightsError(f"{address}: {error}") from error
     except Exception as error:

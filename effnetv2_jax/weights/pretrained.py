@@ -1,5 +1,6 @@
 """Models with weights, in one line."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -8,25 +9,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effnetv2_jax.models.libraries import timm_network
 from effnetv2_jax.models.protocol import Family, Model, gives_features
-from effnetv2_jax.models.registry import family_of, family_of_model, model_of
+from effnetv2_jax.models.registry import family_of, family_of_model, list_models, model_of
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.weights.convert import VariablePath, Variables
 from effnetv2_jax.weights.errors import WeightsError
-from effnetv2_jax.weights.find import find_weights
+from effnetv2_jax.weights.find import find_weights, tags_of
 from effnetv2_jax.weights.found import Found
+from effnetv2_jax.weights.networks import stated_fields
 
 _log = logging.getLogger(__name__)
 
 
 def load_pretrained(
-    name: str | None, weights: Any, *, num_classes: int | None = None, **overrides: Any
+    name: str | None, weights: Any = None, *, num_classes: int | None = None, **overrides: Any
 ) -> tuple[Any, Variables]:
     """A model with trained weights.
 
     Args:
-      name: one of `list_models()`; None takes what the weights say they are for.
+      name: one of `list_models()`; or timm's name of the network, such as `tf_efficientnetv2_s` or
+        `efficientnetv2_s`, which also says how it computes; None takes what the weights say they
+        are for.
       weights: one of
         a tag of the model's published weights, such as `in1k` (ImageNet), `in21k` (ImageNet21k) or
         `in21k-ft1k` (that, fine-tuned on ImageNet);
@@ -36,9 +41,12 @@ def load_pretrained(
         the path of a folder: a run's `--workdir` (or `workdir:PATH`; averaged weights are
         preferred), or what `save_pretrained` wrote;
         a live Keras model, or a state dict.
+        None takes those of the tag in timm's name, as in `tf_efficientnetv2_s.in21k`.
       num_classes: None keeps the weights' head; another number than theirs starts a new one, and
         says so; 0 leaves it out.
-      **overrides: fields of the model, as for `create_model`.
+      **overrides: fields of the model, as for `create_model`. `padding` and `bn_epsilon` have to be
+        stated for a bare state dict of timm's of which they cannot be told: the authors' networks
+        and those without `tf_` have the same arrays.
 
     Returns:
       The model, a Flax Linen module, with the weights' `preprocessing` and `class_names` as far as
@@ -51,25 +59,36 @@ def load_pretrained(
       ValueError: there is no such model.
       TypeError: the model has no such field.
     """
+    if name is not None and name not in list_models() and (theirs := timm_network(name)):
+        if weights is None and "." in name:
+            weights = f"hub:timm/{name}"
+        name, overrides = theirs.name, stated_fields(theirs) | overrides
+    if weights is None:
+        of_name = f" of {name}: {tags_of(name)}" if name else ": a tag"
+        raise WeightsError(f"name the weights{of_name}, hub:OWNER/REPO or a path")
     found = find_weights(weights, name=name)
     if name not in (None, found.name):
         raise WeightsError(f"{found.title} has weights of {found.name}, not of {name}")
     model = model_for(found, num_classes=num_classes, **overrides)
-    return model, jax.tree.map(jnp.asarray, fit(found, model))
+    variables = fit(found, model, strict=num_classes is None)
+    return model, jax.tree.map(jnp.asarray, variables)
 
 
 def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any) -> Any:
     """The model that weights are for; see `load_pretrained`."""
     assert found.name is not None
-    config = found.network(family_of(found.name).config(name=found.name))
+    like = family_of(found.name).config(name=found.name)
+    asked = {field: overrides[field] for field in like.architecture() if field in overrides}
+    config = found.network(dataclasses.replace(like, **asked))
     classes = found.num_classes if num_classes is None else num_classes
     fields: dict[str, Any] = {}
-    if found.preprocessing is not None:
-        fields["preprocessing"] = found.preprocessing
+    if "preprocessing" not in overrides:
+        if found.preprocessing is not None:
+            fields["preprocessing"] = found.preprocessing
+        elif doubt := found.doubt():
+            _log.warning("%s", doubt)
     if classes == found.num_classes:
         fields["class_names"] = found.class_names
-    if doubt := found.doubt(overrides.keys()):
-        _log.warning("%s", doubt)
     return model_of(config, num_classes=classes, **(fields | overrides))
 
 
@@ -79,18 +98,23 @@ def fit(
     *,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
+    strict: bool = False,
 ) -> Variables:
     """A model's variables from weights, as NumPy arrays.
 
     Args:
       class_names: that the model has to tell apart; None looks at their number alone.
       seed: of a head that starts anew because it tells other classes apart.
+      strict: whether a head of which the library knows nothing is an error; else it is left out.
 
     Raises:
       WeightsError: the weights do not fit the model.
     """
     found.check(model.config)
-    variables = found.variables(_whole(model, found.num_classes))
+    whole = _whole(model, found.num_classes)
+    if gives_features(model) and found.lacks(whole):
+        whole = model
+    variables = found.variables(whole, strict=strict and not gives_features(model))
     others = class_names is not None and not found.tells_apart(class_names)
     if model.num_classes == found.num_classes and not (others or gives_features(model)):
         return variables

@@ -64,7 +64,7 @@ def read_run(workdir: epath.PathLike) -> RunConfig:
 
 
 def network_of(weights: str) -> ModelConfig | None:
-    """The network of weights of our own: a run's, or those of a folder in our own format.
+    """The network of weights that say so: a run's, or those of a folder with a `config.json`.
 
     Args:
       weights: as for `Experiment.init`.
@@ -84,7 +84,12 @@ def network_of(weights: str) -> ModelConfig | None:
             raise WeightsError(f"{run.workdir}: {error}") from error
     folder = Path(weights.removeprefix("file:")).expanduser()
     card = folder / CONFIG
-    return read_card(card, str(folder)).config if card.is_file() else None
+    if not card.is_file():
+        return None
+    told = read_card(card, str(folder))
+    if told.config is not None or told.name is None:
+        return told.config
+    return family_of(told.name).config(name=told.name, **told.fields)
 
 
 def _model(workdir: epath.Path, config: dict[str, Any]) -> ModelConfig:

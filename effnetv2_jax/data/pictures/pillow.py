@@ -30,7 +30,7 @@ def decode(encoded: bytes) -> tuple[Pixels, int]:
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiles(image)
             image.load()
-            return to_rgb(image), _orientation_of(image)
+            return to_rgb(image), orientation_of(image)
     except DecodeError:
         raise
     except Image.UnidentifiedImageError:
@@ -50,7 +50,8 @@ def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
         raise DecodeError(f"it has tiles of {width} x {length} pixels, more than {MAX_PIXELS:,}")
 
 
-def _orientation_of(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 where there is none."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:

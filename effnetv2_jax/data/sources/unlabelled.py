@@ -5,12 +5,13 @@ import pathlib
 from collections.abc import Sequence
 
 from effnetv2_jax.data.pictures.picture_file import read_picture
+from effnetv2_jax.data.pictures.picture_url import is_url, read_url
 from effnetv2_jax.data.record import DataError, Record
 from effnetv2_jax.data.sources.folder import EXTENSIONS
 
 
 class FilesSource:
-    """Files in a given order, without labels; only their paths are kept in memory."""
+    """Files and URLs in a given order, without labels; only their paths are kept in memory."""
 
     exif = True
     name = "the pictures"
@@ -24,20 +25,24 @@ class FilesSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        return Record(self.paths[index], read_picture(self.paths[index]), ())
+        path = self.paths[index]
+        return Record(path, read_url(path) if is_url(path) else read_picture(path), ())
 
 
 def list_pictures(arguments: Sequence[str]) -> list[str]:
     """The files that are named, and those with a picture's ending in the folders that are named.
 
     Args:
-      arguments: files and folders; folders are searched at any depth, in alphabetical order.
+      arguments: files, URLs and folders; folders are searched at any depth, in alphabetical order.
 
     Raises:
       DataError: a file or folder does not exist, or no picture is found at all.
     """
     paths: list[str] = []
     for argument in arguments:
+        if is_url(argument):
+            paths.append(argument)
+            continue
         path = pathlib.Path(argument).expanduser()
         if path.is_dir():
             for folder, folders, files in os.walk(path):

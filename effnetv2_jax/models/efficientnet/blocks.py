@@ -1,7 +1,7 @@
-"""The two blocks of EfficientNetV2 (paper, figure 2)."""
+"""The two blocks of EfficientNetV2 (paper, figure 2), and a variant of timm's."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -98,6 +98,9 @@ class FusedMBConv(Block):
     Without expansion that one convolution is the whole block, and keeps its activation.
     """
 
+    always_projects: ClassVar[bool] = False
+    """Whether the 1x1 convolution is there without expansion too."""
+
     @nn.compact
     def __call__(
         self,
@@ -108,7 +111,7 @@ class FusedMBConv(Block):
     ) -> jax.Array:
         hidden = x.shape[-1] * self.expand
         spatial = {"kernel_size": self.kernel_size, "stride": self.stride}
-        if self.expand == 1:
+        if self.expand == 1 and not self.always_projects:
             y = self.conv(self.outputs, "project", **spatial)(x, train=train)
         else:
             y = self.conv(hidden, "expand", **spatial)(x, train=train)
@@ -117,4 +120,10 @@ class FusedMBConv(Block):
         return self.residual(y, x, kept, drop_rate)
 
 
-BLOCKS: dict[str, type[Block]] = {"mbconv": MBConv, "fused": FusedMBConv}
+class EdgeResidual(FusedMBConv):
+    """FusedMBConv with both of its convolutions also without expansion."""
+
+    always_projects: ClassVar[bool] = True
+
+
+BLOCKS: dict[str, type[Block]] = {"mbconv": MBConv, "fused": FusedMBConv, "edge": EdgeResidual}

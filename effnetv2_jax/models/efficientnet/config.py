@@ -40,15 +40,17 @@ class EfficientNetConfig(ModelConfig):
     the run may state its own."""
     bn_momentum: float = 0.99
     """Share of the old value in BatchNorm's moving statistics (released code: 0.9)."""
-    bn_epsilon: float = 1e-3
-    """Added to BatchNorm's variance (torchvision's EfficientNet B0 to B4: 1e-5)."""
+    bn_epsilon: float | None = None
+    """Added to BatchNorm's variance; None is the authors' 1e-3 (PyTorch's own is 1e-5). Weights
+    that may be of either need it stated."""
     bn_frozen: bool = False
     """BatchNorm normalises with its moving statistics in training too, and leaves them as they are;
     for fine-tuning with small batches."""
     bn_group: int | None = None
     """Examples that share BatchNorm statistics in training; None is the whole global batch."""
-    padding: Literal["same", "symmetric"] = "same"
-    """Of convolutions: TensorFlow's, or PyTorch's, as torchvision's weights need it."""
+    padding: Literal["same", "symmetric"] | None = None
+    """Of convolutions: TensorFlow's, which None is, or PyTorch's, as torchvision's weights need it.
+    Weights that may be of either need it stated."""
     remat: Literal["none", "blocks"] = "none"
     """`blocks`: rematerialisation; the backward pass keeps only each block's input, and computes
     the rest again: less memory, about a third more work, the same numbers."""
@@ -67,7 +69,7 @@ class EfficientNetConfig(ModelConfig):
     MIN_SIZE: ClassVar[int] = 32
 
     def resolved(self) -> Self:
-        """With every field stated that follows from the name."""
+        """With every field stated that is None where it follows from the name, or has a default."""
         named = get_variant(self.name)
         own = self.stages is not None
         floor = named.rounding_floor if self.rounding_floor is None else self.rounding_floor
@@ -91,6 +93,8 @@ class EfficientNetConfig(ModelConfig):
             fixed_ends=fixed,
             rounding_floor=floor,
             activation=named.activation if self.activation is None else self.activation,
+            padding=self.padding or "same",
+            bn_epsilon=1e-3 if self.bn_epsilon is None else self.bn_epsilon,
         )
 
     def written_out(self) -> Self:
@@ -146,7 +150,7 @@ class EfficientNetConfig(ModelConfig):
             yield f"stochastic_depth_rate must be in [0, 1), not {self.stochastic_depth_rate}"
         if not 0 <= self.bn_momentum <= 1:
             yield f"bn_momentum must be in [0, 1], not {self.bn_momentum}"
-        if not self.bn_epsilon > 0:
+        if self.bn_epsilon is not None and not 0 < self.bn_epsilon < math.inf:
             yield f"bn_epsilon must be above 0, not {self.bn_epsilon}"
         if self.bn_group is not None and self.bn_group < 1:
             yield f"bn_group is {self.bn_group}; it must be above 0, or None"

@@ -26,7 +26,8 @@ class Place(NamedTuple):
     @property
     def roles(self) -> tuple[str, ...]:
         """Its convolutions, in the order of the computation."""
-        expand = () if self.spec.expand == 1 else ("expand",)
+        alone = self.spec.expand == 1 and self.spec.operator != "edge"
+        expand = () if alone else ("expand",)
         depthwise = ("depthwise",) if self.spec.operator == "mbconv" else ()
         return (*expand, *depthwise, "project")
 

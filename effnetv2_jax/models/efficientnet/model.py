@@ -13,7 +13,15 @@ from effnetv2_jax.models.efficientnet.blocks import BLOCKS, Block
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec, get_variant
-from effnetv2_jax.models.layers import ACTIVATIONS, BatchNorm, Classifier, ConvNorm, Rate, dropout
+from effnetv2_jax.models.layers import (
+    ACTIVATIONS,
+    BatchNorm,
+    Classifier,
+    ConvNorm,
+    Rate,
+    check_images,
+    dropout,
+)
 from effnetv2_jax.ops.conv import Padding
 from effnetv2_jax.preprocessing import Preprocessing, squashed
 
@@ -191,12 +199,7 @@ class EfficientNet(nn.Module):
     def _feature_maps(
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> Iterator[jax.Array]:
-        # Sizes are compared one by one, because symbolic ones have no smallest.
-        least, shape = self.min_size, images.shape
-        if len(shape) != 4 or shape[-1] != 3 or any(n < least for n in shape[1:3]):
-            raise ValueError(
-                f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}"
-            )
+        check_images(images, least=self.min_size)
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
         rates: Sequence[Rate | None] = [None] * len(self.blocks)

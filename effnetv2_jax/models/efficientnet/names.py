@@ -1,6 +1,8 @@
 """EfficientNet in timm, torchvision, Keras and the authors' TensorFlow code: names and numerics."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.layers_by_name import PlacedLayer, layers
@@ -10,6 +12,7 @@ from effnetv2_jax.models.efficientnet.published import (
     published,
     timm_name,
 )
+from effnetv2_jax.models.efficientnet.variants import S
 from effnetv2_jax.models.libraries import (
     Interchange,
     Library,
@@ -91,6 +94,24 @@ def _tf1(layer: PlacedLayer) -> str:
     return prefix + _numbered("conv2d", dense.index(layer.role))
 
 
+def _timm_fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that timm's arguments state; see `Library.fields_of`."""
+    fields: dict[str, Any] = {}
+    for name, value in arguments.items():
+        match name, value:
+            case ("global_pool", "avg" | "fast" | "fastavg") | ("output_stride", 32):
+                pass
+            case "pad_type", "same" | "symmetric" | "":
+                fields["padding"] = value or "symmetric"
+            case "bn_eps", float() | int():
+                fields["bn_epsilon"] = float(value)
+            case "act_layer", "silu" | "swish" | "relu" | "relu6" | "gelu":
+                fields["activation"] = "silu" if value == "swish" else value
+            case _:
+                raise ValueError(f"{name}={value!r}")
+    return fields
+
+
 def _pytorch(name: str, bn_epsilon: float = 1e-5) -> EfficientNetConfig:
     return EfficientNetConfig(name=name, padding="symmetric", bn_epsilon=bn_epsilon)
 
@@ -99,12 +120,39 @@ _V1 = tuple(name for name in TAGS if name.startswith("efficientnet-"))
 _TO_B4 = _V1[:5]
 """In which torchvision's BatchNorm has PyTorch's own epsilon."""
 
+_OFFICIAL = (*_V1, *(f"efficientnetv2-{size}" for size in ("s", "m", "l", "xl")))
+"""Of which timm has the authors' network, and one of the same layers with PyTorch's numerics."""
+
+
+def _rw(repeats: tuple[int, ...], width: float) -> EfficientNetConfig:
+    """A V2-S as timm's author made it before the authors' code was there."""
+    changes: tuple[dict[str, Any], ...] = ({"operator": "edge"}, {}, {}, {}, {}, {"outputs": 272})
+    return dataclasses.replace(
+        _pytorch("efficientnetv2-s"),
+        stages=tuple(
+            dataclasses.replace(row, repeats=count, **change)
+            for row, count, change in zip(S, repeats, changes, strict=True)
+        ),
+        stem=24,
+        head=1792,
+        width=width,
+        rounding_floor=0.9,
+    )
+
+
 TIMM = Library(
     name="timm",
     title="timm",
-    # Its `efficientnetv2_s` is another network.
     models={f"tf_{timm_name(name)}": EfficientNetConfig(name=name) for name in TAGS}
-    | {timm_name(name): _pytorch(name) for name in _V1},
+    | {timm_name(name): _pytorch(name) for name in _OFFICIAL}
+    | {
+        "efficientnetv2_rw_t": dataclasses.replace(
+            _pytorch("efficientnetv2-s"), width=0.8, depth=0.9, rounding_floor=0.9
+        ),
+        "efficientnetv2_rw_s": _rw((2, 4, 4, 6, 9, 15), 1.0),
+        "efficientnetv2_rw_m": _rw((3, 5, 5, 8, 15, 24), 1.2),
+    },
+    fields_of=_timm_fields,
     may_differ=("width", "depth"),
     implies_numerics=False,
     layer_name=_timm,

@@ -10,7 +10,7 @@ from typing import Literal
 from effnetv2_jax.preprocessing import Preprocessing, cropped, squashed
 
 Activation = Literal["silu", "relu6", "relu", "gelu"]
-Operator = Literal["fused", "mbconv"]
+Operator = Literal["fused", "mbconv", "edge"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,8 @@ class StageSpec:
     """A run of like blocks: a row of the paper's table 4."""
 
     operator: Operator
-    """Fused-MBConv or MBConv (paper, figure 2)."""
+    """Fused-MBConv or MBConv (paper, figure 2). `edge` is Fused-MBConv that keeps its 1x1
+    convolution where `expand` is 1, as in timm's `efficientnetv2_rw_s`."""
     kernel: int
     """Height and width of its spatial convolution, in pixels."""
     stride: int

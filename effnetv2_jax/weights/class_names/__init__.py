@@ -33,6 +33,18 @@ def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
     )
 
 
+def in_certain_order(names: Sequence[str]) -> bool:
+    """Whether anybody would have numbered classes of these names alike, as far as is known.
+
+    Words are sorted as text. Numbers are sorted as such or as text, by which 10 comes before 2; but
+    those from 0 on, in their order, are the labels themselves.
+    """
+    if not all(name.isdecimal() for name in names):
+        return True
+    labels = [str(label) for label in range(len(names))]
+    return list(names) == labels or sorted(names) == sorted(names, key=int) == list(names)
+
+
 @functools.cache
 def _imagenet(which: Which) -> tuple[tuple[str, str], ...]:
     lines = (Path(__file__).parent / "imagenet.tsv").read_text(encoding="utf-8").splitlines()
