@@ -15,8 +15,6 @@ from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
 from effnetv2_jax.data.sources.open import Purpose, open_sources
 
-PURPOSES: tuple[Purpose, ...] = ("train", "eval")
-
 
 def make(root: pathlib.Path, *names: str) -> None:
     for name in names:
@@ -121,9 +119,12 @@ def test_what_could_be_splits_or_classes_is_stated(tmp_path: pathlib.Path) -> No
     make(tmp_path, *many("one/a", "one/b", "two/a", "two/b", count=4))
     with pytest.raises(DataError, match="hold folders of the same names"):
         opened(tmp_path)
-    stated = {"train_split": "one", "eval_split": "two[:3]"}
-    assert opened(tmp_path, **stated).class_names == ("a", "b")
-    assert [len(opened(tmp_path, purpose, **stated)) for purpose in PURPOSES] == [8, 3]
+    stated = DataConfig(
+        source="folder", path=str(tmp_path), train_split="one", eval_split="two[:3]"
+    )
+    train, evaluation = open_sources(stated)
+    assert train.class_names == evaluation.class_names == ("a", "b")
+    assert (len(train), len(evaluation)) == (8, 3)
     assert opened(tmp_path, layout="classes").class_names == ("one", "two")
 
 
@@ -194,7 +195,7 @@ def test_examples_of_the_same_class(tmp_path: pathlib.Path) -> None:
         labels = [source[index].labels for index in range(len(source))]
         for index, label in enumerate(labels):
             same = [other for other, its in enumerate(labels) if its == label]
-            assert source.same_class(index).tolist() == same
+            assert list(source.same_class(index)) == same
 
 
 def test_a_part_of_the_training_pictures_can_be_evaluated_on(tmp_path: pathlib.Path) -> None:

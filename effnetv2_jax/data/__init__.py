@@ -5,8 +5,8 @@ one encoded picture into an array: decoding, cropping, resizing. `batches` puts 
 run's order and makes batches of them in threads or processes. `prepare` is a command that converts
 folders and TFRecord files to ArrayRecord.
 
-`open_source` and `open_sources` open what a `DataConfig` names; `make_batches` makes the batches that `TrainExamples`
-or `EvalExamples` describe.
+`open_source` and `open_sources` open what a `DataConfig` names; `make_batches` makes the batches
+that `TrainExamples` or `EvalExamples` describe.
 """
 
 import importlib

@@ -1,6 +1,7 @@
 """What every source of pictures offers, and the errors that data can cause."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class DataError(ValueError):
@@ -49,4 +50,28 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Record:
         """Example `index`, from 0; raises OSError or DecodeError where it cannot be read."""
+        ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """A source that knows the classes of its examples without reading them."""
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many examples each class has, in the order of `class_names`."""
+        ...
+
+    def same_class(self, index: int) -> Sequence[int]:
+        """The indices of all examples of the class of example `index`, itself included."""
+        ...
+
+
+@runtime_checkable
+class Sampled(Protocol):
+    """A source that may be a part of what could have been taken."""
+
+    @property
+    def available(self) -> int:
+        """Examples that a slice, or what is held out, is taken from."""
         ...

@@ -6,7 +6,7 @@ import pathlib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -311,15 +311,15 @@ class FolderSource:
 
     @property
     def class_counts(self) -> tuple[int, ...]:
-        """How many pictures each class has."""
+        """How many pictures each class has, in the order of `class_names`."""
         counts = np.bincount(self._labels, minlength=len(self.class_names))
         return tuple(counts.tolist())
 
-    def same_class(self, index: int) -> NDArray[np.int64]:
-        """The indices of all examples of the class of example `index`."""
+    def same_class(self, index: int) -> Sequence[int]:
+        """The indices of all examples of the class of example `index`, itself included."""
         order, ends = self._by_class
         label = int(self._labels[index])
-        return order[ends[label] : ends[label + 1]]
+        return cast(Sequence[int], order[ends[label] : ends[label + 1]])
 
     @functools.cached_property
     def _by_class(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
