@@ -7,6 +7,7 @@ import os
 import pathlib
 import random
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from effnetv2_jax.data import (
     make_batches,
     open_source,
 )
+from effnetv2_jax.data.record import available
 from effnetv2_jax.data.sources.tfrecord_files import choose_files
 from effnetv2_jax.data.sources.tfrecord_index import File, load_index
 from effnetv2_jax.preprocessing import squashed
@@ -137,6 +139,7 @@ def test_records_are_found_in_any_order(tmp_path: pathlib.Path) -> None:
 def test_slices(tmp_path: pathlib.Path) -> None:
     write_imagenet(tmp_path)
     assert values(opened(tmp_path, "train[3:7]")) == [3, 4, 5, 6]
+    assert available(opened(tmp_path, "train[3:7]")) == 12
     assert values(opened(tmp_path, "train[-50%:]")) == [*range(6, 12)]
     with pytest.raises(DataError, match=r"'train\[5:5\]' is empty"):
         opened(tmp_path, "train[5:5]")
@@ -415,11 +418,11 @@ def test_damage_is_skipped_or_fatal(tmp_path: pathlib.Path) -> None:
         with contextlib.closing(make_batches(source, examples)) as batches:
             return sorted(next(batches)["labels"][:, 0].tolist())
 
-    # Each of the three gives way to its neighbour.
-    sound = [value % CLASSES for value in [*range(6)] * 4]
-    for number in (1, 7, 20):
-        sound[number] = sound[number + 1]
-    assert epoch(max_unreadable=3) == sorted(sound)
+    # Each of the three gives way to another, of any class.
+    sound = Counter(value % CLASSES for value in [*range(6)] * 4) - Counter([1, 1, 2])
+    found = Counter(epoch(max_unreadable=3))
+    assert sound < found
+    assert (found - sound).total() == 3
     with pytest.raises(DataError, match=r"1 pictures cannot be read.*at byte \d+: its"):
         epoch(max_unreadable=0)
 

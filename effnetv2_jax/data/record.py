@@ -68,10 +68,15 @@ class Classed(Protocol):
 
 
 @runtime_checkable
-class Sampled(Protocol):
-    """A source that may be a part of what could have been taken."""
+class Partial(Protocol):
+    """A source that may be a part of a split."""
 
     @property
     def available(self) -> int:
-        """Examples that a slice, or what is held out, is taken from."""
+        """Examples of the whole split, of which it is a slice, or what is held out."""
         ...
+
+
+def available(source: Source) -> int:
+    """Examples of the whole split that a source is taken from, as far as it says so."""
+    return source.available if isinstance(source, Partial) else len(source)

@@ -32,6 +32,8 @@ _ORDER: dict[Role, tuple[Role, ...]] = {
 }
 """For a split that is asked for, those that stand in for it, itself first."""
 
+_LOOSE = "pictures outside of class folders"
+
 
 class _File(NamedTuple):
     path: str
@@ -83,6 +85,14 @@ class PictureFolder:
     def notes(self) -> tuple[str, ...]:
         """What a user should know of how the folder is read."""
         return self._layout.notes
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """How many pictures are in the class folders of each folder of a split."""
+        return {
+            name: sum(inner.count() for inner in self._by_name[name].folders)
+            for name in self._layout.splits
+        }
 
     @property
     def has_validation(self) -> bool:
@@ -177,18 +187,16 @@ class PictureFolder:
             folders = train
         return {normal(name) for part in folders for name in class_folders(self._by_name[part])}
 
-    def passed_over(self, part: _Part) -> Counter[str]:
-        """What was passed over in a part and beside it."""
-        total = self._tree.passed_over.copy()
-        total["loose pictures outside of class folders"] += len(self._tree.pictures)
-        for split in part.folders:
+    def passed_over(self, part: _Part) -> dict[str, Counter[str]]:
+        """What is not read in each folder of a part, and beside them, by what it is."""
+        found = {}
+        for split in dict.fromkeys(("", *part.folders)):
             folder = self._by_name[split]
-            if split:
-                total += folder.passed_over
-                total["loose pictures outside of class folders"] += len(folder.pictures)
-            for inner in folder.folders:
-                total += inner.all_passed_over()
-        return +total
+            found[split] = folder.passed_over + Counter({_LOOSE: len(folder.pictures)})
+            if split in part.folders:
+                for inner in folder.folders:
+                    found[split] += inner.all_passed_over()
+        return found
 
     def check_trainable(self, part: _Part, classes: Sequence[str]) -> None:
         """Raises a DataError where a part has no classes, a single one, or empty ones."""
@@ -275,7 +283,7 @@ class FolderSource:
             _check_known(classes, known, f"{folder.root} ({split})", "are not known")
             classes = list(class_names)
         self.available = len(files)
-        """Pictures that a slice, or what is held out, is taken from."""
+        """Pictures of the whole split, of which this is a slice, or what is held out."""
         if part.half is not None:
             held_out = _held_out(files, validation_share)
             files = [file for file in files if (file in held_out) == (part.half == "held out")]
@@ -290,23 +298,28 @@ class FolderSource:
         self.name = f"{self._root} ({split}{': ' + part.title if part.title else ''})"
         self.class_names = tuple(classes)
         """In the order of their labels."""
+        self.splits = folder.splits
+        """How many pictures are in each folder of a split; empty where there are none."""
+        self.folders = part.folders
+        """The folders of splits that the pictures come from."""
         self.notes = folder.notes
         """What a user should know of how the folder is read."""
         self.passed_over = folder.passed_over(part)
-        """How many files and folders are not read, by what they are."""
+        """How many files and folders are not read, by folder and what they are."""
         numbers = {normal(name): label for label, name in enumerate(classes)}
-        self._paths = [file.path for file in files]
+        self.paths = [file.path for file in files]
+        """Of the pictures, relative to the folder."""
         self._labels = np.array([numbers[file.label] for file in files], np.int32)
         digest = hashlib.sha256(repr(classes).encode())
-        for file_path in self._paths:
+        for file_path in self.paths:
             digest.update(f"{file_path}\n".encode(errors="surrogateescape"))
         self.fingerprint = digest.hexdigest()[:16]
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        path = f"{self._root}/{self._paths[index]}"
+        path = f"{self._root}/{self.paths[index]}"
         return Record(path, read_picture(path), (int(self._labels[index]),))
 
     @property

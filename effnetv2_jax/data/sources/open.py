@@ -71,23 +71,13 @@ def _checked(source: Source, data: DataConfig, purpose: Purpose) -> Source:
             f"{source.name} has {len(source)} examples, but data.num_train_examples is "
             f"{data.num_train_examples}; set it to the former, or to None, if that is what you have"
         )
-    if purpose == "train" and classes < 2:
+    if data.source == "folder" and purpose == "train" and classes < 2:
+        # Of its training split the folder says more; this one is another, or `all`.
         raise DataError(
-            f"{source.name} has {classes} classes; a classifier needs two or more to be trained"
+            f"{source.name} has the single class {source.class_names[0]!r}; a classifier needs two "
+            "or more"
         )
     return source
-
-
-def examples_and_classes(data: DataConfig) -> tuple[int, int]:
-    """The number of training examples and of classes; opens the data if the config lacks one.
-
-    Raises:
-      DataError: as `open_source`.
-    """
-    if data.num_train_examples is not None and data.num_classes is not None:
-        return data.num_train_examples, data.num_classes
-    source = open_source(data, "train")
-    return len(source), len(source.class_names)
 
 
 # Each opener imports its source itself: TFDS takes seconds that a folder of pictures need not.

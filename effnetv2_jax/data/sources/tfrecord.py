@@ -67,6 +67,8 @@ class TfrecordSource:
                 f"{wanted.name!r}; compressed files have to be unpacked"
             )
         self._numbers = wanted.indices(len(self._index))
+        self.available = len(self._index)
+        """Records of the whole split, of which this may be a slice."""
         self._first_label = first_label
         self.name = f"{path} {split}"
         self.class_names = read_class_names(system, entries, num_classes)
