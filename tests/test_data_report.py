@@ -5,7 +5,7 @@ from typing import Any
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import open_source
-from effnetv2_jax.data.report import describe_data, survey
+from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data, survey
 from effnetv2_jax.data.sources.open import open_sources
 
 
@@ -25,7 +25,8 @@ def data_of(root: pathlib.Path, **fields: Any) -> DataConfig:
 
 
 def report(root: pathlib.Path, **fields: Any) -> list[str]:
-    return describe_data(*open_sources(data_of(root, **fields)))
+    train, evaluation = open_sources(data_of(root, **fields))
+    return describe_data({TRAINING: train, EVALUATION: evaluation})
 
 
 def test_of_folders_of_splits(tmp_path: pathlib.Path) -> None:
@@ -46,11 +47,11 @@ def test_of_folders_of_splits(tmp_path: pathlib.Path) -> None:
 
 def test_of_class_folders(tmp_path: pathlib.Path) -> None:
     touch(tmp_path, *(name for label in range(12) for name in many(str(label), 20)))
+    held_out = f"{tmp_path} (test: held out)"
     assert report(tmp_path) == [
         "12 classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more",
         f"training: 216 of 240 pictures, {tmp_path} (train); rarest 0 (18); most frequent 0 (18)",
-        f"evaluation: 24 of 240 pictures, {tmp_path} (test: held out); rarest 0 (2); "
-        + "most frequent 0 (2)",
+        f"evaluation: 24 of 240 pictures, {held_out}; rarest 0 (2); most frequent 0 (2)",
     ]
 
 
@@ -73,7 +74,7 @@ def test_of_names_that_resemble_each_other(tmp_path: pathlib.Path) -> None:
 
 
 def test_of_other_sources_and_of_evaluation_alone() -> None:
-    lines = describe_data(None, open_source(DataConfig(eval_split="test[:40]"), "eval"))
+    lines = describe_data({EVALUATION: open_source(DataConfig(eval_split="test[:40]"), "eval")})
     assert lines == [
         "6 classes: cardboard, glass, metal, paper, plastic, trash",
         "evaluation: 40 of 505 pictures, trashnet/1.0.0 test[:40]",

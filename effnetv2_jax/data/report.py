@@ -3,7 +3,7 @@
 import collections
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from effnetv2_jax.config.experiment import DataConfig
@@ -12,6 +12,10 @@ from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.folder_layout import shown
 from effnetv2_jax.data.sources.folder_tree import describe
 from effnetv2_jax.data.sources.open import open_source, open_sources
+
+TRAINING = "training"
+EVALUATION = "evaluation"
+"""What sources are for."""
 
 _NAMED = 10
 """Classes that are named, at most."""
@@ -39,23 +43,20 @@ def survey(data: DataConfig) -> Survey:
         source = open_source(data, "train")
         return Survey(len(source), len(source.class_names), ())
     train, evaluation = open_sources(data)
-    report = tuple(describe_data(train, evaluation))
+    report = tuple(describe_data({TRAINING: train, EVALUATION: evaluation}))
     return Survey(len(train), len(train.class_names), report)
 
 
-def describe_data(train: Source | None, evaluation: Source) -> list[str]:
+def describe_data(sources: Mapping[str, Source]) -> list[str]:
     """The classes, the pictures of each split, what is passed over, and what may be a mistake.
 
     Args:
-      train: the training data; None where nothing is trained.
-      evaluation: the data to evaluate on, with classes in the same order.
+      sources: by what they are for, such as `TRAINING` and `EVALUATION`; at least one, all with the
+        same classes.
     """
-    classes = evaluation.class_names
+    classes = next(iter(sources.values())).class_names
     lines = [f"{len(classes):,} classes: {_some(classes)}"]
-    sources = {"training": train, "evaluation": evaluation}
-    for purpose, source in sources.items():
-        if source is not None:
-            lines.append(f"{purpose}: {_counts(source)}")
+    lines += [f"{purpose}: {_counts(source)}" for purpose, source in sources.items()]
     folders = [source for source in sources.values() if isinstance(source, FolderSource)]
     passed_over: dict[str, Counter[str]] = {}
     for folder in folders:
@@ -72,7 +73,7 @@ def describe_data(train: Source | None, evaluation: Source) -> list[str]:
     if unused:
         lines.append(f"splits that are not used: {', '.join(unused)}")
     lines += dict.fromkeys(note for folder in folders for note in folder.notes)
-    return lines + [f"note: {text}" for text in _doubts(train, evaluation)]
+    return lines + [f"note: {text}" for text in _doubts(sources)]
 
 
 def _counts(source: Source) -> str:
@@ -90,10 +91,11 @@ def _negative(counts: dict[str, int]) -> Callable[[str], int]:
     return lambda name: -counts[name]
 
 
-def _doubts(train: Source | None, evaluation: Source) -> list[str]:
+def _doubts(sources: Mapping[str, Source]) -> list[str]:
     """What is allowed and often a mistake."""
     found = []
-    classes = evaluation.class_names
+    classes = next(iter(sources.values())).class_names
+    train, evaluation = sources.get(TRAINING), sources.get(EVALUATION)
     if isinstance(train, Classed):
         for count, few in ((0, "no training picture"), (1, "a single training picture")):
             names = [name for name, its in zip(classes, train.class_counts) if its == count]

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from effnetv2_jax.config.checks import check_batch
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, Source, make_workers, open_source
-from effnetv2_jax.data.report import describe_data
+from effnetv2_jax.data.report import EVALUATION, describe_data
 from effnetv2_jax.data.sources.eval_sets import get_eval_set, open_eval_set
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.table import align
@@ -84,7 +84,7 @@ def _open_sources(experiment: Experiment, mesh: Mesh) -> list[Source]:
     data = experiment.data
     first = open_source(data, "eval")
     if jax.process_index() == 0:
-        print("\n".join(describe_data(None, first)), file=sys.stderr)
+        print("\n".join(describe_data({EVALUATION: first})), file=sys.stderr)
     data_dir = data.path if data.source == "tfds" else ""
     others = [open_eval_set(name, data_dir) for name in experiment.evaluation.sets]
     for other in others:

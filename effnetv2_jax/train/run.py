@@ -21,7 +21,7 @@ from effnetv2_jax.data import (
     make_workers,
     open_sources,
 )
-from effnetv2_jax.data.report import describe_data
+from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
@@ -220,7 +220,9 @@ def open_run(
             preemption=Preemption(),
             lock=lock,
         )
-        run.progress.message("\n".join(describe_data(train_source, eval_source)))
+        run.progress.message(
+            "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
+        )
         run.restore()
         if run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")

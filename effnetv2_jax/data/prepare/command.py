@@ -24,6 +24,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from effnetv2_jax.data.prepare.array_record_set import SHARD_BYTES, Recipe, prepare, verify
 from effnetv2_jax.data.record import DataError, Source
+from effnetv2_jax.data.report import describe_data
 from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
 from effnetv2_jax.data.sources.splits import parse_split
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
@@ -49,7 +50,11 @@ def _prepare(options: argparse.Namespace) -> int:
         splits = _named(options.splits or "train,validation")
         sources: dict[str, Source] = {
             name: TfrecordSource(
-                root, split, num_classes=options.num_classes, first_label=options.first_label
+                root,
+                split,
+                num_classes=options.num_classes,
+                first_label=options.first_label,
+                max_labels=options.max_labels,
             )
             for name, split in splits.items()
         }
@@ -59,6 +64,7 @@ def _prepare(options: argparse.Namespace) -> int:
     recipe = Recipe(
         **{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}
     )
+    print("\n".join(describe_data(sources)), file=sys.stderr)
     with logging_redirect_tqdm():
         info = prepare(
             sources,

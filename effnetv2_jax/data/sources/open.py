@@ -127,6 +127,7 @@ def _open_tfrecord(data: DataConfig, purpose: Purpose) -> Source:
         _split_name(data, purpose),
         num_classes=data.num_classes,
         first_label=data.first_label,
+        max_labels=data.max_labels,
     )
 
 
