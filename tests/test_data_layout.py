@@ -76,6 +76,7 @@ def test_what_is_clear_is_taken(tree: Tree, splits: dict[str, str]) -> None:
     [
         ({"part_one": ABC, "part_two": ABC}, "hold folders of the same names (a/, b/, c/)"),
         ({"part_one": ABC, "part_two": ABC}, "data.train_split=part_one and data.eval_split=part_"),
+        ({"one": ABC, "two": {"a": 9, "b": 9}}, "data.train_split=two and data.eval_split=one;"),
         ({f"fold{number}": ABC for number in range(5)}, "the same names"),
         ({"one": ABC, "two": {"a": 1, "b": 1}, "loose": 2}, "the same names"),
         ({"train": ABC, "samples": 3}, "train/, which looks like a split"),

@@ -214,7 +214,7 @@ class PictureFolder:
         if len(classes) < 2:
             raise DataError(
                 f"{path} has the single class {classes[0]!r}; a classifier needs two or more, each "
-                f"in a folder of its own{self._deeper(part)}"
+                f"in a folder of its own{self._deeper(part)}{_instead(folder, own=True)}"
             )
 
     def _deeper(self, part: _Part) -> str:
@@ -362,10 +362,10 @@ def _check_known(classes: Iterable[str], known: Iterable[str], source: str, why:
         raise DataError(f"{source} has classes that {why}: {named}")
 
 
-def _instead(folder: Folder) -> str:
-    """What a folder without pictures holds instead, in brackets."""
-    found = describe(folder.all_passed_over())
-    return f" (but {found})" if found else ""
+def _instead(folder: Folder, *, own: bool = False) -> str:
+    """What a folder holds that are no pictures, in brackets; `own` leaves out those in it."""
+    found = describe(folder.passed_over if own else folder.all_passed_over())
+    return f" (there are {found})" if found else ""
 
 
 def _held_out(files: list[_File], share: float) -> set[_File]:

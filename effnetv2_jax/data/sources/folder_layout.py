@@ -72,10 +72,11 @@ def find_layout(tree: Folder, path: str) -> Layout:
             "but no folders inside. Every class needs a folder of its own there, such as "
             f"{shown(loose[0])}/CLASS/; {_as_classes(loose)}"
         )
+    by_size = sorted(tops, key=Folder.count, reverse=True)
     _refuse_nested(inner, path)
     _refuse_pairs(list(inner), path)
     _refuse_kinds(list(inner), path, f"; {_as_classes(inner)}")
-    notes = _same_folders(inner, path)
+    notes = _same_folders({folder.name: inner[folder.name] for folder in by_size}, path)
     if loose:
         notes.append(f"{some(loose)} is taken for a class, not for a split")
     return Layout({}, {}, tuple(notes))
@@ -136,12 +137,18 @@ def _alike(splits: Mapping[str, Role]) -> list[list[str]]:
 
 
 def _same_folders(inner: Mapping[str, Sequence[str]], path: str) -> list[str]:
-    """Refuses folders that hold the same folders, as splits do; notes what only resembles it."""
+    """Refuses folders that hold the same folders, as splits do; notes what only resembles it.
+
+    Args:
+      inner: the names of the folders in each, the one with most pictures first.
+    """
     nested = {name: set(folders) for name, folders in inner.items() if folders}
     common = set.intersection(*nested.values()) if nested else set()
     if len(nested) < 2 or len(common) < 2:
         return []
-    seen = f"{some(nested)} in {path} hold folders of the same names ({some(sorted(common))})"
+    seen = (
+        f"{some(sorted(nested))} in {path} hold folders of the same names ({some(sorted(common))})"
+    )
     largest = max(nested.values(), key=len)
     if len(nested) > _MANY or not all(folders <= largest for folders in nested.values()):
         return [f"{seen}; the outer ones are taken for the classes"]
