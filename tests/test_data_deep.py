@@ -14,7 +14,8 @@ from PIL import Image
 
 from effnetv2_jax.data.pictures import deep
 from effnetv2_jax.data.pictures.decode import decode
-from effnetv2_jax.data.pictures.formats import READ, how_to_read
+from effnetv2_jax.data.pictures.formats import READ, how_to_decode, how_to_read
+from effnetv2_jax.data.pictures.pillow import FORMATS
 from effnetv2_jax.data.record import DecodeError
 from effnetv2_jax.data.sources.unlabelled import list_pictures
 
@@ -124,6 +125,26 @@ def test_what_to_install_is_known_of_formats_that_are_not_here() -> None:
         assert (how_to_read(ending) is not None) == (kind in missing)
     assert how_to_read(".jpg") is None
     assert how_to_read(".cr2") is None
+
+
+@pytest.mark.skipif("HEIF" in FORMATS, reason="it is read here")
+def test_a_picture_that_a_package_would_read_says_so() -> None:
+    with pytest.raises(DecodeError, match="known format; to read it: pip install pillow-heif"):
+        decode(b"\0\0\0\x18ftypheic")
+
+
+@pytest.mark.parametrize(
+    ("head", "ending"),
+    [
+        (b"\0\0\0\x18ftypheic", ".heic"),
+        (b"\0\0\0\x1cftypavif", ".avif"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"),
+        (b"\xff\x4f\xff\x51\0\0", ".jp2"),
+    ],
+)
+def test_formats_are_known_by_how_they_begin(head: bytes, ending: str) -> None:
+    assert how_to_decode(head) == how_to_read(ending)
+    assert how_to_decode(b"no picture") is None
 
 
 def test_endings_of_pictures(tmp_path: pathlib.Path) -> None:

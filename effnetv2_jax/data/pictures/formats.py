@@ -88,3 +88,15 @@ def how_to_read(ending: str) -> str | None:
     """What to install to read files of this ending; None where nothing is known that would."""
     found = _BY_ENDING.get(ending)
     return None if found is None else found.install
+
+
+def how_to_decode(head: bytes) -> str | None:
+    """What to install to read a file that begins so; None likewise."""
+    brand = head[8:12] if head[4:8] == b"ftyp" else b""
+    if brand in (b"avif", b"avis"):
+        return how_to_read(".avif")
+    if brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"):
+        return how_to_read(".heic")
+    if head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return how_to_read(".jp2")
+    return None

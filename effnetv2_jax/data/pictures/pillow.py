@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 
 from effnetv2_jax.data.pictures.box import Box, Pixels
 from effnetv2_jax.data.pictures.deep import depth_of, grey, is_deep, low_bits, stated_depth
-from effnetv2_jax.data.pictures.formats import READ
+from effnetv2_jax.data.pictures.formats import READ, SIGNATURE_BYTES, how_to_decode
 from effnetv2_jax.data.pictures.limits import MAX_JPEG2000_PIXELS, MAX_PIXELS
 from effnetv2_jax.data.record import DecodeError
 
@@ -44,7 +44,9 @@ def decode(encoded: bytes) -> tuple[Pixels, int]:
     except DecodeError:
         raise
     except Image.UnidentifiedImageError:
-        raise DecodeError("it is no picture in a known format") from None
+        hint = how_to_decode(encoded[:SIGNATURE_BYTES])
+        read = f"; to read it: {hint}" if hint else ""
+        raise DecodeError(f"it is no picture in a known format{read}") from None
     except Exception as error:
         # Damaged files make Pillow's readers raise nearly anything (SyntaxError, struct.error,
         # zlib.error, IndexError, ...), and one of them must not stop a run.
