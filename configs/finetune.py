@@ -42,7 +42,11 @@ def finetune() -> Experiment:
             dtype="bfloat16",
         ),
         data=DataConfig(
-            source="folder", crop="torchvision", crop_area=(0.2, 1.0), validation_share=0.1
+            source="folder",
+            eval_split="val",
+            validation_share=0.1,
+            crop="torchvision",
+            crop_area=(0.2, 1.0),
         ),
         stages=linear(
             2,

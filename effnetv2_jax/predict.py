@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     # Which pictures cannot be read is part of the result.
-    logging.getLogger("effnetv2_jax.data").setLevel(logging.ERROR)
+    logging.getLogger("effnetv2_jax.data.batches").setLevel(logging.ERROR)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # A path may be any bytes.
     unread = 0

@@ -37,6 +37,7 @@ from effnetv2_jax.data import (
 from effnetv2_jax.data.pictures.decode import decode
 from effnetv2_jax.data.pictures.limits import MAX_BYTES, MAX_PIXELS, MAX_SCANS
 from effnetv2_jax.data.pictures.picture_file import read_picture
+from effnetv2_jax.data.pictures.pillow import FORMATS
 from effnetv2_jax.data.prepare.array_record_set import Recipe, prepare
 from effnetv2_jax.data.record import DecodeError
 from effnetv2_jax.data.sources.folder import FolderSource
@@ -351,6 +352,8 @@ LARGE: dict[str, Callable[[Image.Image], bytes]] = {
         image, "WEBP", method=0, save_all=True, append_images=[image.rotate(180)]
     ),
 }
+if "AVIF" in FORMATS:
+    LARGE["AVIF"] = lambda image: encoded(image, "AVIF", speed=10)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """Folders of pictures, as people really lay them out."""
 
+import hashlib
+import os
 import pathlib
 import shutil
+import unicodedata
 from typing import Any
 
 import pytest
@@ -9,8 +12,8 @@ from PIL import Image
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, Source, open_source
-from effnetv2_jax.data.sources.folder import FolderSource, has_validation
-from effnetv2_jax.data.sources.open import Purpose
+from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
+from effnetv2_jax.data.sources.open import Purpose, open_sources
 
 
 def make(root: pathlib.Path, *names: str) -> None:
@@ -22,6 +25,12 @@ def make(root: pathlib.Path, *names: str) -> None:
 
 def opened(root: pathlib.Path, split: Purpose = "train", **fields: Any) -> Source:
     return open_source(DataConfig(source="folder", path=str(root), **fields), split)
+
+
+def opened_folder(root: pathlib.Path, **fields: Any) -> FolderSource:
+    source = opened(root, "eval", **fields)
+    assert isinstance(source, FolderSource)
+    return source
 
 
 def listed(source: Source, root: pathlib.Path) -> list[str]:
@@ -51,15 +60,142 @@ def test_other_names_of_val(tmp_path: pathlib.Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["val", "validation", "valid", "test"])
-def test_names_of_the_validation_split_are_interchangeable(
-    tmp_path: pathlib.Path, split: str
-) -> None:
+def test_what_is_there_stands_in_for_a_validation_split(tmp_path: pathlib.Path, split: str) -> None:
     make(tmp_path / "apart", "train/a/1.png", "train/b/1.png", "valid/a/2.png")
     assert listed(opened(tmp_path / "apart", "eval", eval_split=split), tmp_path / "apart") == [
         "valid/a/2.png"
     ]
     make(tmp_path / "together", *many("a", "b"))
     assert len(opened(tmp_path / "together", "eval", eval_split=split)) == 4
+
+
+def test_the_folder_of_a_splits_name_comes_first_and_the_name_says_which(
+    tmp_path: pathlib.Path,
+) -> None:
+    make(tmp_path, *many("train/a", "train/b"), "val/a/1.png", *many("Test/a", count=9))
+    counts = {"val": 1, "validation": 1, "test": 9, "Test": 9, "testing": 9, "train": 40, "all": 50}
+    titles = {"validation": ": val/", "test": ": Test/", "testing": ": Test/"}
+    for split, count in counts.items():
+        source = opened(tmp_path, "eval", eval_split=split)
+        assert (len(source), source.class_names) == (count, ("a", "b"))
+        assert source.name == f"{tmp_path} ({split}{titles.get(split, '')})"
+    shutil.rmtree(tmp_path / "Test")
+    assert opened(tmp_path, "eval", eval_split="test").name == f"{tmp_path} (test: val/)"
+
+
+def test_all_pictures_of_folders_without_splits_can_be_evaluated(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("a", "b", "c", count=10))
+    whole = opened_folder(tmp_path, eval_split="all")
+    assert (len(whole), whole.available, whole.class_counts) == (30, 30, (10, 10, 10))
+    held_out = opened_folder(tmp_path, eval_split="test")
+    assert (len(held_out), held_out.available) == (3, 30)
+    assert held_out.name == f"{tmp_path} (test: held out)"
+    part = opened_folder(tmp_path, eval_split="all[:50%]")
+    assert (len(part), part.available) == (15, 30)
+
+
+def test_a_folder_of_validation_pictures_is_evaluated_and_not_trained_on(
+    tmp_path: pathlib.Path,
+) -> None:
+    make(tmp_path, *many("val/a", "val/b"))
+    for split in ("val", "test", "all"):
+        assert len(opened(tmp_path, "eval", eval_split=split)) == 40
+    with pytest.raises(DataError, match=r"holds only val/.*evaluated.*but not trained on"):
+        opened(tmp_path)
+
+
+def test_a_split_without_class_folders_is_not_replaced(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("train/a", "train/b"), "test/1.png")
+    for split in ("val", "test"):
+        with pytest.raises(DataError, match=rf"test holds no .*path={tmp_path}/train holds"):
+            opened(tmp_path, "eval", eval_split=split)
+    make(tmp_path, "val/a/1.png")
+    assert len(opened(tmp_path, "eval", eval_split="val")) == 1
+    with pytest.raises(DataError, match="test holds no pictures in class folders"):
+        opened(tmp_path, "eval", eval_split="test")
+
+
+def test_what_could_be_splits_or_classes_is_stated(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("one/a", "one/b", "two/a", "two/b", count=4))
+    with pytest.raises(DataError, match="hold folders of the same names"):
+        opened(tmp_path)
+    stated = DataConfig(
+        source="folder", path=str(tmp_path), train_split="one", eval_split="two[:3]"
+    )
+    train, evaluation = open_sources(stated)
+    assert train.class_names == evaluation.class_names == ("a", "b")
+    assert (len(train), len(evaluation)) == (8, 3)
+    assert opened(tmp_path, layout="classes").class_names == ("one", "two")
+
+
+def test_classes_are_numbers_in_the_order_of_numbers(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("10", "9", "0", "02", count=3))
+    assert opened(tmp_path).class_names == ("0", "02", "9", "10")
+    make(tmp_path, *many("1a", count=3))
+    assert opened(tmp_path).class_names == ("0", "02", "10", "1a", "9")
+
+
+def test_classes_keep_the_order_that_a_run_began_with(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("10", "9", "0", count=3))
+    data = DataConfig(source="folder", path=str(tmp_path), train_split="all", eval_split="val")
+    before = ("0", "10", "9")  # In alphabetical order.
+    digest = hashlib.sha256(repr(list(before)).encode())
+    digest.update("".join(f"{name}\n" for name in many(*before, count=3)).encode())
+    for source in open_sources(data, began_with=before):
+        assert source.class_names == before
+        for index in range(len(source)):
+            key = pathlib.Path(source[index].key)
+            assert before[source[index].labels[0]] == key.parent.name
+    assert open_sources(data, began_with=before)[0].fingerprint == digest.hexdigest()[:16]
+    # A run of other classes is refused elsewhere, with what differs.
+    assert open_sources(data, began_with=("0", "10"))[0].class_names == ("0", "9", "10")
+
+
+def test_a_name_is_one_class_however_its_accents_are_written(tmp_path: pathlib.Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    make(tmp_path, *many(f"train/{composed}", "train/b"), *many(f"val/{decomposed}", count=3))
+    validation = opened_folder(tmp_path, eval_split="val")
+    assert (validation.class_names, validation.class_counts) == (("b", composed), (0, 3))
+    train, _ = open_sources(
+        DataConfig(source="folder", path=str(tmp_path)), began_with=(decomposed, "b")
+    )
+    assert train.class_names == (decomposed, "b")
+
+
+def test_classes_that_are_known_already(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("b", "d", count=2))
+    data = DataConfig(source="folder", path=str(tmp_path), eval_split="all")
+    source = open_source(data, "eval", class_names=("d", "c", "b"))
+    assert [source[index].labels for index in range(4)] == [(2,), (2,), (0,), (0,)]
+    with pytest.raises(DataError, match=r"has classes that are not known: d$"):
+        open_source(data, "eval", class_names=("c", "b"))
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b" cat", b"new\nline"])
+def test_odd_names_of_classes_are_kept_apart(tmp_path: pathlib.Path, name: bytes) -> None:
+    make(tmp_path, *many(os.fsdecode(name), "cat"))
+    assert sorted(opened(tmp_path).class_names) == sorted([os.fsdecode(name), "cat"])
+
+
+def test_pictures_that_cannot_be_read_here_are_named(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, "a/1.png", "b/1.png")
+    make(tmp_path, "c/1.png")
+    (tmp_path / "c/1.png").rename(tmp_path / "c/1.cr2")
+    with pytest.raises(DataError, match=r"without pictures in .*: c \(there are 1 \.cr2\)"):
+        opened(tmp_path)
+    (tmp_path / "pictures.zip").write_bytes(b"")
+    with pytest.raises(DataError, match="unpack it first"):
+        opened(tmp_path / "pictures.zip")
+
+
+def test_examples_of_the_same_class(tmp_path: pathlib.Path) -> None:
+    make(tmp_path, *many("a", count=3), *many("b", count=5))
+    for split in ("all", "all[:6]"):
+        source = opened_folder(tmp_path, eval_split=split)
+        labels = [source[index].labels for index in range(len(source))]
+        for index, label in enumerate(labels):
+            same = [other for other, its in enumerate(labels) if its == label]
+            assert list(source.same_class(index)) == same
 
 
 def test_a_part_of_the_training_pictures_can_be_evaluated_on(tmp_path: pathlib.Path) -> None:
@@ -101,7 +237,7 @@ def test_splits_that_do_not_exist(tmp_path: pathlib.Path, split: str, message: s
 
 def test_nothing_need_be_held_out(tmp_path: pathlib.Path) -> None:
     make(tmp_path, *many("a", "b"))
-    assert not has_validation(str(tmp_path))
+    assert not PictureFolder(str(tmp_path)).has_validation
     assert len(FolderSource(str(tmp_path), "train", validation_share=0)) == 40
 
 

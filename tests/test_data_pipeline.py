@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import logging
 import pathlib
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 import grain
@@ -33,6 +34,8 @@ from effnetv2_jax.data import (
     make_batches,
     open_source,
 )
+from effnetv2_jax.data.batches.reader import Reader
+from effnetv2_jax.data.pictures.box import Box
 from effnetv2_jax.data.pictures.crops import Law, random_box, resize
 from effnetv2_jax.data.pictures.decode import decode
 from effnetv2_jax.preprocessing import Preprocessing, cropped, squashed
@@ -52,7 +55,7 @@ class Numbered:
     exif = False
     fingerprint = "numbered"
 
-    def __init__(self, count: int, unreadable: tuple[int, ...] = ()) -> None:
+    def __init__(self, count: int, unreadable: Collection[int] = ()) -> None:
         self._count = count
         self._unreadable = unreadable
         self.class_names = tuple(map(str, range(count)))
@@ -417,18 +420,83 @@ def test_an_empty_evaluation_has_no_batches() -> None:
     assert list(evaluated(Numbered(0))) == []
 
 
-def test_unreadable_pictures_are_named_once_and_replaced_by_the_next(
+def test_unreadable_pictures_are_named_once_and_replaced(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     source, unreadable = Numbered(20, unreadable=(3, 4, 19)), Unreadable(100)
     with caplog.at_level(logging.WARNING):
         found = labels(source, 4, batch_size=20, unreadable=unreadable)
     healthy = labels(Numbered(20), 4, batch_size=20)
-    replacement = {3: 5, 4: 5, 19: 0}
-    assert found == [replacement.get(label, label) for label in healthy]
+    replaced = [one for one, label in zip(found, healthy) if label in (3, 4, 19)]
+    assert [one for one, label in zip(found, healthy) if label not in (3, 4, 19)] == [
+        label for label in healthy if label not in (3, 4, 19)
+    ]
+    # Drawn from all, anew for every position.
+    assert len({*replaced}) > 6
+    assert {*replaced}.isdisjoint({3, 4, 19})
     assert len(unreadable) == 3
     assert unreadable.reasons["picture 4"] == "it is no picture in a known format"
     assert sum("picture 4: it is no picture" in message for message in caplog.messages) == 1
+
+
+class OfClasses(Numbered):
+    """Numbered pictures, of which the classes are known."""
+
+    def __init__(self, classes: Sequence[int], unreadable: Collection[int]) -> None:
+        super().__init__(len(classes), unreadable)
+        self.classes = np.array(classes)
+        self.class_names = tuple(map(str, range(max(classes) + 1)))
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        return tuple(np.bincount(self.classes).tolist())
+
+    def same_class(self, index: int) -> Any:
+        return np.flatnonzero(self.classes == self.classes[index])
+
+    def __getitem__(self, index: int) -> Record:
+        return super().__getitem__(index)._replace(labels=(int(self.classes[index]),))
+
+
+@given(st.data())
+@settings(max_examples=20)
+def test_replacements_keep_the_shares_of_classes(data: st.DataObject) -> None:
+    sound = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+    broken = data.draw(st.lists(st.integers(0, 12), min_size=len(sound), max_size=len(sound)))
+    classes = [label for label, counts in enumerate(zip(sound, broken)) for _ in range(sum(counts))]
+    unreadable: set[int] = set()
+    for label in range(len(sound)):  # The last of each class, as neighbours.
+        members = [index for index, its in enumerate(classes) if its == label]
+        unreadable |= {*members[sound[label] :]}
+    source = OfClasses(classes, unreadable)
+    limit = Unreadable(len(classes))
+    found = labels(source, 2, batch_size=len(classes), unreadable=limit)
+    # Every epoch has each example once, so the shares are exact.
+    assert [found.count(label) for label in range(len(sound))] == [
+        2 * count for count in source.class_counts
+    ]
+
+
+def test_replacements_are_drawn_from_all_sound_pictures_of_a_class() -> None:
+    source = OfClasses([0] * 44 + [1] * 4, unreadable=range(4, 44))
+    order = Order(48, seed=0)
+    reader = Reader(source, max_labels=1, unreadable=Unreadable(100))
+    counts = np.zeros(48)
+    for position in range(480):
+        draws = functools.partial(order.replacements, position)
+        whole = functools.partial(Box, 0, 0)
+        pixels, _ = reader.read_or_replace(order.example(position), whole, draws)
+        counts[pixels.max()] += 1  # Its brightness is its number.
+    assert counts[44:].tolist() == [10] * 4
+    assert counts[:4].sum() == 440
+    assert counts[:4].min() > 80
+
+
+def test_without_a_sound_picture_of_its_class_one_of_any_is_drawn() -> None:
+    source = OfClasses([0] * 5 + [1] * 5 + [2] * 5, unreadable=range(5))
+    found = labels(source, 20, batch_size=15)
+    assert found.count(0) == 0
+    assert abs(found.count(1) - found.count(2)) < 50
 
 
 def test_too_many_unreadable_pictures_stop_the_run() -> None:

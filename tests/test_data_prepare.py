@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pathlib
 import random
 import re
@@ -10,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -349,6 +351,7 @@ def test_verification(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
     content[len(content) // 2] ^= 1
     shards[1].write_bytes(content)
     shards[2].unlink()
+    capsys.readouterr()
     assert run(tmp_path, "--verify") == 1
     assert capsys.readouterr().err == (
         f"{shards[1]} is missing or damaged\n{shards[2]} is missing or damaged\n"
@@ -417,3 +420,39 @@ def test_class_names_that_tfds_does_not_take(tmp_path: pathlib.Path) -> None:
 
     with pytest.raises(DataError, match="TFDS does not take the names"):
         prepare({"train": Doubled()}, tmp_path, "toy", Recipe())
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", b"new\nline", b"cat ", b" cat", b"a\rb"])
+def test_names_of_classes_that_cannot_be_kept_are_refused_first(
+    tmp_path: pathlib.Path, name: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(tmp_path / "from", {f"{label}/1.jpg": jpeg(1) for label in ("cat", os.fsdecode(name))})
+    assert run(tmp_path) == 1
+    assert f"which these are not: {os.fsdecode(name)!a}. Rename" in capsys.readouterr().err
+    assert not (tmp_path / "to").exists()
+
+
+def test_classes_keep_their_order_and_form(tmp_path: pathlib.Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "caf\u00e9") for form in ("NFC", "NFD"))
+    make(tmp_path / "from", {f"train/{label}/1.jpg": jpeg(1) for label in ("b", composed)})
+    make(tmp_path / "from", {f"val/{decomposed}/2.jpg": jpeg(2)})
+    assert run(tmp_path) == 0
+    assert opened(tmp_path).class_names == ("b", composed)
+    assert opened(tmp_path, "validation")[0].labels == (1,)
+    make(tmp_path / "from/numbers", {f"{label}/1.jpg": jpeg(1) for label in ("10", "9")})
+    assert main([f"--from={tmp_path / 'from/numbers'}", f"--to={tmp_path / 'to'}", "--name=n"]) == 0
+    assert opened(tmp_path, name="n").class_names == ("9", "10")
+
+
+def test_splits_and_classes_that_have_to_be_stated(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for part in ("one", "two"):
+        make(tmp_path / "from", {f"{part}/{label}/1.jpg": jpeg(1) for label in "ab"})
+    assert run(tmp_path) == 1
+    assert "hold folders of the same names" in capsys.readouterr().err
+    assert run(tmp_path, "--splits=train=one,validation=two") == 0
+    assert "validation: 2 of 2 pictures" in capsys.readouterr().err
+    assert opened(tmp_path).class_names == ("a", "b")
+    assert run(tmp_path, "--layout=classes", name="outer") == 0
+    assert opened(tmp_path, name="outer").class_names == ("one", "two")

@@ -14,6 +14,7 @@ from effnetv2_jax import data
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.record import available
 from effnetv2_jax.data.sources.open import Purpose
 
 
@@ -102,6 +103,7 @@ def test_an_unregistered_set_with_several_shards(tmp_path: pathlib.Path) -> None
 def test_slices_of_splits(tmp_path: pathlib.Path, split: str, expected: Iterable[int]) -> None:
     write(tmp_path)
     source = opened(tmp_path, split=split)
+    assert available(source) == (13 if "test" in split else 10)
     assert brightness(source) == list(expected)
     assert source.fingerprint != opened(tmp_path).fingerprint
 

@@ -153,7 +153,7 @@ def test_a_run_is_evaluated_on_several_sets(
     assert first["ema_loss"] == pytest.approx(last["ema_loss"], rel=1e-5)
     lines = results_table(results).splitlines()
     assert len(lines) == 1 + len(SETS)
-    assert lines[0].split() == ["set", "images", "unreadable", *TOPS]
+    assert lines[0].split() == ["set", "images", "of", "unreadable", *TOPS]
     assert lines[3].startswith("imagenet_v2/matched-frequency/1.0.0 test")
 
     def call(*arguments: str) -> int:

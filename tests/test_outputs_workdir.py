@@ -18,6 +18,7 @@ from effnetv2_jax.config import CheckpointConfig, Cosine, DataConfig, Experiment
 from effnetv2_jax.data import open_source
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
+    began_class_names,
     check_workdir,
     open_workdir,
     read_class_names,
@@ -55,7 +56,8 @@ def test_first_start_writes_config_and_classes(tmp_path: pathlib.Path) -> None:
         "config.json",
         "preprocessing.json",
     ]
-    assert read_class_names(workdir) == CLASSES
+    assert read_class_names(workdir) == began_class_names(workdir) == CLASSES
+    assert began_class_names(tmp_path / "runs" / "second") is None
     assert read_config(workdir)["data"]["crop_area"] == [0.05, 1.0]
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from effnetv2_jax.config.checks import check_batches
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.data.sources.open import examples_and_classes
+from effnetv2_jax.data.report import survey
 from effnetv2_jax.parallel.topology import GIB, Limits, find_mesh, limits_of
 from effnetv2_jax.train.costs import StepCost, batch_unit, largest_batch, step_costs
 
@@ -26,7 +26,7 @@ def describe_compiled(
     mesh = find_mesh(topology)
     device = mesh.devices.flat[0]
     check_batches(experiment, devices=mesh.size)
-    examples, classes = examples_and_classes(experiment.data)
+    examples, classes, _ = survey(experiment.data)
     limits = limits_of(device)
     yield f"{mesh.size} x {device.device_kind}, {_gib(limits.memory)} each for a program"
     model, parts = experiment.model, experiment.gradient_accumulation

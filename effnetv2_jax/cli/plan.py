@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.optimizers import OptimizerConfig
-from effnetv2_jax.data.sources.open import examples_and_classes
+from effnetv2_jax.data.report import survey
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import abstract_variables
@@ -35,14 +35,14 @@ def describe(experiment: Experiment) -> str:
     """The stages as a table, with parameters and multiply-accumulates.
 
     Opens the data only to count what the config does not state (`data.num_classes` and
-    `data.num_train_examples`).
+    `data.num_train_examples`), and then says what is in folders.
 
     Raises:
       ConfigError: the experiment cannot be planned.
       DataError: the data has to be counted and is missing.
       WeightsError: there are no such weights as `init` says.
     """
-    num_examples, num_classes = examples_and_classes(experiment.data)
+    num_examples, num_classes, report = survey(experiment.data)
     plan = experiment.plan(num_examples)
     own = None
     if experiment.init:
@@ -94,6 +94,7 @@ def describe(experiment: Experiment) -> str:
             network,
             *([*align(blocks), ""] if blocks else []),
             training,
+            *report,
             f"{experiment.optimizer.name}: {_fields(experiment.optimizer)}",
             augmentation,
             *start,

@@ -5,6 +5,7 @@ from typing import Any
 
 MAY_DIFFER = (
     "data.path",
+    "data.eval_split",
     "data.threads",
     "data.processes",
     "data.prefetch_batches",

@@ -30,10 +30,13 @@ class DataConfig:
     train_split: str = "train"
     """The split to train on; a slice takes part of it, such as `train[25023:]` or `train[:90%]`.
     Of `tfrecord`, the word that the files' names have, in whose order a slice is taken; of
-    `folder`, the subfolder, and a slice is a random sample."""
+    `folder`, the subfolder, and a slice is a random sample; `all` is all of it."""
     eval_split: str = "test"
-    """The split to evaluate on, likewise. Of `folder`, `val`, `validation`, `valid` and `test` all
-    mean the one that there is, or else what is held out."""
+    """The split to evaluate on, likewise. Of `folder`, `val` and `test` stand in for each other
+    where only one is there, and for what is held out where none is."""
+    layout: Literal["auto", "classes"] = "auto"
+    """`folder`: `auto` tells folders of splits from those of classes by what they are called and
+    hold, and refuses what could be either. `classes`: all of them are classes."""
     validation_share: float = 0.1
     """`folder` without `train/` and `val/`: the share of every class held out for evaluation."""
     max_labels: int = 1
@@ -70,8 +73,8 @@ class DataConfig:
     prefetch_batches: int = 4
     """Batches decoded ahead of the device."""
     max_unreadable: int = 100
-    """Unreadable pictures are named, counted and replaced by the next one (in evaluation: left
-    out); one more than this in a process stops the run."""
+    """Unreadable pictures are named, counted and replaced by others of their class (in evaluation:
+    left out); one more than this in a process stops the run."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -5,8 +5,8 @@ one encoded picture into an array: decoding, cropping, resizing. `batches` puts 
 run's order and makes batches of them in threads or processes. `prepare` is a command that converts
 folders and TFRecord files to ArrayRecord.
 
-`open_source` opens what a `DataConfig` names; `make_batches` makes the batches that `TrainExamples`
-or `EvalExamples` describe.
+`open_source` and `open_sources` open what a `DataConfig` names; `make_batches` makes the batches
+that `TrainExamples` or `EvalExamples` describe.
 """
 
 import importlib
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from effnetv2_jax.data.record import Record as Record
     from effnetv2_jax.data.record import Source as Source
     from effnetv2_jax.data.sources.open import open_source as open_source
+    from effnetv2_jax.data.sources.open import open_sources as open_sources
 
 # Loaded on first use: decoding one picture does not need TFDS, which takes seconds.
 _HOME = {
@@ -43,6 +44,7 @@ _HOME = {
     "Record": "record",
     "Source": "record",
     "open_source": "sources.open",
+    "open_sources": "sources.open",
     "Unreadable": "batches.unreadable",
     "Workers": "batches.workers",
     "make_workers": "batches.workers",

@@ -1,6 +1,7 @@
 """What every source of pictures offers, and the errors that data can cause."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class DataError(ValueError):
@@ -50,3 +51,32 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> Record:
         """Example `index`, from 0; raises OSError or DecodeError where it cannot be read."""
         ...
+
+
+@runtime_checkable
+class Classed(Protocol):
+    """A source that knows the classes of its examples without reading them."""
+
+    @property
+    def class_counts(self) -> tuple[int, ...]:
+        """How many examples each class has, in the order of `class_names`."""
+        ...
+
+    def same_class(self, index: int) -> Sequence[int]:
+        """The indices of all examples of the class of example `index`, itself included."""
+        ...
+
+
+@runtime_checkable
+class Partial(Protocol):
+    """A source that may be a part of a split."""
+
+    @property
+    def available(self) -> int:
+        """Examples of the whole split, of which it is a slice, or what is held out."""
+        ...
+
+
+def available(source: Source) -> int:
+    """Examples of the whole split that a source is taken from, as far as it says so."""
+    return source.available if isinstance(source, Partial) else len(source)

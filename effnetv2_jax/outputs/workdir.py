@@ -121,6 +121,19 @@ def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:
     return tuple(_read(epath.Path(workdir) / _CLASSES))
 
 
+def began_class_names(workdir: epath.PathLike) -> tuple[str, ...] | None:
+    """The names of the classes that the run in `workdir` began with; None where no run began.
+
+    Raises:
+      WorkdirError: the file is not JSON, or cannot be read.
+    """
+    path = epath.Path(workdir) / _CLASSES
+    try:
+        return read_class_names(workdir) if path.exists() else None
+    except OSError as error:
+        raise _unusable(epath.Path(workdir), error) from error
+
+
 def read_data_fingerprint(workdir: epath.PathLike) -> str | None:
     """What the training data of the run in `workdir` began with; None where it is not known.
 

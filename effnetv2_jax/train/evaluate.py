@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from effnetv2_jax.augment import normalize
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, EvalExamples, Source, Workers, make_batches
+from effnetv2_jax.data.record import available
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.compiler import compiler_options
@@ -106,8 +107,9 @@ def evaluate(
 
     Returns:
       `{"<weights>_top1": ..., "<weights>_top5": ..., "<weights>_loss": ..., "examples": ...,
-      "unreadable": ...}`. Accuracies are in [0, 1], the loss is in nats without label smoothing;
-      `examples` counts those that could be read and have a label.
+      "unreadable": ..., "available": ...}`. Accuracies are in [0, 1], the loss is in nats without
+      label smoothing; `examples` counts those that could be read and have a label, `available`
+      those of the whole split that the source may be a slice of.
     """
     examples = EvalExamples(
         data=experiment.data,
@@ -151,12 +153,15 @@ def evaluate(
     return result | {
         "examples": float(count.examples),
         "unreadable": float(len(source) - read),
+        "available": float(available(source)),
     }
 
 
 def summary(result: Mapping[str, float]) -> str:
     """An evaluation in one line."""
-    parts = [f"{result['examples']:.0f} images"]
+    # Checkpoints of earlier versions do not say it.
+    of = f" of {result['available']:.0f}" if "available" in result else ""
+    parts = [f"{result['examples']:.0f}{of} images"]
     if result["unreadable"]:
         parts.append(f"{result['unreadable']:.0f} unreadable")
     parts += [

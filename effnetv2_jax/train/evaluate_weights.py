@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from effnetv2_jax.config.checks import check_batch
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, Source, make_workers, open_source
+from effnetv2_jax.data.report import EVALUATION, describe_data
 from effnetv2_jax.data.sources.eval_sets import get_eval_set, open_eval_set
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.table import align
@@ -83,6 +85,8 @@ def _open_sources(experiment: Experiment, mesh: Mesh) -> list[Source]:
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
     data = experiment.data
     first = open_source(data, "eval")
+    if jax.process_index() == 0:
+        print("\n".join(describe_data({EVALUATION: first})), file=sys.stderr)
     data_dir = data.path if data.source == "tfds" else ""
     others = [open_eval_set(name, data_dir) for name in experiment.evaluation.sets]
     for other in others:
@@ -123,10 +127,11 @@ def _evaluate_all(
 def results_table(results: Results) -> str:
     """Accuracy on every set, a line each, of raw and averaged weights."""
     kinds = [k for k in ("raw", "ema") if f"{k}_top1" in next(iter(results.values()))]
-    rows = [("set", "images", "unreadable", *(f"{k} {top}" for k in kinds for top in _TOPS))]
+    rows = [("set", "images", "of", "unreadable", *(f"{k} {top}" for k in kinds for top in _TOPS))]
     for name, result in results.items():
         shares = (f"{result[f'{kind}_{key}']:.2%}" for kind in kinds for key in _TOPS.values())
-        rows.append((name, f"{result['examples']:,.0f}", f"{result['unreadable']:,.0f}", *shares))
+        counts = (f"{result[key]:,.0f}" for key in ("examples", "available", "unreadable"))
+        rows.append((name, *counts, *shares))
     return "\n".join(align(rows, left=1))
 
 

@@ -19,15 +19,21 @@ from effnetv2_jax.data import (
     Workers,
     example_keys,
     make_workers,
-    open_source,
+    open_sources,
 )
+from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
-from effnetv2_jax.outputs.workdir import WorkdirError, check_workdir, open_workdir
+from effnetv2_jax.outputs.workdir import (
+    WorkdirError,
+    began_class_names,
+    check_workdir,
+    open_workdir,
+)
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
@@ -171,8 +177,7 @@ def open_run(
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     mesh = make_mesh()
     first = jax.process_index() == 0
-    train_source = open_source(experiment.data, "train")
-    eval_source = open_source(experiment.data, "eval")
+    train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
     plan = experiment.plan(len(train_source))
     check_batches(experiment, devices=mesh.size)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
@@ -214,6 +219,9 @@ def open_run(
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
             lock=lock,
+        )
+        run.progress.message(
+            "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
         )
         run.restore()
         if run.done:

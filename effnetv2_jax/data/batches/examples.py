@@ -56,7 +56,7 @@ class Examples(Protocol):
         """Makes one row.
 
         Raises:
-          DataError: as `Reader.read` and `Reader.read_next`.
+          DataError: as `Reader.read` and `Reader.read_or_replace`.
         """
         ...
 
@@ -65,7 +65,8 @@ class Examples(Protocol):
 class TrainExamples:
     """A stage's training examples: random crops, in the run's order, without end.
 
-    An unreadable picture is replaced by the next readable one of the source.
+    An unreadable picture is replaced by one that its position in the order draws, of its class
+    where the source knows the classes.
     """
 
     order: Order
@@ -104,7 +105,9 @@ class TrainExamples:
                 rng=self.order.randomness(position),
             )
 
-        pixels, labels = reader.read_next(self.order.example(position), crop)
+        pixels, labels = reader.read_or_replace(
+            self.order.example(position), crop, lambda: self.order.replacements(position)
+        )
         return {"image": resize(pixels, self.preprocessing), "labels": labels}
 
 

@@ -42,11 +42,18 @@ class Order:
 
     def randomness(self, position: int) -> np.random.Generator:
         """The generator for the crop of the example at a position."""
+        return np.random.Generator(self._bits(position))
+
+    def replacements(self, position: int) -> np.random.Generator:
+        """The generator that draws what replaces an unreadable example at a position."""
+        return np.random.Generator(self._bits(position).jumped())
+
+    def _bits(self, position: int) -> np.random.Philox:
         crop_key = self._seeds[self._salt_at(position)][1]
         # Rounded to float64, as NumPy rounds a list of a uint64 and an int: crops stay what they
         # have been since the first run.
         key = np.array([crop_key, position], np.float64).astype(np.uint64)
-        return np.random.Generator(np.random.Philox(key=key))
+        return np.random.Philox(key=key)
 
     def _salt_at(self, position: int) -> int:
         """How many salts have started by then."""

@@ -65,8 +65,8 @@ def example_keys(source: Source, order: Order, positions: Iterable[int]) -> list
       positions: in the order.
 
     Returns:
-      The key of the example at each position. Where it is unreadable, the next readable one of the
-      source is trained on instead.
+      The key of the example at each position. Where it is unreadable, another is trained on
+      instead.
     """
     return [key_of(source, order.example(position)) for position in positions]
 

@@ -1,4 +1,4 @@
-"""Decodes the examples of a source, and passes over those that cannot be read."""
+"""Decodes the examples of a source, and replaces those that cannot be read."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.pictures.box import Box, Pixels
 from effnetv2_jax.data.pictures.decode import decode, open_picture
-from effnetv2_jax.data.record import DataError, DecodeError, Record, Source
+from effnetv2_jax.data.record import Classed, DataError, DecodeError, Record, Source
 from effnetv2_jax.system.read_errors import is_passing, is_shortage
 
 Labels = NDArray[np.int32]
@@ -60,16 +60,37 @@ class Reader:
             return None
         return pixels, self._row(key, labels)
 
-    def read_next(self, index: int, crop: Crop) -> tuple[Pixels, Labels]:
-        """The first readable example from `index` on, as `read` returns it.
+    def read_or_replace(
+        self, index: int, crop: Crop, draws: Callable[[], np.random.Generator]
+    ) -> tuple[Pixels, Labels]:
+        """Example `index` as `read` returns it, or a readable one in its place.
+
+        That is drawn from those of its class, so that classes keep their shares, where the source
+        knows them (`record.Classed`) and one is readable, and else from all.
+
+        Args:
+          draws: the randomness of a replacement.
 
         Raises:
-          DataError: as `read`, or there is none.
+          DataError: as `read`, or none can be read.
         """
-        for offset in range(self.count):
-            found = self.read((index + offset) % self.count, crop)
-            if found is not None:
-                return found
+        found = self.read(index, crop)
+        if found is not None:
+            return found
+        rng = draws()
+        pools: list[Sequence[int]] = [range(self.count)]
+        if isinstance(self._source, Classed):
+            pools.insert(0, self._source.same_class(index))
+        for pool in pools:
+            tried = {index}
+            while len(tried) < len(pool):
+                other = int(pool[int(rng.integers(len(pool)))])
+                if other in tried:
+                    continue
+                tried.add(other)
+                found = self.read(other, crop)
+                if found is not None:
+                    return found
         raise DataError(f"none of the {self.count} pictures of {self._source.name} can be read")
 
     def _record(self, index: int) -> Record:

@@ -35,8 +35,8 @@ def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
     """Decodes a picture in any of the `pillow.FORMATS`; of an animation, its first frame.
 
     JPEG goes through libjpeg-turbo with accurate DCT and smooth chroma upsampling. Grey becomes
-    RGB, transparency is laid over white, of 16-bit channels the high byte counts (as in
-    TensorFlow's decoder), and CMYK is converted without a colour profile.
+    RGB, transparency is laid over white, 16-bit channels are scaled as `deep` says, and CMYK is
+    converted without a colour profile.
 
     Args:
       encoded: the file's bytes.

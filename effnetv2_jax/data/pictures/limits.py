@@ -2,6 +2,8 @@
 
 MAX_PIXELS = 2**26
 """Larger pictures are refused by what their header says, 67 megapixels being the largest."""
+MAX_JPEG2000_PIXELS = MAX_PIXELS // 2
+"""Of JPEG 2000, whose decoder takes up to twice the memory of others for a pixel."""
 MAX_BYTES = 2**29
 """Larger files are refused."""
 MAX_SCANS = 100

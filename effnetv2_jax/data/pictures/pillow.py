@@ -1,17 +1,24 @@
 """Pictures of any format through Pillow."""
 
+import importlib
 import io
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 
-from effnetv2_jax.data.pictures.box import Pixels
-from effnetv2_jax.data.pictures.limits import MAX_PIXELS
+from effnetv2_jax.data.pictures.box import Box, Pixels
+from effnetv2_jax.data.pictures.deep import depth_of, grey, is_deep, low_bits, stated_depth
+from effnetv2_jax.data.pictures.formats import READ, SIGNATURE_BYTES, how_to_decode
+from effnetv2_jax.data.pictures.limits import MAX_JPEG2000_PIXELS, MAX_PIXELS
 from effnetv2_jax.data.record import DecodeError
 
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "PPM", "WEBP", "TIFF")
+FORMATS = tuple(each.pillow for each in READ)
 """What is read, as Pillow calls it. It reads others with no bound on memory, or by programs."""
+
+if "HEIF" in FORMATS:
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 _PIECE_PIXELS = 2**20
 
@@ -25,16 +32,21 @@ def decode(encoded: bytes) -> tuple[Pixels, int]:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise DecodeError(f"it has {width} x {height} pixels, more than {MAX_PIXELS:,}")
+            limit = MAX_JPEG2000_PIXELS if image.format == "JPEG2000" else MAX_PIXELS
+            if width * height > limit:
+                raise DecodeError(f"it has {width} x {height} pixels, more than {limit:,}")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
                 _check_tiles(image)
+            deep = is_deep(image)
             image.load()
-            return to_rgb(image), orientation_of(image)
+            orientation = orientation_of(image)
+            return to_rgb(low_bits(image, encoded) if deep else image), orientation
     except DecodeError:
         raise
     except Image.UnidentifiedImageError:
-        raise DecodeError("it is no picture in a known format") from None
+        hint = how_to_decode(encoded[:SIGNATURE_BYTES])
+        read = f"; to read it: {hint}" if hint else ""
+        raise DecodeError(f"it is no picture in a known format{read}") from None
     except Exception as error:
         # Damaged files make Pillow's readers raise nearly anything (SyntaxError, struct.error,
         # zlib.error, IndexError, ...), and one of them must not stop a run.
@@ -69,29 +81,41 @@ def to_rgb(image: Image.Image) -> Pixels:
       DecodeError: its pixels have no known range.
     """
     mode = image.mode
-    wide = mode.startswith("I;16") or (mode == "I" and image.format == "PNG")
+    wide = mode.startswith("I;16") or (mode == "I" and image.format in ("PNG", "PPM"))
     if mode in ("I", "F") and not wide:
-        raise DecodeError(f"its pixels (mode {mode}) have no known range")
+        raise DecodeError(
+            f"its pixels (mode {mode}) have no known range; convert it to 8 or 16 bits"
+        )
+    depth = None
+    if wide:
+        largest = max(int(np.asarray(piece).max()) for _, piece in _pieces(image))
+        depth = depth_of(largest, stated_depth(image))
     # Pillow takes every CMYK JPEG to be inverted, but only Adobe's programs write them so.
     inverted = mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info
     width, height = image.size
     if width * height <= _PIECE_PIXELS:
-        return _piece_to_rgb(image, wide, inverted)
-    # In pieces, since each of up to four conversions would copy the whole picture.
-    columns = min(width, _PIECE_PIXELS)
-    rows = _PIECE_PIXELS // columns
+        return _piece_to_rgb(image, depth, inverted)
     pixels = np.empty((height, width, 3), np.uint8)
-    for top, left in itertools.product(range(0, height, rows), range(0, width, columns)):
-        bottom, right = min(height, top + rows), min(width, left + columns)
-        piece = image.crop((left, top, right, bottom))
-        pixels[top:bottom, left:right] = _piece_to_rgb(piece, wide, inverted)
+    for box, piece in _pieces(image):
+        box.cut(pixels)[:] = _piece_to_rgb(piece, depth, inverted)
     return pixels
 
 
-def _piece_to_rgb(image: Image.Image, wide: bool, inverted: bool) -> Pixels:
-    if wide:
-        grey = (np.asarray(image, np.uint32) >> 8).astype(np.uint8)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+def _pieces(image: Image.Image) -> Iterator[tuple[Box, Image.Image]]:
+    """The image in pieces, since each of up to four conversions would copy the whole."""
+    width, height = image.size
+    columns = min(width, _PIECE_PIXELS)
+    rows = _PIECE_PIXELS // columns
+    for top, left in itertools.product(range(0, height, rows), range(0, width, columns)):
+        bottom, right = min(height, top + rows), min(width, left + columns)
+        piece = image.crop((left, top, right, bottom))
+        yield Box(top, left, bottom - top, right - left), piece
+
+
+def _piece_to_rgb(image: Image.Image, depth: int | None, inverted: bool) -> Pixels:
+    """Converts a piece; `depth` is that of grey values of 16 bits, and None of others."""
+    if depth is not None:
+        return grey(image, depth)
     if inverted:
         image = ImageChops.invert(image)
     if image.has_transparency_data:

@@ -371,6 +371,7 @@ def _describe(
     classes, *others = {source.class_names for source in sources.values()}
     if others:
         raise DataError("the splits do not have the same classes")
+    _check_names(classes)
     try:
         label: Any = tfds.features.ClassLabel(names=list(classes))
     except ValueError as error:
@@ -393,6 +394,25 @@ def _describe(
     )
     info.set_file_format("array_record")
     return info
+
+
+def _check_names(classes: Sequence[str]) -> None:
+    """Raises a DataError for names of classes that change where TFDS keeps each as a line."""
+    odd = [name for name in classes if name.strip().splitlines() != [name] or not _is_utf8(name)]
+    if odd:
+        raise DataError(
+            "a TFDS set keeps the names of its classes as lines of text, which these are not: "
+            f"{', '.join(map(ascii, odd[:8]))}. Rename the folders: UTF-8 without line breaks, and "
+            "without blanks at the ends"
+        )
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _finish(folder: pathlib.Path, info: tfds.core.DatasetInfo, manifest: _Manifest) -> None:

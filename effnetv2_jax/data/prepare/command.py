@@ -24,7 +24,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from effnetv2_jax.data.prepare.array_record_set import SHARD_BYTES, Recipe, prepare, verify
 from effnetv2_jax.data.record import DataError, Source
-from effnetv2_jax.data.sources.folder import FolderSource, has_validation
+from effnetv2_jax.data.report import describe_data
+from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
 from effnetv2_jax.data.sources.splits import parse_split
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 
@@ -49,20 +50,21 @@ def _prepare(options: argparse.Namespace) -> int:
         splits = _named(options.splits or "train,validation")
         sources: dict[str, Source] = {
             name: TfrecordSource(
-                root, split, num_classes=options.num_classes, first_label=options.first_label
+                root,
+                split,
+                num_classes=options.num_classes,
+                first_label=options.first_label,
+                max_labels=options.max_labels,
             )
             for name, split in splits.items()
         }
     else:
         root = str(pathlib.Path(options.source).expanduser())
-        splits = _named(options.splits or ("train,validation" if has_validation(root) else "train"))
-        # Nothing is held out: a part of train can be, as a slice.
-        sources = {
-            name: FolderSource(root, split, validation_share=0) for name, split in splits.items()
-        }
+        sources = _folder_sources(PictureFolder(root, layout=options.layout), options.splits)
     recipe = Recipe(
         **{field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}
     )
+    print("\n".join(describe_data(sources)), file=sys.stderr)
     with logging_redirect_tqdm():
         info = prepare(
             sources,
@@ -79,6 +81,19 @@ def _prepare(options: argparse.Namespace) -> int:
         print(f"{name}: {count:,} pictures, {len(source) - count} left out")
     print(f"in {info.data_dir}")
     return 0
+
+
+def _folder_sources(folder: PictureFolder, splits: str | None) -> dict[str, Source]:
+    """The splits of a folder, all with the classes of the first, which is train by default."""
+    named = _named(splits or ("train,validation" if folder.has_validation else "train"))
+    sources: dict[str, Source] = {}
+    class_names = None
+    for name, split in named.items():
+        # Nothing is held out: a part of train can be, as a slice.
+        source = FolderSource(folder, split, validation_share=0, class_names=class_names)
+        class_names = source.class_names
+        sources[name] = source
+    return sources
 
 
 def _named(splits: str) -> dict[str, str]:
@@ -118,6 +133,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--version", default="1.0.0", help="of the set (1.0.0)")
     splits = "parts to make, such as train=train[5%%:],minival=train[:5%%] (train,validation)"
     add("--splits", metavar="NAME=SPLIT,...", help=splits)
+    layout = "classes: the outer folders are classes, whatever they are called (auto)"
+    add("--layout", choices=["auto", "classes"], default="auto", help=layout)
     classes = "which TFRecord files do not state"
     add("--num-classes", type=_positive, metavar="N", help=classes)
     add("--first-label", type=int, default=0, metavar="N", help="number of the first class (0)")

@@ -17,6 +17,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from effnetv2_jax.data.record import DataError, DecodeError, Record
 
 _NAME = re.compile(r"(?P<name>[\w-]+)(/(?P<config>[\w.+-]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+_WORD = re.compile(r"[A-Za-z_][\w-]*")
 
 
 class TfdsSource:
@@ -63,6 +64,10 @@ class TfdsSource:
             info.features["file_name"], tfds.features.Text
         )
         self._examples = _open_split(builder, name, split)
+        self.available = sum(
+            info.splits[part].num_examples for part in {*_WORD.findall(split)} & {*info.splits}
+        )
+        """Examples of the whole split, of which this may be a slice."""
         self.name = f"{info.full_name} {split}"
         self.class_names: tuple[str, ...] = tuple(_classes(info.features[self._label]).names)
         self.fingerprint = hashlib.sha256(

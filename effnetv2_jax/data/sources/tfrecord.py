@@ -39,7 +39,9 @@ class TfrecordSource:
 
     exif = False  # as TensorFlow's decoder, with which published results were made
 
-    def __init__(self, path: str, split: str, *, num_classes: int, first_label: int = 0) -> None:
+    def __init__(
+        self, path: str, split: str, *, num_classes: int, first_label: int = 0, max_labels: int = 1
+    ) -> None:
         """Finds the files (see `choose_files`), and the records in them.
 
         Args:
@@ -49,7 +51,9 @@ class TfrecordSource:
             of the files.
           num_classes: how many classes there are. Their names are the lines of a file
             `*labels.txt` in `path` that has as many, as TFDS writes it, or else "0", "1", ...
-          first_label: the number of the first class.
+          first_label: the number of the first class. Labels may also be written as a 0 or 1 for
+            every class.
+          max_labels: labels that an example may have.
 
         Raises:
           DataError: no such directory or split, files are missing or cannot be read, they hold no
@@ -67,7 +71,10 @@ class TfrecordSource:
                 f"{wanted.name!r}; compressed files have to be unpacked"
             )
         self._numbers = wanted.indices(len(self._index))
+        self.available = len(self._index)
+        """Records of the whole split, of which this may be a slice."""
         self._first_label = first_label
+        self._max_labels = max_labels
         self.name = f"{path} {split}"
         self.class_names = read_class_names(system, entries, num_classes)
         sizes = [(file.name.rpartition("/")[2], file.size) for file in self._files]
@@ -102,11 +109,32 @@ class TfrecordSource:
         except MessageError as error:
             raise DecodeError(f"{where}: it is no tf.train.Example ({error})") from error
         pictures = _values(fields, PICTURES, "bytes_list", where)
-        labels = _values(fields, LABELS, "int64_list", where)
+        labels = self._labels(fields, where)
         if len(pictures) != 1:
             raise DecodeError(f"{where}: it has {len(pictures)} pictures")
-        labels = dict.fromkeys(label - self._first_label for label in labels)
-        return Record(where + _name(fields), pictures[0], tuple(labels))
+        return Record(where + _name(fields), pictures[0], labels)
+
+    def _labels(self, fields: Any, where: str) -> tuple[int, ...]:
+        """An example's labels, counted from 0."""
+        stored = _values(fields, LABELS, "int64_list", where, or_kind="float_list")
+        classes = len(self.class_names)
+        # No list of labels: a number would stand in it twice. Of two classes it may be one.
+        flags = {*stored} <= {0, 1}
+        one_hot = flags and len(stored) > 1 and sum(stored) == 1 and self._max_labels == 1
+        many_hot = flags and len(stored) == classes > 2 and self._max_labels > 1
+        if len(stored) == classes and (one_hot or many_hot):
+            return tuple(label for label, flag in enumerate(stored) if flag)
+        if any(isinstance(label, float) for label in stored):
+            raise DataError(
+                f"{where}: its labels are floating-point numbers; they have to be whole ones, or a "
+                f"0 or 1 for each of the {classes} classes"
+            )
+        if one_hot and len(stored) > 2:
+            raise DataError(
+                f"{where}: its label is written as {len(stored)} times 0 or 1, one for each class "
+                f"as it seems, but {classes} classes are stated"
+            )
+        return tuple(dict.fromkeys(label - self._first_label for label in stored))
 
 
 def _read_local(path: str, start: int, stop: int) -> bytes:
@@ -116,19 +144,22 @@ def _read_local(path: str, start: int, stop: int) -> bytes:
         return stream.read(stop - start)
 
 
+_Kind = Literal["bytes_list", "int64_list", "float_list"]
+
+
 def _values(
-    fields: Any, keys: Sequence[str], kind: Literal["bytes_list", "int64_list"], where: str
+    fields: Any, keys: Sequence[str], kind: _Kind, where: str, *, or_kind: _Kind | None = None
 ) -> Any:
-    """What an example has under the first of these keys that it has."""
+    """What an example has under the first of these keys that it has, of either kind."""
     key = next((key for key in keys if key in fields), None)
     if key is None:
         raise DataError(
             f"{where} has none of {', '.join(keys)}; it has {', '.join(sorted(fields))}"
         )
     stored = fields[key].WhichOneof("kind") or kind  # An empty list may have no kind.
-    if stored != kind:
+    if stored not in (kind, or_kind):
         raise DataError(f"{where}: its {key!r} is a {stored}, but must be a {kind}")
-    return getattr(fields[key], kind).value
+    return getattr(fields[key], stored).value
 
 
 def _name(fields: Any) -> str:

@@ -2,12 +2,15 @@
 
 import os
 import pathlib
+import sys
+from collections import Counter
 from collections.abc import Sequence
 
+from effnetv2_jax.data.pictures.formats import ENDINGS
 from effnetv2_jax.data.pictures.picture_file import read_picture
 from effnetv2_jax.data.pictures.picture_url import is_url, read_url
 from effnetv2_jax.data.record import DataError, Record
-from effnetv2_jax.data.sources.folder import EXTENSIONS
+from effnetv2_jax.data.sources.folder_tree import describe, list_tree
 
 
 class FilesSource:
@@ -30,32 +33,40 @@ class FilesSource:
 
 
 def list_pictures(arguments: Sequence[str]) -> list[str]:
-    """The files that are named, and those with a picture's ending in the folders that are named.
+    """The files that are named, and the pictures in the folders that are named.
 
     Args:
       arguments: files, URLs and folders; folders are searched at any depth, in alphabetical order.
+        What is passed over there, hidden files among it, is said on standard error.
 
     Raises:
       DataError: a file or folder does not exist, or no picture is found at all.
     """
     paths: list[str] = []
+    passed_over: Counter[str] = Counter()
     for argument in arguments:
         if is_url(argument):
             paths.append(argument)
             continue
         path = pathlib.Path(argument).expanduser()
         if path.is_dir():
-            for folder, folders, files in os.walk(path):
-                folders.sort()
-                paths += [
-                    os.path.join(folder, file)
-                    for file in sorted(files)
-                    if file.lower().endswith(EXTENSIONS)
-                ]
+            tree = list_tree(str(path))
+            passed_over += tree.all_passed_over()
+            paths += [
+                os.path.join(folder, name)
+                for folder, inner in tree.walk(str(path))
+                for name in inner.pictures
+            ]
         elif path.exists():
             paths.append(str(path))
         else:
             raise DataError(f"there is no file or folder {argument!r}")
+    said = describe(passed_over)
     if not paths:
-        raise DataError(f"no picture ({', '.join(EXTENSIONS)}) in {', '.join(arguments)}")
+        raise DataError(
+            f"no picture ({', '.join(ENDINGS)}) in {', '.join(arguments)}"
+            + (f", but {said}" if said else "")
+        )
+    if said:
+        print(f"passed over: {said}", file=sys.stderr)
     return paths
