@@ -2,16 +2,20 @@
 
     python -m effnetv2_jax.compare runs/a runs/b
 
-Ends with 0 if both came to the same parameters by the same metrics, 1 if not (or if one has not
-come to its end), 2 if there are no two runs to compare.
+Ends with 0 if both came to the same parameters by the same metrics, 4 if not (or if one has not
+come to its end), 1 if there are no two runs to compare, 2 if the command line makes no sense.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 
+from effnetv2_jax.cli.errors import complain
 from effnetv2_jax.outputs.comparison import comparison
 from effnetv2_jax.outputs.workdir import WorkdirError
+
+DIFFERENT = 4
+"""Exit status where the results differ."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,10 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         text, differs = comparison(options.run_a, options.run_b)
     except WorkdirError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error)
     print(text)
-    return int(differs)
+    return DIFFERENT if differs else 0
 
 
 if __name__ == "__main__":

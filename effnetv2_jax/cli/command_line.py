@@ -1,25 +1,29 @@
 """The command line as a checked experiment, with errors that name the flag or field."""
 
 import dataclasses
+import difflib
+import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
+import ml_collections
 from absl import flags
-from ml_collections import config_flags
-from ml_collections.config_flags import config_path
 
+from effnetv2_jax import __version__
+from effnetv2_jax.cli.arguments import normalize
 from effnetv2_jax.cli.config_file import find_config_file
 from effnetv2_jax.cli.errors import CommandError
 from effnetv2_jax.cli.families import import_family
+from effnetv2_jax.cli.help import help_text
 from effnetv2_jax.cli.overrides import (
     adapt,
+    assign,
     check_network_of_run,
-    normalize,
     read_overrides,
-    set_tables,
 )
+from effnetv2_jax.cli.suggestions import meant
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.config.reading import from_config_dict
+from effnetv2_jax.outputs.workdir import workdir_path
 
 Mode = Literal["train", "eval", "plan"]
 
@@ -46,7 +50,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     Modules that `--import` names are imported.
 
     Returns:
-      The command, or the help text if that was asked for.
+      The command, or the text of `--help` or `--version` if that was asked for.
 
     Raises:
       CommandError: a flag or config field is unknown or has a bad value, or there is no such
@@ -54,51 +58,24 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
       ConfigError: the config makes no sense.
       WeightsError: the run to start from cannot be read.
     """
-    program, *rest = map(normalize, arguments)
-    if {"--help", "-h"} & set(rest):
-        values = _define_flags()
-        flags.DEFINE_string(
-            "config",
-            None,
-            "The experiment: path of a Python file with get_config(), and after a colon its "
-            "argument. Fields are overridden as in --config.epochs=10 or "
-            "--config.stages[0].image_size=96.",
-            values,
-        )
-        return f"{description}\n{values.main_module_help() or values.get_help()}"
+    program, *given = arguments
+    rest = list(normalize(given))
+    if {"--version", "-version"} & set(rest):
+        return f"effnetv2_jax {__version__}"
     for module in _values_of("import", rest):
         import_family(module)
     chosen = _values_of("config", rest)
+    if {"--help", "-h", "-help"} & set(rest):
+        return help_text(description, _define_flags())
     if not chosen:
         raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
     file = find_config_file(chosen[-1])
     config = file.load()
     overrides = read_overrides(rest)
+    values = _read_flags([program, *rest], config)
     notes = tuple(adapt(config, overrides, shortened=file.shortens))
-    tables = set_tables(config, overrides)
-    emptied = {override.path for override in overrides if override.value == "None"}
-
-    values = _define_flags()
-    given = [
-        argument
-        for argument in rest
-        if not argument.lstrip("-").startswith("config=")
-        and not any(override.path in tables | emptied for override in read_overrides([argument]))
-    ]
-    try:
-        config_flags.DEFINE_config_dict(
-            "config", config, "The experiment.", flag_values=values, sys_argv=[program, *given]
-        )
-        left = values([program, *given])[1:]
-        for path in emptied:
-            # The flags of optional fields take numbers only.
-            config_path.set_value(path, values.config, None)
-    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-        # Not str(error), which puts a KeyError's message in quotes.
-        raise CommandError(" ".join(map(str, error.args))) from error
-    if left:
-        raise CommandError(f"unexpected argument {left[0]!r}; flags are written --name=value")
-    experiment = from_config_dict(values.config)
+    assign(config, overrides)
+    experiment = file.read(config)
     if experiment.init:
         check_network_of_run(experiment, overrides)
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
@@ -107,9 +84,39 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
     if values.largest_batch and not values.topology:
         raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
-    return Command(
-        values.mode, experiment, values.workdir, values.topology, values.largest_batch, notes
-    )
+    workdir = os.fspath(workdir_path(values.workdir)) if values.workdir else ""
+    return Command(values.mode, experiment, workdir, values.topology, values.largest_batch, notes)
+
+
+def _read_flags(arguments: Sequence[str], config: ml_collections.ConfigDict) -> flags.FlagValues:
+    """The flags besides those of the config.
+
+    Args:
+      config: whose fields may be meant by a flag that there is not.
+
+    Raises:
+      CommandError: a flag is unknown or has a bad value, or an argument is none.
+    """
+    values = _define_flags()
+    others = [
+        argument
+        for argument in arguments
+        if not argument.lstrip("-").startswith("config=") and not read_overrides([argument])
+    ]
+    try:
+        left = values(others)[1:]
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        close = difflib.get_close_matches(name, ["config", "version", "help", *values], n=1)
+        found = [f"--{close[0]}"] if close else [f"--config.{path}" for path in meant(config, name)]
+        hint = f"did you mean {' or '.join(found)}?" if found else "--help lists what there is"
+        raise CommandError(f"there is no flag --{name}; {hint}") from error
+    except flags.Error as error:
+        raise CommandError(" ".join(map(str, error.args))) from error
+    if left:
+        mode = f" (did you mean --mode={left[0]}?)" if left[0] in get_args(Mode) else ""
+        raise CommandError(f"unexpected argument {left[0]!r}{mode}; flags are written --name=value")
+    return values
 
 
 def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:

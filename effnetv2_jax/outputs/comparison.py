@@ -12,6 +12,7 @@ from effnetv2_jax.outputs.workdir import (
     read_class_names,
     read_config,
     read_data_fingerprint,
+    workdir_path,
 )
 from effnetv2_jax.outputs.writers import EVENTS, METRICS, read_log
 
@@ -95,7 +96,7 @@ class _Record(NamedTuple):
 
 
 def _read(workdir: epath.PathLike) -> _Record:
-    path = epath.Path(workdir)
+    path = workdir_path(workdir)
     try:
         if not path.is_dir():
             raise WorkdirError(f"there is no directory {path}; name the --workdir of two runs")

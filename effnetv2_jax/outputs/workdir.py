@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from etils import epath
@@ -12,9 +13,11 @@ from effnetv2_jax.config.differences import differences
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.legacy import upgrade
 from effnetv2_jax.config.reading import from_config_dict
-from effnetv2_jax.outputs.storage import write_text
+from effnetv2_jax.outputs.storage import is_local, write_text
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.system.paths import local_path, scheme_of
 
+_SCHEMES = ("gs", "s3", "az", "hf")
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
 _DATA = "data.json"
@@ -23,6 +26,42 @@ _PREPROCESSING = "preprocessing.json"
 
 class WorkdirError(ValueError):
     """A working directory that this run cannot use; the message names it and says what to do."""
+
+
+def workdir_path(text: epath.PathLike) -> epath.Path:
+    """The path that somebody means: `~` and `file://` are understood, `gs://` and its like stay.
+
+    Raises:
+      WorkdirError: nothing here reads paths of that scheme.
+    """
+    path = local_path(os.fspath(text))
+    scheme = scheme_of(path)
+    if scheme and (scheme not in _SCHEMES or "://" not in path):
+        raise WorkdirError(
+            f"{path}: there is no reader for {scheme}://; a working directory is local, or one of "
+            f"{', '.join(f'{known}://' for known in _SCHEMES)}"
+        )
+    return epath.Path(path)
+
+
+@contextlib.contextmanager
+def reaching(path: epath.PathLike) -> Iterator[None]:
+    """Turns what is raised over a remote path that cannot be reached into a WorkdirError."""
+    try:
+        yield
+    except (FileNotFoundError, ConfigError, WorkdirError):
+        raise
+    except Exception as error:
+        text = os.fspath(path)
+        if is_local(epath.Path(text)):
+            raise
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        scheme = scheme_of(text)
+        package = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}[scheme]
+        raise WorkdirError(
+            f"cannot reach {text}: {cause}. Paths of {scheme}:// need the package {package} and "
+            "access to it; where TensorFlow is installed, EPATH_USE_TF=false goes without it"
+        ) from error
 
 
 def open_workdir(
@@ -52,7 +91,7 @@ def open_workdir(
       WorkdirError: the directory holds a run with another config, other classes or other training
         data, or cannot be written to.
     """
-    workdir = epath.Path(path)
+    workdir = workdir_path(path)
     try:
         if write:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -75,7 +114,7 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     Raises:
       WorkdirError: there is none, or it is not the JSON of a config.
     """
-    path = epath.Path(workdir) / _CONFIG
+    path = workdir_path(workdir) / _CONFIG
     try:
         return upgrade(_read(path))
     except (KeyError, TypeError, AttributeError) as error:
@@ -99,12 +138,12 @@ def find_run(weights: str) -> FoundRun | None:
     """
     kind, _, rest = weights.partition(":")
     if kind == "workdir":
-        return FoundRun(epath.Path(rest).expanduser(), None)
+        return FoundRun(workdir_path(rest), None)
     if kind in ("hub", "http", "https"):
         return None
     if kind != "file" and "://" in weights:
-        return FoundRun(epath.Path(weights), None)
-    path = epath.Path(rest if kind == "file" else weights).expanduser()
+        return FoundRun(workdir_path(weights), None)
+    path = epath.Path(local_path(rest if kind == "file" else weights))
     if (path / "checkpoints").is_dir():
         return FoundRun(path, None)
     if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
@@ -163,11 +202,12 @@ def check_workdir(
     Args:
       path, config, class_names, data_fingerprint: as for `open_workdir`.
     """
-    workdir = epath.Path(path)
+    workdir = workdir_path(path)
     try:
-        _check_config(workdir, config)
-        _check_class_names(workdir, class_names)
-        _check_data(workdir, data_fingerprint)
+        with reaching(workdir):
+            _check_config(workdir, config)
+            _check_class_names(workdir, class_names)
+            _check_data(workdir, data_fingerprint)
     except OSError as error:
         raise _unusable(workdir, error) from error
 
@@ -225,8 +265,11 @@ def _to_json(content: Any) -> str:
 
 def _read(path: epath.Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        with reaching(path):
+            text = path.read_text()
     except FileNotFoundError:
         raise WorkdirError(f"{path} is missing; is {path.parent} a run's --workdir?") from None
+    try:
+        return json.loads(text)
     except ValueError as error:
         raise WorkdirError(f"{path} is not valid JSON: {error}") from error

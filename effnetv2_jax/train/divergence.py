@@ -19,6 +19,8 @@ _FIRST = 20
 class DivergenceError(RuntimeError):
     """Training diverged, and the config does not say to go on; the message says what to do."""
 
+    exit_status = 3
+
 
 class Divergence(NamedTuple):
     """A step whose loss or gradient is not finite; it left the state as it was."""

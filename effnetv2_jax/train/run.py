@@ -27,7 +27,12 @@ from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
-from effnetv2_jax.outputs.workdir import WorkdirError, check_workdir, open_workdir
+from effnetv2_jax.outputs.workdir import (
+    WorkdirError,
+    check_workdir,
+    open_workdir,
+    workdir_path,
+)
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
@@ -169,6 +174,7 @@ def open_run(
     experiment: Experiment, path: epath.PathLike, progress: Progress | None
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
+    path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
     train_source = open_source(experiment.data, "train")
@@ -184,7 +190,7 @@ def open_run(
         lock = None
         with all_or_none(WorkdirError, f"another process cannot use {path}"):
             if first:  # Weights that are not there leave no directory behind.
-                lock = stack.enter_context(lock_workdir(epath.Path(path)))
+                lock = stack.enter_context(lock_workdir(path))
             workdir = open_workdir(
                 path,
                 config,

@@ -1,11 +1,13 @@
 """Opens the source that a `DataConfig` names."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable
 from typing import Literal
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError, Source
+from effnetv2_jax.system.paths import local_path, scheme_of
 
 Purpose = Literal["train", "eval"]
 
@@ -19,7 +21,13 @@ def open_source(data: DataConfig, purpose: Purpose) -> Source:
       DataError: there is no such data set or split, it cannot be read, or it does not have the
         `num_classes` or `num_train_examples` that the config states.
     """
-    source = _OPENERS[data.source](data, purpose)
+    path = local_path(data.path)
+    if data.source in ("folder", "tfrecord") and (scheme := scheme_of(path)):
+        raise DataError(
+            f"data.path is {path}, but data.source={data.source} does not read {scheme}://; copy "
+            "it to a local disk, or mount it"
+        )
+    source = _OPENERS[data.source](dataclasses.replace(data, path=path), purpose)
     classes = len(source.class_names)
     if data.num_classes not in (None, classes):
         raise DataError(
