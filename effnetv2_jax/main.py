@@ -50,9 +50,14 @@ def _main(arguments: Sequence[str]) -> int:
     if isinstance(command, str):
         print(command)
         return 0
-    for note in command.notes:
-        print(note, file=sys.stderr)
+    for text in command.notes:
+        note(text)
     return run(command)
+
+
+def note(text: str) -> None:
+    """Says what is worth knowing and no result."""
+    print(text, file=sys.stderr)
 
 
 def run(command: "Command") -> int:
@@ -92,9 +97,15 @@ def run(command: "Command") -> int:
             case "train":
                 train(command.experiment, command.workdir)
             case "eval" if command.workdir:
-                print(results_table(evaluate_run(command.experiment, command.workdir)))
+                results = evaluate_run(
+                    command.experiment,
+                    command.workdir,
+                    checkpoint=command.checkpoint,
+                    report=note,
+                )
+                print(results_table(results))
             case "eval":
-                print(results_table(evaluate_init(command.experiment)))
+                print(results_table(evaluate_init(command.experiment, report=note)))
     except Preempted as preempted:
         print(f"{preempted}; the same command continues", file=sys.stderr)
         return preempted.exit_status

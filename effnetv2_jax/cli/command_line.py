@@ -13,17 +13,20 @@ from effnetv2_jax import __version__
 from effnetv2_jax.cli.arguments import normalize
 from effnetv2_jax.cli.config_file import find_config_file
 from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.cli.evaluation import config_of_run, left_out
 from effnetv2_jax.cli.families import import_family
 from effnetv2_jax.cli.help import help_text
 from effnetv2_jax.cli.overrides import (
     adapt,
     assign,
-    check_network_of_run,
+    check_network,
     read_overrides,
 )
 from effnetv2_jax.cli.suggestions import meant
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.outputs.workdir import workdir_path
+from effnetv2_jax.config.reading import from_config_dict
+from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
+from effnetv2_jax.weights.run_config import network_of
 
 Mode = Literal["train", "eval", "plan"]
 
@@ -36,6 +39,8 @@ class Command:
     experiment: Experiment
     workdir: str
     """Empty only for `plan`, and for `eval` of the weights in `experiment.init`."""
+    checkpoint: Checkpoint = "last"
+    """`eval`: which of the run's."""
     topology: str = ""
     """`plan`: compiles every stage for these devices."""
     largest_batch: bool = False
@@ -67,32 +72,58 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     chosen = _values_of("config", rest)
     if {"--help", "-h", "-help"} & set(rest):
         return help_text(description, _define_flags())
-    if not chosen:
-        raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
-    file = find_config_file(chosen[-1])
-    config = file.load()
+    file = find_config_file(chosen[-1]) if chosen else None
+    stated = file.load() if file else None
+    values = _read_flags([program, *rest], stated)
+    workdir, checkpoint = split_checkpoint(values.workdir)
+    workdir = os.fspath(workdir_path(workdir)) if workdir else ""
+    if checkpoint != "last" and values.mode != "eval":
+        raise CommandError(
+            f"--workdir={values.workdir} names a checkpoint, which --mode=eval can take; to start "
+            f"from it in another directory, --config.init={values.workdir}"
+        )
     overrides = read_overrides(rest)
-    values = _read_flags([program, *rest], config)
-    notes = tuple(adapt(config, overrides, shortened=file.shortens))
+    notes: list[str] = []
+    if of_run := values.mode == "eval" and bool(workdir):
+        config = config_of_run(workdir, stated)
+        notes += left_out(config, stated, overrides, title=chosen[-1] if chosen else "")
+    elif stated is None:
+        raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
+    else:
+        config = stated
+    shortened = file is not None and file.shortens and not of_run
+    notes += adapt(config, overrides, shortened=shortened)
     assign(config, overrides)
-    experiment = file.read(config)
-    if experiment.init:
-        check_network_of_run(experiment, overrides)
+    experiment = file.read(config) if file else from_config_dict(config)
+    if of_run:
+        check_network(experiment, overrides, network_of(f"workdir:{workdir}"), title=workdir)
+    elif experiment.init:
+        own = network_of(experiment.init)
+        check_network(experiment, overrides, own, title="the run in config.init")
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
     if values.topology and values.mode != "plan":
         raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
     if values.largest_batch and not values.topology:
         raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
-    workdir = os.fspath(workdir_path(values.workdir)) if values.workdir else ""
-    return Command(values.mode, experiment, workdir, values.topology, values.largest_batch, notes)
+    return Command(
+        mode=values.mode,
+        experiment=experiment,
+        workdir=workdir,
+        checkpoint=checkpoint,
+        topology=values.topology,
+        largest_batch=values.largest_batch,
+        notes=tuple(notes),
+    )
 
 
-def _read_flags(arguments: Sequence[str], config: ml_collections.ConfigDict) -> flags.FlagValues:
+def _read_flags(
+    arguments: Sequence[str], config: ml_collections.ConfigDict | None
+) -> flags.FlagValues:
     """The flags besides those of the config.
 
     Args:
-      config: whose fields may be meant by a flag that there is not.
+      config: whose fields may be meant by a flag that there is not; None where there is none.
 
     Raises:
       CommandError: a flag is unknown or has a bad value, or an argument is none.
@@ -108,7 +139,8 @@ def _read_flags(arguments: Sequence[str], config: ml_collections.ConfigDict) -> 
     except flags.UnrecognizedFlagError as error:
         name = error.flagname
         close = difflib.get_close_matches(name, ["config", "version", "help", *values], n=1)
-        found = [f"--{close[0]}"] if close else [f"--config.{path}" for path in meant(config, name)]
+        fields = meant(config, name) if config and not close else []
+        found = [f"--{close[0]}"] if close else [f"--config.{path}" for path in fields]
         hint = f"did you mean {' or '.join(found)}?" if found else "--help lists what there is"
         raise CommandError(f"there is no flag --{name}; {hint}") from error
     except flags.Error as error:
@@ -141,8 +173,8 @@ def _define_flags() -> flags.FlagValues:
         "train",
         ["train", "eval", "plan"],
         "train: starts the run in --workdir or continues it. eval: evaluates its newest "
-        "checkpoint, or without --workdir the weights in --config.init. plan: prints the stages "
-        "and exits.",
+        "checkpoint, or the one of --workdir=RUN@best or RUN@STEP, and needs no --config; without "
+        "--workdir, the weights in --config.init. plan: prints the stages and exits.",
         values,
     )
     flags.DEFINE_string(

@@ -134,14 +134,18 @@ def _with_entry(value: Any, places: Sequence[int], entry: Any) -> Any:
     return tuple(entries)
 
 
-def check_network_of_run(experiment: Experiment, stated: Sequence[Override]) -> None:
-    """Raises a ConfigError if the command line states another network than the run has.
+def check_network(
+    experiment: Experiment, stated: Sequence[Override], own: ModelConfig | None, *, title: str
+) -> None:
+    """Raises a ConfigError if the command line states another network than a run has.
 
     Args:
-      experiment: whose `init` may name a run.
+      experiment: with the overrides.
       stated: the overrides.
+      own: the run's network; None if it is not known.
+      title: of the run.
     """
-    own, model = network_of(experiment.init), experiment.model
+    model = experiment.model
     if own is None or not any(override.group == "model" for override in stated):
         return
     differing = differing_fields(own, model)
@@ -149,8 +153,8 @@ def check_network_of_run(experiment: Experiment, stated: Sequence[Override]) -> 
         differing = [DifferingField("name", repr(own.name), repr(model.name))]
     for path, there, here in differing[:1]:
         raise ConfigError(
-            f"config.model.{path} is {here}, but the run in config.init has {there}; leave it out, "
-            "or start from other weights"
+            f"config.model.{path} is {here}, but {title} has {there}; leave it out, or start from "
+            "other weights"
         )
 
 

@@ -122,7 +122,7 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the state is saved; the end of the run always is."""
+    """When the state is saved, as it also is at the end of the run; and what is kept."""
 
     every_steps: int = 1000
     """Saves after so many, and after every evaluation."""
@@ -130,6 +130,10 @@ class CheckpointConfig:
     """How many of the newest checkpoints are kept."""
     keep_best: int = 1
     """How many of the checkpoints with the best evaluation are kept besides."""
+    best_by: Literal["top1", "top5", "loss", "raw_top1", "raw_top5", "raw_loss"] = "top1"
+    """What is best: the highest accuracy or the lowest loss, in evaluation, of the averaged
+    weights (`raw_`: of those trained last, as it also is where there are no averages). Of equals
+    the newest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
@@ -121,31 +122,49 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         raise WorkdirError(f"{path} makes no sense: {error!r}") from error
 
 
+Checkpoint = int | Literal["last", "best"]
+"""A checkpoint of a run: the step, or what is meant of all there are."""
+
+
 class FoundRun(NamedTuple):
     """A run whose weights are meant."""
 
     workdir: epath.Path
-    step: int | None
-    """Of the checkpoint; None is the newest."""
+    checkpoint: Checkpoint = "last"
+
+
+def split_checkpoint(text: str) -> tuple[str, Checkpoint]:
+    """The workdir and the checkpoint that `RUN@best`, `RUN@last`, `RUN@1234` or `RUN` names.
+
+    What exists under the whole name is meant itself.
+    """
+    found = re.fullmatch(r"(.+)@(best|last|\d+)", text, re.DOTALL)
+    if found is None or (not scheme_of(text) and os.path.exists(local_path(text))):
+        return text, "last"
+    which = found[2]
+    return found[1], which if which in ("best", "last") else int(which)  # type: ignore[return-value]
 
 
 def find_run(weights: str) -> FoundRun | None:
     """The run that a `config.init` or a `weights` argument names; None where it names none.
 
     Args:
-      weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory or of one of its
-        checkpoints.
+      weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory, each with `@best`,
+        `@last` or `@STEP` behind it if not the newest checkpoint is meant; or the path of one of
+        its checkpoints.
     """
     kind, _, rest = weights.partition(":")
     if kind == "workdir":
-        return FoundRun(workdir_path(rest), None)
+        path, checkpoint = split_checkpoint(rest)
+        return FoundRun(workdir_path(path), checkpoint)
     if kind in ("hub", "http", "https"):
         return None
+    weights, checkpoint = split_checkpoint(weights)
     if kind != "file" and "://" in weights:
-        return FoundRun(workdir_path(weights), None)
-    path = epath.Path(local_path(rest if kind == "file" else weights))
+        return FoundRun(workdir_path(weights), checkpoint)
+    path = epath.Path(local_path(weights.removeprefix("file:")))
     if (path / "checkpoints").is_dir():
-        return FoundRun(path, None)
+        return FoundRun(path, checkpoint)
     if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
         return FoundRun(path.parent.parent, int(path.name))
     return None

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.outputs.checkpoints import scored
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.parallel.preemption import Preempted
@@ -49,6 +50,8 @@ def train(
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
     with open_run(experiment, workdir, progress) as run:
+        if run.done == run.plan.total_steps and run.result:
+            run.progress.message(f"step {run.done} | {summary(run.result)}")
         while not (run.done == run.plan.total_steps and run.result):
             try:
                 _train_on(run)
@@ -60,7 +63,18 @@ def train(
                 raise
         run.watchdog.now("the last checkpoint")
         run.checkpoints.wait()
+        run.progress.message(_best(run))
         return run.result
+
+
+def _best(run: Run) -> str:
+    """Names the best checkpoint that there is, and what it is best in."""
+    step, by = run.checkpoints.best_step(), run.checkpoints.best_by()
+    if step is None:
+        return f"no checkpoint in {run.workdir} has an evaluation"
+    name, value = scored(by, run.checkpoints.metrics(step))
+    shown = f"{value:.4f}" if by.endswith("loss") else f"{value:.2%}"
+    return f"best checkpoint: step {step}, {name} {shown}; {run.workdir}@best names it"
 
 
 def _train_on(run: Run) -> None:

@@ -57,6 +57,7 @@ class Run:
     """What a run is made of, and where it stands."""
 
     experiment: Experiment
+    workdir: epath.Path
     plan: Plan
     key: np.ndarray
     """What every random number of its steps follows from."""
@@ -202,6 +203,7 @@ def open_run(
         optimizer = make_optimizer(experiment)
         run = Run(
             experiment=experiment,
+            workdir=workdir,
             plan=plan,
             key=key_of(experiment.seed),
             mesh=mesh,
@@ -222,7 +224,9 @@ def open_run(
             lock=lock,
         )
         run.restore()
-        if run.done:
+        if run.done == plan.total_steps and run.result:
+            run.progress.message(f"{workdir} is finished: all {run.done} steps are done")
+        elif run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
         else:
             run.progress.message(parameter_table(run.state.params))

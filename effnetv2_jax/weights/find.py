@@ -175,7 +175,7 @@ def _of_run(run: FoundRun) -> Found:
     # Imported here: Orbax takes a second, and only runs need it.
     from effnetv2_jax.weights.runs import weights_of_run
 
-    return weights_of_run(run.workdir, step=run.step)
+    return weights_of_run(run.workdir, checkpoint=run.checkpoint)
 
 
 def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:
