@@ -22,7 +22,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from effnetv2_jax.config.experiment import CheckpointConfig
-from effnetv2_jax.outputs.state_checksum import named_leaves, state_checksum
+from effnetv2_jax.outputs.state_checksum import first_not_finite, named_leaves, state_checksum
 from effnetv2_jax.outputs.storage import is_local, move_directory, write_text
 from effnetv2_jax.outputs.workdir import Checkpoint
 from effnetv2_jax.parallel.agreement import all_or_none, all_true, of_first_process
@@ -233,6 +233,8 @@ class Checkpoints:
             with all_or_none(CheckpointError, f"{path} cannot be restored by another process"):
                 try:
                     state = self.restore(like, step)
+                    if (name := first_not_finite(state)) is not None:
+                        raise self._broken(step, f"{name} in it is not finite")
                 except BrokenCheckpointError as error:
                     fault = str(error)
             if all_true(not fault):

@@ -1,4 +1,5 @@
-"""Notices when training diverges: a loss or gradient that is not finite, or a loss that spikes."""
+"""Notices when training diverges: a loss, gradient or update that is not finite, or a loss that
+spikes."""
 
 import collections
 import math
@@ -10,6 +11,8 @@ import jax
 LAG = 2
 """Steps after which a step's metrics are read, so that the devices always have one to do. Fixed,
 and not when they are ready, so that all processes of a run notice at the same step."""
+UPDATE_NORM = "update_norm"
+"""The metric of a step that is looked at here and logged nowhere."""
 _RECENT = 0.95
 """Share of the old value in the recent mean of the loss."""
 _FIRST = 20
@@ -23,14 +26,17 @@ class DivergenceError(RuntimeError):
 
 
 class Divergence(NamedTuple):
-    """A step whose loss or gradient is not finite; it left the state as it was."""
+    """A step whose loss, gradient or update is not finite; it left the state as it was."""
 
     done: int
     loss: float
     gradient_norm: float
+    update_norm: float = 0.0
 
     def __str__(self) -> str:
-        return f"step {self.done} diverged: loss {self.loss}, gradient norm {self.gradient_norm}"
+        text = f"step {self.done} diverged: loss {self.loss}, gradient norm {self.gradient_norm}"
+        finite = math.isfinite(self.update_norm)
+        return text if finite else f"{text}, and an update of norm {self.update_norm}"
 
 
 class Spike(NamedTuple):
@@ -49,10 +55,11 @@ class _Pending(NamedTuple):
     done: int
     loss: jax.Array
     gradient_norm: jax.Array
+    update_norm: jax.Array
 
 
 class LossWatch:
-    """Reads every step's loss and gradient norm, `LAG` steps late.
+    """Reads every step's loss and the norms of its gradient and update, `LAG` steps late.
 
     Args:
       spike: a loss this many times the recent mean is a `Spike`.
@@ -69,8 +76,8 @@ class LossWatch:
 
         What is found is yielded, so that the caller has to iterate.
         """
-        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"])
-        for value in (pending.loss, pending.gradient_norm):
+        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"], metrics[UPDATE_NORM])
+        for value in pending[1:]:
             value.copy_to_host_async()
         self._pending.append(pending)
         if len(self._pending) > LAG:
@@ -87,9 +94,11 @@ class LossWatch:
 
     def _look(self) -> Iterator[Divergence | Spike]:
         done, *values = self._pending.popleft()
-        loss, gradient_norm = map(float, values)
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            yield Divergence(done, loss, gradient_norm)
+        loss, gradient_norm, update_norm = map(float, values)
+        if not all(map(math.isfinite, (loss, gradient_norm, update_norm))):
+            # An update from a gradient that is not finite says nothing more.
+            own = math.isfinite(loss) and math.isfinite(gradient_norm)
+            yield Divergence(done, loss, gradient_norm, update_norm if own else 0.0)
             return
         if self._losses >= _FIRST and loss > self._factor * self._mean:
             yield Spike(done, loss, self._mean)

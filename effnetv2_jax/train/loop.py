@@ -10,9 +10,10 @@ from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.outputs.checkpoints import scored
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
+from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
-from effnetv2_jax.train.divergence import Divergence, DivergenceError, Spike
+from effnetv2_jax.train.divergence import UPDATE_NORM, Divergence, DivergenceError, Spike
 from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.schedule import learning_rate
@@ -98,7 +99,8 @@ def _train_on(run: Run) -> None:
             values = step_values(planned.stage, rate)
             run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
             run.done, run.result = step + 1, {}
-            run.step_log.step(run.done, planned, values, metrics)
+            logged = {name: value for name, value in metrics.items() if name != UPDATE_NORM}
+            run.step_log.step(run.done, planned, values, logged)
             _handle(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
                 run.preemption.check()
@@ -130,6 +132,7 @@ def _evaluate_and_save(run: Run) -> None:
         run.progress.message(f"step {run.done} | {summary(result)}")
         run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
     run.watchdog.now(f"the checkpoint after step {run.done}")
+    _check_state(run)
     run.save()
 
 
@@ -137,6 +140,7 @@ def _save_at_last(run: Run) -> None:
     """Saves a run that has to end, unless it diverged and its next start has to meet that."""
     with contextlib.suppress(DivergenceError, _RollBack):
         _handle(run, run.losses.flush())
+        _check_state(run)
         run.save()
         run.checkpoints.wait()
 
@@ -159,7 +163,7 @@ def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
         policy, limit = run.experiment.faults.on_divergence, run.experiment.faults.max_divergences
         if policy == "halt":
             raise DivergenceError(
-                f"{event}. The newest checkpoint is sound: start again with "
+                f"{event}. {_sound(run)}: start again with "
                 "--config.faults.on_divergence=roll_back or =skip, or begin a new run with a "
                 "lower config.optimizer.learning_rate or with config.optimizer.gradient_clip"
             )
@@ -170,6 +174,36 @@ def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
             )
         if policy == "roll_back":
             raise _RollBack
+
+
+def _sound(run: Run) -> str:
+    newest = run.checkpoints.latest_step()
+    if newest is None:
+        return "There is no checkpoint yet, and the beginning is sound"
+    return f"The newest checkpoint, of step {newest}, is sound"
+
+
+def _check_state(run: Run) -> None:
+    """Lets no state become a checkpoint that holds NaN or infinity, as statistics may.
+
+    Raises:
+      DivergenceError: the run has to end.
+      _RollBack: the run has to be rolled back.
+    """
+    name = first_not_finite(run.state.to_dict())
+    if name is None:
+        return
+    message = f"after step {run.done} {name} is not finite"
+    run.divergences += 1
+    run.log("diverged", message, examples=run.examples_of(run.done))
+    faults = run.experiment.faults
+    if faults.on_divergence == "roll_back" and run.divergences <= faults.max_divergences:
+        raise _RollBack
+    raise DivergenceError(
+        f"{message}, and so it is not saved. {_sound(run)}: start again with "
+        "--config.faults.on_divergence=roll_back, or begin a new run with a lower "
+        "config.optimizer.learning_rate or with config.optimizer.gradient_clip"
+    )
 
 
 def _roll_back(run: Run) -> None:
