@@ -159,7 +159,8 @@ def test_another_number_of_classes_without_names_is_a_sentence() -> None:
 
 def test_another_normalisation_than_the_runs_is_refused(run: Path, tmp_path: Path) -> None:
     experiment = config_of(pictures(tmp_path / "all", CLASSES))
-    for field, value in {"mean": (0.0, 0.0, 0.0), "interpolation": "bicubic"}.items():
+    stated: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "interpolation": "bicubic"}
+    for field, value in stated.items():
         data = dataclasses.replace(experiment.data, **{field: value})
         with pytest.raises(ConfigError, match=f"config.data.{field} is .*, but the weights in"):
             evaluate_run(dataclasses.replace(experiment, data=data), run)

@@ -124,7 +124,9 @@ def test_no_checkpoint_holds_what_is_not_finite(policy: Any, tmp_path: Path) -> 
     saved = SimpleNamespace(latest_step=lambda: 4)
     logged: list[str] = []
     run: Any = SimpleNamespace(
-        state=SimpleNamespace(to_dict=lambda: {"batch_stats": {"var": np.float32([1, np.inf])}}),
+        state=SimpleNamespace(
+            to_dict=lambda: {"batch_stats": {"var": np.array([1, np.inf], np.float32)}}
+        ),
         done=7,
         divergences=0,
         checkpoints=saved,

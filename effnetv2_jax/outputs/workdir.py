@@ -122,6 +122,18 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
         raise WorkdirError(f"{path} makes no sense: {error!r}") from error
 
 
+def began_with(workdir: epath.PathLike, field: str) -> Any:
+    """What a field of the config was when the run in `workdir` began; None where none began.
+
+    Raises:
+      WorkdirError: the config is not the JSON of one.
+    """
+    path = workdir_path(workdir)
+    with reaching(path):
+        exists = (path / _CONFIG).exists()
+    return read_config(path).get(field) if exists else None
+
+
 Checkpoint = int | Literal["last", "best"]
 """A checkpoint of a run: the step, or what is meant of all there are."""
 

@@ -29,6 +29,7 @@ from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
+    began_with,
     check_workdir,
     open_workdir,
     workdir_path,
@@ -40,8 +41,10 @@ from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
+from effnetv2_jax.train.doubts import doubts
 from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
+from effnetv2_jax.train.longer import EPOCHS, plan_from
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
 from effnetv2_jax.train.step_log import StepLog
@@ -101,6 +104,7 @@ class Run:
 
         Raises:
           CheckpointError: there are checkpoints, and none of them is whole or fits.
+          WorkdirError: it has more steps than the run.
         """
         parts = self.experiment, self.model, self.optimizer, self.mesh
         if self.checkpoints.latest_step() is None:
@@ -111,8 +115,14 @@ class Run:
             abstract_state(*parts).to_dict(), report=self.broken.append
         )
         self.state = TrainState.from_dict(saved)
-        salts = self.checkpoints.extra(self.done).get(_SALTS, ())
-        self.salts = tuple((start, salt) for start, salt in salts)
+        extra = self.checkpoints.extra(self.done)
+        if self.done > self.plan.total_steps:
+            raise WorkdirError(
+                f"{self.workdir} has done {self.done:,} steps, more than the "
+                f"{self.plan.total_steps:,} of config.epochs={self.experiment.epochs:g}; it was "
+                f"continued with --config.epochs={extra.get(EPOCHS)}"
+            )
+        self.salts = tuple((start, salt) for start, salt in extra.get(_SALTS, ()))
         self.result = self.checkpoints.metrics(self.done)
 
     def save(self) -> None:
@@ -131,7 +141,10 @@ class Run:
             self.done,
             self.state.to_dict(),
             metrics=self.result,
-            extra={_SALTS: [list(pair) for pair in self.salts]},
+            extra={
+                _SALTS: [list(pair) for pair in self.salts],
+                EPOCHS: self.experiment.epochs,
+            },
         )
         self.step_log.restart_clock()
 
@@ -180,13 +193,18 @@ def open_run(
     first = jax.process_index() == 0
     train_source = open_source(experiment.data, "train")
     eval_source = open_source(experiment.data, "eval")
-    plan = experiment.plan(len(train_source))
     check_batches(experiment, devices=mesh.size)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
 
     with contextlib.ExitStack() as stack:
-        config = dataclasses.asdict(experiment)
+        began = began_with(path, "epochs")
+        began = began if isinstance(began, int | float) else experiment.epochs
+        config = dataclasses.asdict(dataclasses.replace(experiment, epochs=began))
         check_workdir(path, config, classes, data_fingerprint=fingerprint)
+        if experiment.epochs == began:
+            plan = experiment.plan(len(train_source))
+        else:
+            plan = plan_from(experiment, path, began=began, num_examples=len(train_source))
         model, variables = initial_model(experiment, classes, path)
         lock = None
         with all_or_none(WorkdirError, f"another process cannot use {path}"):
@@ -224,6 +242,11 @@ def open_run(
             lock=lock,
         )
         run.restore()
+        if experiment.epochs != began:
+            run.progress.message(
+                f"{workdir} began with {began:g} epochs and goes on to {experiment.epochs:g}: its "
+                f"last stage alone changes, to {plan.total_steps:,} steps in all"
+            )
         if run.done == plan.total_steps and run.result:
             run.progress.message(f"{workdir} is finished: all {run.done} steps are done")
         elif run.done:
@@ -248,6 +271,8 @@ def open_run(
                 eval_data=eval_source.fingerprint,
             )
             run.writers.event("start", step=run.done, **record)
+            for doubt in doubts(experiment, plan, len(train_source)):
+                run.progress.message(f"note: {doubt}")
         run.log_broken()
         run.step_log = StepLog(
             plan, run.writers, run.progress, every_steps=experiment.log.every_steps
