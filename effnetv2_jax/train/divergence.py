@@ -1,4 +1,4 @@
-"""Notices when training diverges: a loss, gradient or update that is not finite, or a loss that
+"""Notices when training diverges: a loss, gradient or parameter that is not finite, or a loss that
 spikes."""
 
 import collections
@@ -11,7 +11,7 @@ import jax
 LAG = 2
 """Steps after which a step's metrics are read, so that the devices always have one to do. Fixed,
 and not when they are ready, so that all processes of a run notice at the same step."""
-UPDATE_NORM = "update_norm"
+PARAMS_NORM = "params_norm"
 """The metric of a step that is looked at here and logged nowhere."""
 _RECENT = 0.95
 """Share of the old value in the recent mean of the loss."""
@@ -26,17 +26,23 @@ class DivergenceError(RuntimeError):
 
 
 class Divergence(NamedTuple):
-    """A step whose loss, gradient or update is not finite; it left the state as it was."""
+    """A step whose loss or gradient is not finite, and that left the state as it was; or one whose
+    update was too large, so that the parameters are not finite.
+    """
 
     done: int
     loss: float
     gradient_norm: float
-    update_norm: float = 0.0
+    params_norm: float = 0.0
+
+    @property
+    def spoils(self) -> bool:
+        """Whether the state after the step is of no use."""
+        return not math.isfinite(self.params_norm)
 
     def __str__(self) -> str:
         text = f"step {self.done} diverged: loss {self.loss}, gradient norm {self.gradient_norm}"
-        finite = math.isfinite(self.update_norm)
-        return text if finite else f"{text}, and an update of norm {self.update_norm}"
+        return f"{text}, norm of its parameters {self.params_norm}" if self.spoils else text
 
 
 class Spike(NamedTuple):
@@ -55,11 +61,11 @@ class _Pending(NamedTuple):
     done: int
     loss: jax.Array
     gradient_norm: jax.Array
-    update_norm: jax.Array
+    params_norm: jax.Array
 
 
 class LossWatch:
-    """Reads every step's loss and the norms of its gradient and update, `LAG` steps late.
+    """Reads every step's loss and the norms of its gradient and parameters, `LAG` steps late.
 
     Args:
       spike: a loss this many times the recent mean is a `Spike`.
@@ -76,7 +82,7 @@ class LossWatch:
 
         What is found is yielded, so that the caller has to iterate.
         """
-        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"], metrics[UPDATE_NORM])
+        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"], metrics[PARAMS_NORM])
         for value in pending[1:]:
             value.copy_to_host_async()
         self._pending.append(pending)
@@ -94,11 +100,9 @@ class LossWatch:
 
     def _look(self) -> Iterator[Divergence | Spike]:
         done, *values = self._pending.popleft()
-        loss, gradient_norm, update_norm = map(float, values)
-        if not all(map(math.isfinite, (loss, gradient_norm, update_norm))):
-            # An update from a gradient that is not finite says nothing more.
-            own = math.isfinite(loss) and math.isfinite(gradient_norm)
-            yield Divergence(done, loss, gradient_norm, update_norm if own else 0.0)
+        loss, gradient_norm, params_norm = map(float, values)
+        if not all(map(math.isfinite, (loss, gradient_norm, params_norm))):
+            yield Divergence(done, loss, gradient_norm, params_norm)
             return
         if self._losses >= _FIRST and loss > self._factor * self._mean:
             yield Spike(done, loss, self._mean)

@@ -13,7 +13,7 @@ from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
-from effnetv2_jax.train.divergence import UPDATE_NORM, Divergence, DivergenceError, Spike
+from effnetv2_jax.train.divergence import PARAMS_NORM, Divergence, DivergenceError, Spike
 from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.schedule import learning_rate
@@ -99,7 +99,7 @@ def _train_on(run: Run) -> None:
             values = step_values(planned.stage, rate)
             run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
             run.done, run.result = step + 1, {}
-            logged = {name: value for name, value in metrics.items() if name != UPDATE_NORM}
+            logged = {name: value for name, value in metrics.items() if name != PARAMS_NORM}
             run.step_log.step(run.done, planned, values, logged)
             _handle(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
@@ -166,6 +166,12 @@ def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
                 f"{event}. {_sound(run)}: start again with "
                 "--config.faults.on_divergence=roll_back or =skip, or begin a new run with a "
                 "lower config.optimizer.learning_rate or with config.optimizer.gradient_clip"
+            )
+        if policy == "skip" and event.spoils:
+            raise DivergenceError(
+                f"{event}, which cannot be skipped. {_sound(run)}: start again with "
+                "--config.faults.on_divergence=roll_back, or begin a new run with a lower "
+                "config.optimizer.learning_rate"
             )
         if run.divergences > limit:
             raise DivergenceError(

@@ -20,7 +20,7 @@ from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
-from effnetv2_jax.train.divergence import UPDATE_NORM
+from effnetv2_jax.train.divergence import PARAMS_NORM
 from effnetv2_jax.train.rates import trained_params, with_trained
 from effnetv2_jax.train.state import TrainState, moving_average
 
@@ -69,7 +69,7 @@ def make_train_step(
     """Compiles, on first use per batch shape, a step over all devices of the mesh.
 
     The state that goes in is donated: it must not be used again. Every random number follows
-    from the run's key and the step. A step whose loss, gradient or update is not finite counts, and
+    from the run's key and the step. A step whose loss or gradient is not finite counts, and
     changes nothing else of the state.
     """
     augment, preprocessing = experiment.augment, model.preprocessing
@@ -145,16 +145,13 @@ def make_train_step(
             "gradient_norm": optax.tree.norm(grads),
         }
 
-        def update(state: TrainState, grads: optax.Params) -> tuple[optax.Updates, Any]:
-            trained = trained_params(state.params, experiment.rates)
-            return optimizer.update(
-                grads, state.opt_state, trained, learning_rate=values["learning_rate"]
-            )
-
         def advance(
-            state: TrainState, updates: optax.Updates, opt_state: Any, collections: dict[str, Any]
+            state: TrainState, grads: optax.Params, collections: dict[str, Any]
         ) -> TrainState:
             trained = trained_params(state.params, experiment.rates)
+            updates, opt_state = optimizer.update(
+                grads, state.opt_state, trained, learning_rate=values["learning_rate"]
+            )
             params = with_trained(state.params, optax.apply_updates(trained, updates))
             ema = state.ema
             if experiment.ema_decay is not None:
@@ -162,10 +159,8 @@ def make_train_step(
                 ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
             return TrainState(state.step + 1, params, collections, opt_state, ema)
 
-        state, update_norm = unless_diverged(
-            update, advance, state, grads, collections, metrics=metrics
-        )
-        return state, metrics | {UPDATE_NORM: update_norm}
+        state = unless_diverged(advance, state, grads, collections, metrics=metrics)
+        return state, metrics | {PARAMS_NORM: optax.tree.norm(state.params)}
 
     return jax.jit(
         train_step,
@@ -176,53 +171,25 @@ def make_train_step(
 
 
 def unless_diverged(
-    update: Callable[[TrainState, optax.Params], tuple[optax.Updates, Any]],
-    advance: Callable[..., TrainState],
-    state: TrainState,
-    grads: optax.Params,
-    collections: dict[str, Any],
-    *,
-    metrics: Metrics,
-) -> tuple[TrainState, jax.Array]:
-    """The next state, or the present one with the next step if something is not finite.
+    advance: Callable[..., TrainState], state: TrainState, *gradients: Any, metrics: Metrics
+) -> TrainState:
+    """The next state, or the present one with the next step if loss or gradient is not finite.
 
     Args:
-      update: from the state and gradients to updates and the optimizer's next state.
-      advance: from the state, these two and `collections` to the next state.
-      metrics: loss and gradient norm, which may not be finite; nor may the update.
-
-    Returns:
-      The state and the norm of the update, which is 0 where it was not computed.
+      advance: from the state and `gradients` to the next state.
     """
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
 
     def keep(state: TrainState, *_: Any) -> TrainState:
         return dataclasses.replace(state, step=state.step + 1)
 
-    def branch(
-        state: TrainState, grads: optax.Params, collections: dict[str, Any]
-    ) -> tuple[TrainState, jax.Array]:
-        def go_on(
-            state: TrainState, grads: optax.Params, collections: dict[str, Any]
-        ) -> tuple[TrainState, jax.Array]:
-            changes = update(state, grads)
-            norm = optax.tree.norm(changes[0])
-            state = lax.cond(jnp.isfinite(norm), advance, keep, state, *changes, collections)
-            return state, norm
+    def branch(*operands: Any) -> TrainState:
+        return lax.cond(finite, advance, keep, *operands)
 
-        def stay(state: TrainState, *_: Any) -> tuple[TrainState, jax.Array]:
-            return keep(state), jnp.zeros((), metrics["gradient_norm"].dtype)
-
-        return lax.cond(finite, go_on, stay, state, grads, collections)
-
-    def select(
-        state: TrainState, grads: optax.Params, collections: dict[str, Any]
-    ) -> tuple[TrainState, jax.Array]:
-        changes = update(state, grads)
-        norm = optax.tree.norm(changes[0])
-        choose = functools.partial(jnp.where, finite & jnp.isfinite(norm))
-        return jax.tree.map(choose, advance(state, *changes, collections), keep(state)), norm
+    def select(*operands: Any) -> TrainState:
+        choose = functools.partial(jnp.where, finite)
+        return jax.tree.map(choose, advance(*operands), keep(*operands))
 
     # On the CPU a branch spares copies of the state; a TPU gains nothing by it, and a GPU's host
     # would wait for the decision.
-    return lax.platform_dependent(state, grads, collections, cpu=branch, default=select)
+    return lax.platform_dependent(state, *gradients, cpu=branch, default=select)

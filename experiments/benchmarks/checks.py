@@ -84,11 +84,8 @@ def measure(experiment: Experiment, *, rounds: int, steps: int) -> list[dict[str
         options: Any = {"max_labels": experiment.data.max_labels}
         checked = compile_step(make(), planned, state, mesh, **options)
 
-        def always(
-            update: Any, advance: Any, state: Any, grads: Any, collections: Any, *, metrics: Any
-        ) -> Any:
-            norm = metrics["gradient_norm"]
-            return advance(state, *update(state, grads), collections), norm
+        def always(advance: Any, state: Any, *gradients: Any, metrics: Any) -> Any:
+            return advance(state, *gradients)
 
         with mock.patch.object(step_module, "unless_diverged", always):
             bare = compile_step(make(), planned, state, mesh, **options)
