@@ -63,6 +63,8 @@ def note(text: str) -> None:
 def run(command: "Command") -> int:
     """Does what a command says and returns the exit status."""
     # Imported late, so that a mistyped flag is answered at once.
+    from jax.errors import JaxRuntimeError
+
     from effnetv2_jax.cli.compiled_plan import describe_compiled
     from effnetv2_jax.cli.errors import complain
     from effnetv2_jax.cli.plan import describe
@@ -72,6 +74,7 @@ def run(command: "Command") -> int:
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.parallel.distributed import StartupError
+    from effnetv2_jax.parallel.memory import out_of_memory
     from effnetv2_jax.parallel.preemption import Preempted
     from effnetv2_jax.parallel.topology import TopologyError
     from effnetv2_jax.train.divergence import DivergenceError
@@ -120,6 +123,11 @@ def run(command: "Command") -> int:
         DivergenceError,
     ) as error:
         return complain(error)
+    except JaxRuntimeError as error:
+        if (message := out_of_memory(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
     return 0
 
 

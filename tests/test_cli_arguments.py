@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from effnetv2_jax import __version__
@@ -313,3 +315,24 @@ def test_ctrl_c_before_training_is_a_sentence(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (130, "stopped by Ctrl-C\n")
+
+
+def test_a_lack_of_memory_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def exhausted(text: str) -> Callable[..., None]:
+        def train(*_: object) -> None:
+            raise jax.errors.JaxRuntimeError(text)
+
+        return train
+
+    arguments = ["program", f"--config={QUICKSTART}", f"--workdir={tmp_path / 'run'}"]
+    text = "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 3.1GiB"
+    monkeypatch.setattr("effnetv2_jax.train.loop.train", exhausted(text))
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert f"error: the device has too little memory: {text}" in error
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE=false" in error
+    monkeypatch.setattr("effnetv2_jax.train.loop.train", exhausted("INTERNAL: something else"))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        main(arguments)

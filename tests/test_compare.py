@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 from etils import epath
 
 from effnetv2_jax.compare import main
-from effnetv2_jax.config.experiment import DataConfig, LogConfig
+from effnetv2_jax.config.experiment import CheckpointConfig, DataConfig, LogConfig
+from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.comparison import Difference, compare_runs
 from effnetv2_jax.outputs.run_record import run_record
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
@@ -247,3 +249,25 @@ def test_a_remote_run(remote: epath.Path, tmp_path: pathlib.Path) -> None:
     ]
     with pytest.raises(WorkdirError, match="there is no directory s3://bucket/other"):
         compare_runs(remote, remote.parent / "other")
+
+
+def test_as_far_as_checkpoints(
+    runs: tuple[pathlib.Path, pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = runs
+    write_run(a)
+    write_run(b, loss={5: 7.0}, sha256="cd" * 32)
+    for run, last in ((a, 1.0), (b, 2.0)):
+        with Checkpoints(run / "checkpoints", CheckpointConfig()) as checkpoints:
+            checkpoints.save(3, {"params": jnp.ones(2)}, metrics={"top1": 0.9})
+            checkpoints.save(6, {"params": jnp.full(2, last)}, metrics={"top1": 0.8})
+    assert main([str(a), str(b)]) == 4
+    assert main([f"{a}@best", f"{b}@3"]) == 0
+    text = capsys.readouterr().out
+    assert f"A: {a}@3" in text
+    assert "3 steps compared" in text
+    assert main([f"{a}@best", f"{b}@last"]) == 4
+    assert main([f"{a}@6", str(b)]) == 4
+    assert "params_sha256: CRC-32C" in capsys.readouterr().out
+    assert main([f"{a}@5", str(b)]) == 1
+    assert "no checkpoint of step 5" in capsys.readouterr().err

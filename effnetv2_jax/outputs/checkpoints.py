@@ -22,6 +22,7 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from effnetv2_jax.config.experiment import CheckpointConfig
+from effnetv2_jax.outputs.errors import CheckpointError as CheckpointError
 from effnetv2_jax.outputs.state_checksum import first_not_finite, named_leaves, state_checksum
 from effnetv2_jax.outputs.storage import is_local, move_directory, write_text
 from effnetv2_jax.outputs.workdir import Checkpoint
@@ -40,10 +41,6 @@ _EVALUATION = "evaluation.json"
 _LISTED = 5
 _MOST = 1000
 """Checkpoints that are looked at, the newest."""
-
-
-class CheckpointError(RuntimeError):
-    """Nothing to restore or that fits, or no way to save; the message names the directory."""
 
 
 class BrokenCheckpointError(CheckpointError):
@@ -271,6 +268,16 @@ class Checkpoints:
           CheckpointError: there is no such checkpoint, or it cannot be read.
         """
         return self._notes(self._existing(step))[0]
+
+    def checksum(self, step: int, field: str) -> int | None:
+        """That of a field of the state, such as `params`; None where it is not known.
+
+        Raises:
+          CheckpointError: there is no such checkpoint, or it cannot be read.
+        """
+        _, checksums = self._notes(self._existing(step))
+        found = (checksums or {}).get("state", {}).get(field)
+        return None if found is None else int(found)
 
     def metrics(self, step: int | None = None) -> dict[str, float]:
         """The evaluation saved with a checkpoint, the newest by default; empty without one.
