@@ -2,13 +2,13 @@
 
     python -m effnetv2_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Every field of the config can be overridden: `--config.epochs=10`,
-`--config.stages[0].image_size=96`. A config file that is not found is looked for among those that
-come with the package.
+Every field of the config can be overridden: --config.epochs=10, --config.stages[0].image_size=96,
+--config.ema_decay=none. `--flag value` means the same as `--flag=value`. FILE or configs/FILE that
+is not found here is looked for among those that come with the package.
 
-Ends with 0 when all is done, 1 after an error that a restart does not cure, 2 if the command line
-makes no sense, 3 if training diverged, and 143 or 130 if SIGTERM or Ctrl-C stopped it: started
-again, it goes on from there.
+Ends with 0 when all is done; 1 after an error in the data, the weights, the working directory or a
+checkpoint, which a restart does not cure; 2 if the command line or the config makes no sense; 3 if
+training diverged; 143 or 130 if SIGTERM or Ctrl-C stopped it: started again, it goes on from there.
 """
 
 import logging
@@ -17,13 +17,10 @@ import sys
 import threading
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from effnetv2_jax.cli.command_line import Command, parse
-from effnetv2_jax.cli.errors import CommandError
-from effnetv2_jax.config.errors import ConfigError
-from effnetv2_jax.outputs.workdir import WorkdirError
-from effnetv2_jax.weights.errors import WeightsError
+if TYPE_CHECKING:
+    from effnetv2_jax.cli.command_line import Command
 
 LEAVING_SECONDS = 10
 """For the processes of a run to end together; one that failed alone goes without the others."""
@@ -32,32 +29,58 @@ LEAVING_SECONDS = 10
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status."""
     try:
-        command = parse(sys.argv if arguments is None else arguments, description=__doc__)
-    except (CommandError, ConfigError, WeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _main(sys.argv if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str]) -> int:
+    # Imported here, so that Ctrl-C is heard meanwhile.
+    from effnetv2_jax.cli.command_line import parse
+    from effnetv2_jax.cli.errors import CommandError, complain
+    from effnetv2_jax.config.errors import ConfigError
+    from effnetv2_jax.outputs.workdir import WorkdirError
+    from effnetv2_jax.weights.errors import WeightsError
+
+    try:
+        command = parse(arguments, description=__doc__)
+    except (CommandError, ConfigError, WeightsError, WorkdirError) as error:
+        return complain(error)
     if isinstance(command, str):
         print(command)
         return 0
-    for note in command.notes:
-        print(note, file=sys.stderr)
+    for text in command.notes:
+        note(text)
     return run(command)
 
 
-def run(command: Command) -> int:
+def note(text: str) -> None:
+    """Says what is worth knowing and no result."""
+    print(text, file=sys.stderr)
+
+
+def run(command: "Command") -> int:
     """Does what a command says and returns the exit status."""
     # Imported late, so that a mistyped flag is answered at once.
+    from jax.errors import JaxRuntimeError
+
     from effnetv2_jax.cli.compiled_plan import describe_compiled
+    from effnetv2_jax.cli.errors import complain
     from effnetv2_jax.cli.plan import describe
+    from effnetv2_jax.config.errors import ConfigError
     from effnetv2_jax.data import DataError
     from effnetv2_jax.outputs.checkpoints import CheckpointError
+    from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel import startup
     from effnetv2_jax.parallel.distributed import StartupError
+    from effnetv2_jax.parallel.memory import out_of_memory
     from effnetv2_jax.parallel.preemption import Preempted
     from effnetv2_jax.parallel.topology import TopologyError
     from effnetv2_jax.train.divergence import DivergenceError
     from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
     from effnetv2_jax.train.loop import train
+    from effnetv2_jax.weights.errors import WeightsError
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     try:
@@ -77,18 +100,18 @@ def run(command: Command) -> int:
             case "train":
                 train(command.experiment, command.workdir)
             case "eval" if command.workdir:
-                print(results_table(evaluate_run(command.experiment, command.workdir)))
+                results = evaluate_run(
+                    command.experiment,
+                    command.workdir,
+                    checkpoint=command.checkpoint,
+                    report=note,
+                )
+                print(results_table(results))
             case "eval":
-                print(results_table(evaluate_init(command.experiment)))
+                print(results_table(evaluate_init(command.experiment, report=note)))
     except Preempted as preempted:
         print(f"{preempted}; the same command continues", file=sys.stderr)
         return preempted.exit_status
-    except StartupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_status
-    except DivergenceError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
     except (
         ConfigError,
         TopologyError,
@@ -96,8 +119,14 @@ def run(command: Command) -> int:
         WeightsError,
         WorkdirError,
         CheckpointError,
+        StartupError,
+        DivergenceError,
     ) as error:
-        print(f"error: {error}", file=sys.stderr)
+        return complain(error)
+    except JaxRuntimeError as error:
+        if (message := out_of_memory(error)) is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
         return 1
     return 0
 
@@ -106,6 +135,10 @@ def entry() -> NoReturn:
     """`main` as a program."""
     try:
         status = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # The reader, such as `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
     except Exception:
         traceback.print_exc()
         status = 1

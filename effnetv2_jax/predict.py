@@ -47,8 +47,16 @@ class Prediction(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit status: 1 if a picture could not be read."""
     options = _parser().parse_args(arguments)
+    try:
+        return _classify(options)
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C", file=sys.stderr)
+        return 130
+
+
+def _classify(options: argparse.Namespace) -> int:
     # Imported late, so that a mistyped option is answered at once.
-    from effnetv2_jax.cli.errors import CommandError
+    from effnetv2_jax.cli.errors import CommandError, complain
     from effnetv2_jax.cli.families import import_family
     from effnetv2_jax.data import DataError
     from effnetv2_jax.data.sources.unlabelled import list_pictures
@@ -78,8 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 advance()
         write.close()
     except (CommandError, DataError, WeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return complain(error)
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
         # Nor must Python try to write the rest when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -178,6 +185,7 @@ def class_name(model: "Model", label: int) -> str:
 
 
 def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
+    from effnetv2_jax.cli.errors import CommandError
     from effnetv2_jax.models.registry import UnknownModelError
     from effnetv2_jax.weights.errors import WeightsError
     from effnetv2_jax.weights.pretrained import load_pretrained
@@ -189,7 +197,7 @@ def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
             options.model, options.weights, dtype=options.dtype, **stated
         )
     except UnknownModelError as error:
-        raise WeightsError(str(error)) from None
+        raise CommandError(f"--model: {error}") from None
     except TypeError as error:
         if not stated:
             raise

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import pytest
 import tiny
 from etils import epath
 
 from effnetv2_jax.compare import main
-from effnetv2_jax.config.experiment import DataConfig, LogConfig
+from effnetv2_jax.config.experiment import CheckpointConfig, DataConfig, LogConfig
+from effnetv2_jax.outputs.checkpoints import Checkpoints
 from effnetv2_jax.outputs.comparison import Difference, compare_runs
 from effnetv2_jax.outputs.run_record import run_record
 from effnetv2_jax.outputs.workdir import WorkdirError, open_workdir
@@ -144,7 +146,7 @@ def test_metrics_and_parameters(
         ("evaluations", "ema_top1 at step 6: 0.5 -> 0.75 (+0.25)"),
         ("parameters", f"params_sha256: {'ab' * 32} -> {'cd' * 32}"),
     ]
-    assert main([str(a), str(b)]) == 1
+    assert main([str(a), str(b)]) == 4
     text = capsys.readouterr().out
     assert re.search(r"6 +25.00% +25.00% +50.00% +75.00%", text)
     assert text.endswith("The results differ: training, evaluations, parameters.\n")
@@ -174,7 +176,7 @@ def test_a_run_that_has_not_ended(runs: tuple[pathlib.Path, pathlib.Path]) -> No
     (difference,) = compare_runs(*runs)
     assert difference.in_result
     assert str(difference).endswith("unknown, as it has not ended -> unknown, as it has not ended")
-    assert main([str(run) for run in runs]) == 1
+    assert main([str(run) for run in runs]) == 4
 
 
 def test_runs_from_before_events(
@@ -207,15 +209,15 @@ def test_no_runs_to_compare(
 ) -> None:
     a, b = runs
     write_run(a)
-    assert main([str(a), str(b)]) == 2
+    assert main([str(a), str(b)]) == 1
     assert f"error: there is no directory {b}; name the --workdir of two" in capsys.readouterr().err
     b.mkdir()
-    assert main([str(a), str(b)]) == 2
+    assert main([str(a), str(b)]) == 1
     assert f"{b}/config.json is missing; is {b} a run's --workdir?" in capsys.readouterr().err
     with pytest.raises(WorkdirError, match=r"config\.json is missing"):
         compare_runs(b, a)
     (a / "metrics.jsonl").write_text('{"train/loss": 1}\n')
-    assert main([str(a), str(a)]) == 2
+    assert main([str(a), str(a)]) == 1
     assert "metrics.jsonl makes no sense" in capsys.readouterr().err
     with pytest.raises(SystemExit) as ended:
         main([str(a)])
@@ -247,3 +249,25 @@ def test_a_remote_run(remote: epath.Path, tmp_path: pathlib.Path) -> None:
     ]
     with pytest.raises(WorkdirError, match="there is no directory s3://bucket/other"):
         compare_runs(remote, remote.parent / "other")
+
+
+def test_as_far_as_checkpoints(
+    runs: tuple[pathlib.Path, pathlib.Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = runs
+    write_run(a)
+    write_run(b, loss={5: 7.0}, sha256="cd" * 32)
+    for run, last in ((a, 1.0), (b, 2.0)):
+        with Checkpoints(run / "checkpoints", CheckpointConfig()) as checkpoints:
+            checkpoints.save(3, {"params": jnp.ones(2)}, metrics={"top1": 0.9})
+            checkpoints.save(6, {"params": jnp.full(2, last)}, metrics={"top1": 0.8})
+    assert main([str(a), str(b)]) == 4
+    assert main([f"{a}@best", f"{b}@3"]) == 0
+    text = capsys.readouterr().out
+    assert f"A: {a}@3" in text
+    assert "3 steps compared" in text
+    assert main([f"{a}@best", f"{b}@last"]) == 4
+    assert main([f"{a}@6", str(b)]) == 4
+    assert "params_sha256: CRC-32C" in capsys.readouterr().out
+    assert main([f"{a}@5", str(b)]) == 1
+    assert "no checkpoint of step 5" in capsys.readouterr().err

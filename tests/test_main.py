@@ -27,7 +27,7 @@ def call(*arguments: str) -> int:
         (["--config.model.widht=3"], "config.model has no field 'widht'; did you mean 'width'"),
         (["--config.stages[0].image_siz=3"], "did you mean 'image_size'"),
         (["--config.stages[4].image_size=64"], "config.stages has 4 entries, and so no [4]"),
-        (["--config.epochs=many"], "--config.epochs=many"),
+        (["--config.epochs=many"], "config.epochs must be a number, not 'many'"),
         (["--config.epochs=None"], "config.epochs must be float, not None"),
         (["--config.model.dtype=float8"], "config.model.dtype must be one of"),
         (["--config.stages[1].image_size=31"], "config.stages[1].image_size is 31"),
@@ -55,7 +55,7 @@ def test_a_batch_that_does_not_divide_over_the_devices(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The tests run on eight virtual devices.
-    assert call(SMOKE, f"--workdir={tmp_path / 'run'}", "--config.batch_size=12") == 1
+    assert call(SMOKE, f"--workdir={tmp_path / 'run'}", "--config.batch_size=12") == 2
     error = "config.batch_size is 12, which does not divide over 8 devices; 8 would"
     assert error in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

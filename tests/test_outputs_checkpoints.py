@@ -149,6 +149,55 @@ def test_keeps_several_of_the_best(tmp_path: pathlib.Path) -> None:
     assert kept(tmp_path) == [2, 4, 5]
 
 
+def test_what_is_best_is_for_the_config_to_say(tmp_path: pathlib.Path) -> None:
+    evaluations = {
+        1: {"raw_top1": 0.9, "ema_top1": 0.5, "raw_loss": 0.1, "ema_loss": 0.7, "top1": 0.5},
+        2: {"raw_top1": 0.4, "ema_top1": 0.8, "raw_loss": 0.2, "ema_loss": 0.6, "top1": 0.8},
+        3: {"raw_top1": 0.5, "ema_top1": 0.6, "raw_loss": 0.3, "ema_loss": 0.5, "top1": 0.6},
+    }
+    by: Any
+    for by, best in {"top1": 2, "raw_top1": 1, "loss": 3, "raw_loss": 1}.items():
+        config = CheckpointConfig(keep_last=1, keep_best=1, best_by=by)
+        with Checkpoints(tmp_path / by, config) as checkpoints:
+            for step, metrics in evaluations.items():
+                checkpoints.save(step, {"weight": jnp.zeros(2)}, metrics=metrics)
+            assert checkpoints.best_step() == checkpoints.find("best") == best
+        assert kept(tmp_path / by) == sorted({best, 3})
+        # One who only reads learns it from the newest.
+        with Checkpoints(tmp_path / by, None) as checkpoints:
+            assert (checkpoints.best_by(), checkpoints.find("best")) == (by, best)
+            assert checkpoints.find("last") == checkpoints.find(3) == 3
+            with pytest.raises(CheckpointError, match="no checkpoint of step 7"):
+                checkpoints.find(7)
+
+
+def test_an_evaluation_that_was_stopped_is_added_by_the_next_start(tmp_path: pathlib.Path) -> None:
+    config = CheckpointConfig(keep_last=1, keep_best=1)
+    state = {"weight": jnp.zeros(2)}
+    with Checkpoints(tmp_path, config) as checkpoints:
+        checkpoints.save(1, state, metrics={"top1": 0.5})
+        checkpoints.save(2, state, extra={"salts": []})
+        assert checkpoints.best_step() == 1
+        with pytest.raises(CheckpointError, match="no checkpoint of step 3"):
+            checkpoints.find(3)
+    with Checkpoints(tmp_path, config) as checkpoints:
+        assert not checkpoints.save(2, state, metrics={"top1": 0.9})
+        assert checkpoints.best_step() == 2
+        assert checkpoints.metrics(2) == {"top1": 0.9}
+        assert not checkpoints.save(2, state, metrics={"top1": 0.1}), "which it has"
+        for step in (3, 4):
+            checkpoints.save(step, state)
+        assert checkpoints.restore_newest(state, report=pytest.fail)[0] == 4
+        assert checkpoints.extra(2) == {"salts": []}
+    assert kept(tmp_path) == [2, 4]
+    # Damage to it makes it as if it had never been.
+    (tmp_path / "2" / "evaluation.json").write_text('{"metrics": {"top1": 1.0}, "checksum": 0}')
+    with Checkpoints(tmp_path, None) as checkpoints:
+        assert checkpoints.best_step() is None
+        with pytest.raises(CheckpointError, match=r"was evaluated, and so none is the best"):
+            checkpoints.find("best")
+
+
 @pytest.mark.parametrize("keep_best", [0, 1])
 def test_without_evaluations_only_the_last_are_kept(tmp_path: pathlib.Path, keep_best: int) -> None:
     config = CheckpointConfig(keep_last=2, keep_best=keep_best)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import pytest
 import tiny
+from etils import epath
 
 import effnetv2_jax
 from effnetv2_jax.config import CheckpointConfig, Cosine, DataConfig, Experiment
@@ -20,6 +21,7 @@ from effnetv2_jax.outputs.workdir import (
     WorkdirError,
     began_class_names,
     check_workdir,
+    find_run,
     open_workdir,
     read_class_names,
     read_config,
@@ -196,3 +198,22 @@ def test_files_that_are_missing_or_broken(tmp_path: pathlib.Path) -> None:
         (tmp_path / "data.json").write_text(text)
         with pytest.raises(WorkdirError, match=r"data\.json makes no sense"):
             read_data_fingerprint(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "checkpoint"),
+    [("", "last"), ("@best", "best"), ("@last", "last"), ("@1234", 1234)],
+)
+def test_a_checkpoint_of_a_run_can_be_named(
+    text: str, checkpoint: object, tmp_path: pathlib.Path
+) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints" / "12").mkdir(parents=True)
+    for name in (f"{run}{text}", f"workdir:{run}{text}", f"file:{run}{text}"):
+        assert find_run(name) == (epath.Path(run), checkpoint)
+    assert find_run(f"gs://bucket/run{text}") == (epath.Path("gs://bucket/run"), checkpoint)
+    assert find_run(f"{run}/checkpoints/12") == (epath.Path(run), 12)
+    assert find_run(f"hub:me/run{text}") is None
+    # What there is under the whole name is meant itself.
+    (tmp_path / "odd@best" / "checkpoints").mkdir(parents=True)
+    assert find_run(f"{tmp_path}/odd@best") == (epath.Path(tmp_path / "odd@best"), "last")

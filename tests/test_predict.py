@@ -100,23 +100,24 @@ def test_pictures_that_cannot_be_read_are_told_and_the_others_classified(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "complaint", "status"),
     [
-        (["--weights=nowhere", str(PICTURES)], "there are no weights 'nowhere'"),
-        (["--weights=in1k", str(PICTURES)], "name the model as well"),
-        (["--weights=nowhere", "none.jpg"], "there is no file or folder 'none.jpg'"),
-        (["--weights=nowhere", str(Path(__file__).parent.parent / "configs")], "no picture"),
-        (["--weights=nowhere", "--model=b0", str(PICTURES)], "unknown model 'b0'"),
+        (["--weights=nowhere", str(PICTURES)], "there are no weights 'nowhere'", 1),
+        (["--weights=in1k", str(PICTURES)], "name the model as well", 1),
+        (["--weights=nowhere", "none.jpg"], "there is no file or folder 'none.jpg'", 1),
+        (["--weights=nowhere", str(Path(__file__).parent.parent / "configs")], "no picture", 1),
+        (["--weights=nowhere", "--model=b0", str(PICTURES)], "--model: unknown model 'b0'", 2),
         (
             ["--weights=nowhere", "--import=nothing_here", str(PICTURES)],
             "--import=nothing_here: No",
+            2,
         ),
     ],
 )
 def test_bad_input_is_named(
-    arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], complaint: str, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == 2
+    assert main(arguments) == status
     printed = capsys.readouterr()
     assert printed.err.startswith("error: ")
     assert complaint in printed.err

@@ -63,7 +63,7 @@ def test_a_step_moves_everything_and_counts() -> None:
     unmoved = [name for name in before if np.array_equal(before[name], after[name])]
     assert unmoved == []
     assert int(state.step) == 1
-    assert set(metrics) == {"loss", "top1", "gradient_norm"}
+    assert set(metrics) == {"loss", "top1", "gradient_norm", "params_norm"}
     assert all(np.isfinite(value) and value.dtype == np.float32 for value in metrics.values())
 
 

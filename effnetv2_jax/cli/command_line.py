@@ -1,25 +1,32 @@
 """The command line as a checked experiment, with errors that name the flag or field."""
 
 import dataclasses
+import difflib
+import os
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
+import ml_collections
 from absl import flags
-from ml_collections import config_flags
-from ml_collections.config_flags import config_path
 
+from effnetv2_jax import __version__
+from effnetv2_jax.cli.arguments import normalize
 from effnetv2_jax.cli.config_file import find_config_file
 from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.cli.evaluation import config_of_run, left_out
 from effnetv2_jax.cli.families import import_family
+from effnetv2_jax.cli.help import help_text
 from effnetv2_jax.cli.overrides import (
     adapt,
-    check_network_of_run,
-    normalize,
+    assign,
+    check_network,
     read_overrides,
-    set_tables,
 )
+from effnetv2_jax.cli.suggestions import meant
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
+from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
+from effnetv2_jax.weights.run_config import network_of
 
 Mode = Literal["train", "eval", "plan"]
 
@@ -32,6 +39,8 @@ class Command:
     experiment: Experiment
     workdir: str
     """Empty only for `plan`, and for `eval` of the weights in `experiment.init`."""
+    checkpoint: Checkpoint = "last"
+    """`eval`: which of the run's."""
     topology: str = ""
     """`plan`: compiles every stage for these devices."""
     largest_batch: bool = False
@@ -46,7 +55,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     Modules that `--import` names are imported.
 
     Returns:
-      The command, or the help text if that was asked for.
+      The command, or the text of `--help` or `--version` if that was asked for.
 
     Raises:
       CommandError: a flag or config field is unknown or has a bad value, or there is no such
@@ -54,53 +63,43 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
       ConfigError: the config makes no sense.
       WeightsError: the run to start from cannot be read.
     """
-    program, *rest = map(normalize, arguments)
-    if {"--help", "-h"} & set(rest):
-        values = _define_flags()
-        flags.DEFINE_string(
-            "config",
-            None,
-            "The experiment: path of a Python file with get_config(), and after a colon its "
-            "argument. Fields are overridden as in --config.epochs=10 or "
-            "--config.stages[0].image_size=96.",
-            values,
-        )
-        return f"{description}\n{values.main_module_help() or values.get_help()}"
+    program, *given = arguments
+    rest = list(normalize(given))
+    if {"--version", "-version"} & set(rest):
+        return f"effnetv2_jax {__version__}"
     for module in _values_of("import", rest):
         import_family(module)
     chosen = _values_of("config", rest)
-    if not chosen:
-        raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
-    file = find_config_file(chosen[-1])
-    config = file.load()
-    overrides = read_overrides(rest)
-    notes = tuple(adapt(config, overrides, shortened=file.shortens))
-    tables = set_tables(config, overrides)
-    emptied = {override.path for override in overrides if override.value == "None"}
-
-    values = _define_flags()
-    given = [
-        argument
-        for argument in rest
-        if not argument.lstrip("-").startswith("config=")
-        and not any(override.path in tables | emptied for override in read_overrides([argument]))
-    ]
-    try:
-        config_flags.DEFINE_config_dict(
-            "config", config, "The experiment.", flag_values=values, sys_argv=[program, *given]
+    if {"--help", "-h", "-help"} & set(rest):
+        return help_text(description, _define_flags())
+    file = find_config_file(chosen[-1]) if chosen else None
+    stated = file.load() if file else None
+    values = _read_flags([program, *rest], stated)
+    workdir, checkpoint = split_checkpoint(values.workdir)
+    workdir = os.fspath(workdir_path(workdir)) if workdir else ""
+    if checkpoint != "last" and values.mode != "eval":
+        raise CommandError(
+            f"--workdir={values.workdir} names a checkpoint, which --mode=eval can take; to start "
+            f"from it in another directory, --config.init={values.workdir}"
         )
-        left = values([program, *given])[1:]
-        for path in emptied:
-            # The flags of optional fields take numbers only.
-            config_path.set_value(path, values.config, None)
-    except (flags.Error, AttributeError, LookupError, TypeError, ValueError) as error:
-        # Not str(error), which puts a KeyError's message in quotes.
-        raise CommandError(" ".join(map(str, error.args))) from error
-    if left:
-        raise CommandError(f"unexpected argument {left[0]!r}; flags are written --name=value")
-    experiment = from_config_dict(values.config)
-    if experiment.init:
-        check_network_of_run(experiment, overrides)
+    overrides = read_overrides(rest)
+    notes: list[str] = []
+    if of_run := values.mode == "eval" and bool(workdir):
+        config = config_of_run(workdir, stated)
+        notes += left_out(config, stated, overrides, title=chosen[-1] if chosen else "")
+    elif stated is None:
+        raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
+    else:
+        config = stated
+    shortened = file is not None and file.shortens and not of_run
+    notes += adapt(config, overrides, shortened=shortened)
+    assign(config, overrides)
+    experiment = file.read(config) if file else from_config_dict(config)
+    if of_run:
+        check_network(experiment, overrides, network_of(f"workdir:{workdir}"), title=workdir)
+    elif experiment.init:
+        own = network_of(experiment.init)
+        check_network(experiment, overrides, own, title="the run in config.init")
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
     if values.topology and values.mode != "plan":
@@ -108,8 +107,48 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     if values.largest_batch and not values.topology:
         raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
     return Command(
-        values.mode, experiment, values.workdir, values.topology, values.largest_batch, notes
+        mode=values.mode,
+        experiment=experiment,
+        workdir=workdir,
+        checkpoint=checkpoint,
+        topology=values.topology,
+        largest_batch=values.largest_batch,
+        notes=tuple(notes),
     )
+
+
+def _read_flags(
+    arguments: Sequence[str], config: ml_collections.ConfigDict | None
+) -> flags.FlagValues:
+    """The flags besides those of the config.
+
+    Args:
+      config: whose fields may be meant by a flag that there is not; None where there is none.
+
+    Raises:
+      CommandError: a flag is unknown or has a bad value, or an argument is none.
+    """
+    values = _define_flags()
+    others = [
+        argument
+        for argument in arguments
+        if not argument.lstrip("-").startswith("config=") and not read_overrides([argument])
+    ]
+    try:
+        left = values(others)[1:]
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        close = difflib.get_close_matches(name, ["config", "version", "help", *values], n=1)
+        fields = meant(config, name) if config and not close else []
+        found = [f"--{close[0]}"] if close else [f"--config.{path}" for path in fields]
+        hint = f"did you mean {' or '.join(found)}?" if found else "--help lists what there is"
+        raise CommandError(f"there is no flag --{name}; {hint}") from error
+    except flags.Error as error:
+        raise CommandError(" ".join(map(str, error.args))) from error
+    if left:
+        mode = f" (did you mean --mode={left[0]}?)" if left[0] in get_args(Mode) else ""
+        raise CommandError(f"unexpected argument {left[0]!r}{mode}; flags are written --name=value")
+    return values
 
 
 def _values_of(flag: str, arguments: Sequence[str]) -> list[str]:
@@ -134,8 +173,8 @@ def _define_flags() -> flags.FlagValues:
         "train",
         ["train", "eval", "plan"],
         "train: starts the run in --workdir or continues it. eval: evaluates its newest "
-        "checkpoint, or without --workdir the weights in --config.init. plan: prints the stages "
-        "and exits.",
+        "checkpoint, or the one of --workdir=RUN@best or RUN@STEP, and needs no --config; without "
+        "--workdir, the weights in --config.init. plan: prints the stages and exits.",
         values,
     )
     flags.DEFINE_string(

@@ -4,7 +4,6 @@ Three groups of fields are chosen by a name: `model`, `optimizer` and `schedule`
 `model.stages`, may be stated as a whole or reached into. Weights of a run bring its network along.
 """
 
-import ast
 import dataclasses
 import re
 from collections.abc import Collection, Iterator, Sequence
@@ -13,15 +12,18 @@ from typing import Any, NamedTuple
 import ml_collections
 
 from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.cli.suggestions import unknown
+from effnetv2_jax.cli.values import is_none, read_value
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import (
     CHOSEN,
     defaults_of,
+    hint_of,
     kind_of,
     model_config,
+    path_steps,
     to_config_dict,
-    unknown_field,
 )
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.models.registry import family_of
@@ -29,7 +31,7 @@ from effnetv2_jax.weights.networks import DifferingField, differing_fields
 from effnetv2_jax.weights.run_config import network_of
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]+)(?:=(.*))?", re.DOTALL)
-_INDEX = re.compile(r"\.(-?\d+)(?=[.\[]|$)")
+_PATH = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[-?\d+\])*")
 
 
 class Override(NamedTuple):
@@ -38,7 +40,7 @@ class Override(NamedTuple):
     path: str
     """Such as `model.stages[3].operator`."""
     value: str | None
-    """None where the flag has none, as in `--noconfig.augment.flip`."""
+    """None where the flag has none, as in `--config.augment.flip`."""
 
     @property
     def group(self) -> str:
@@ -46,18 +48,14 @@ class Override(NamedTuple):
         return re.split(r"[.\[]", self.path, maxsplit=1)[0]
 
 
-def normalize(argument: str) -> str:
-    """Writes the indices of an override in brackets: `stages.0.share` becomes `stages[0].share`."""
-    if not _OVERRIDE.fullmatch(argument):
-        return argument
-    name, equals, value = argument.partition("=")
-    return _INDEX.sub(r"[\1]", name) + equals + value
-
-
 def read_overrides(arguments: Sequence[str]) -> list[Override]:
     """The overrides among the arguments, in their order."""
     found = (_OVERRIDE.fullmatch(argument) for argument in arguments)
-    return [Override(match[2], match[3]) for match in found if match]
+    return [
+        Override(match[2], "false" if match[1] and match[3] is None else match[3])
+        for match in found
+        if match
+    ]
 
 
 def adapt(
@@ -83,7 +81,7 @@ def adapt(
         name = stated.get(f"{group}.name")
         if group in config and name is not None and name != config[group].name:
             yield from _rename(config, group, name, stated, shortened=shortened)
-    if "model.stages" in stated and not shortened:
+    if not is_none(stated.get("model.stages", "none")) and not shortened:
         yield from _take_as_it_stands(config, stated)
     parts = (re.match(r"model\.(\w+)\[", override.path) for override in overrides)
     if any(match and config.model.get(match[1], ()) is None for match in parts):
@@ -92,42 +90,62 @@ def adapt(
         check_path(config, override.path)
 
 
-def set_tables(config: ml_collections.ConfigDict, overrides: Sequence[Override]) -> set[str]:
-    """Sets the tables that are stated as a whole, which flags cannot; returns their paths.
-
-    Raises:
-      CommandError: what is stated is no table.
-    """
-    done = set()
-    for override in overrides:
-        if override.path not in ("stages", "model.stages") or override.value in (None, "None"):
-            continue
-        try:
-            rows = ast.literal_eval(override.value or "")
-            table = tuple(ml_collections.ConfigDict(dict(row)) for row in rows)
-        except (ValueError, SyntaxError, TypeError) as error:
-            raise CommandError(
-                f"config.{override.path} must be a tuple of rows, each a dict of its fields, such "
-                f"as \"({{'image_size': 128}}, {{'image_size': 192}})\": {error}"
-            ) from None
-        *parents, name = override.path.split(".")
-        node = config
-        for parent in parents:
-            node = node[parent]
-        with node.ignore_type():
-            node[name] = table
-        done.add(override.path)
-    return done
-
-
-def check_network_of_run(experiment: Experiment, stated: Sequence[Override]) -> None:
-    """Raises a ConfigError if the command line states another network than the run has.
+def assign(config: ml_collections.ConfigDict, overrides: Sequence[Override]) -> None:
+    """Sets the fields to what the overrides state, in their order.
 
     Args:
-      experiment: whose `init` may name a run.
-      stated: the overrides.
+      config: has been adapted to them; changed in place.
+
+    Raises:
+      CommandError: a value is missing or not of the field's type.
     """
-    own, model = network_of(experiment.init), experiment.model
+    for path, text in overrides:
+        parents, name, places = _split(path)
+        node: Any = config
+        for step in parents:
+            node = node[step]
+        old = node[name]
+        for place in places:
+            old = old[place]
+        if isinstance(old, ml_collections.ConfigDict):
+            by = f"name={text}" if path in CHOSEN else f"{next(iter(old))}=..."
+            raise CommandError(f"config.{path} is a group of fields; state --config.{path}.{by}")
+        hint = hint_of(config, path)
+        if text is None and hint is not bool:
+            raise CommandError(f"config.{path} lacks its value: --config.{path}=VALUE")
+        value = read_value(hint, "true" if text is None else text, path)
+        with node.ignore_type():
+            node[name] = _with_entry(node[name], places, value)
+
+
+def _split(path: str) -> tuple[list[str | int], str, list[int]]:
+    """What leads to the last name, that name, and the indices behind it."""
+    steps = [name or int(index) for name, index in path_steps(path)]
+    last = max(index for index, step in enumerate(steps) if isinstance(step, str))
+    return steps[:last], str(steps[last]), [int(step) for step in steps[last + 1 :]]
+
+
+def _with_entry(value: Any, places: Sequence[int], entry: Any) -> Any:
+    """The nested tuples with another entry at a place in the place of theirs."""
+    if not places:
+        return entry
+    entries = list(value)
+    entries[places[0]] = _with_entry(entries[places[0]], places[1:], entry)
+    return tuple(entries)
+
+
+def check_network(
+    experiment: Experiment, stated: Sequence[Override], own: ModelConfig | None, *, title: str
+) -> None:
+    """Raises a ConfigError if the command line states another network than a run has.
+
+    Args:
+      experiment: with the overrides.
+      stated: the overrides.
+      own: the run's network; None if it is not known.
+      title: of the run.
+    """
+    model = experiment.model
     if own is None or not any(override.group == "model" for override in stated):
         return
     differing = differing_fields(own, model)
@@ -135,25 +153,37 @@ def check_network_of_run(experiment: Experiment, stated: Sequence[Override]) -> 
         differing = [DifferingField("name", repr(own.name), repr(model.name))]
     for path, there, here in differing[:1]:
         raise ConfigError(
-            f"config.model.{path} is {here}, but the run in config.init has {there}; leave it out, "
-            "or start from other weights"
+            f"config.model.{path} is {here}, but {title} has {there}; leave it out, or start from "
+            "other weights"
         )
 
 
-def check_path(config: Any, path: str) -> None:
+def check_path(config: ml_collections.ConfigDict, path: str) -> None:
     """Raises a CommandError that names the closest field if `path` leads nowhere."""
+    if not _PATH.fullmatch(path):
+        raise CommandError(
+            f"config.{path} is no field; fields are written as in --config.epochs=10 or "
+            "--config.stages[0].image_size=96"
+        )
+    node: Any = config
     where = "config"
-    for name, index in re.findall(r"([^.\[\]]+)|\[(-?\d+)\]", path):
+    for name, index in path_steps(path):
         if name:
-            known = list(config.keys()) if isinstance(config, ml_collections.ConfigDict) else []
+            known = list(node.keys()) if isinstance(node, ml_collections.ConfigDict) else []
+            if isinstance(node, tuple) and node:
+                raise CommandError(
+                    f"{where} has entries, such as {where}[0], and no field {name!r}"
+                )
+            if not known:
+                raise CommandError(f"{where} is no group of fields, and so has no {name!r}")
             if name not in known:
-                raise CommandError(unknown_field(name, known, where=where))
-            config, where = config[name], f"{where}.{name}"
+                raise CommandError(unknown(config, name, where=where, known=known))
+            node, where = node[name], f"{where}.{name}"
         else:
-            count = len(config) if isinstance(config, tuple | list) else 0
+            count = len(node) if isinstance(node, tuple | list) else 0
             if not -count <= int(index) < count:
                 raise CommandError(f"{where} has {count or 'no'} entries, and so no [{index}]")
-            config, where = config[int(index)], f"{where}[{index}]"
+            node, where = node[int(index)], f"{where}[{index}]"
 
 
 def _refuse_parts_beside_a_whole(overrides: Sequence[Override]) -> None:

@@ -14,6 +14,7 @@ from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
+from effnetv2_jax.train.doubts import doubts
 from effnetv2_jax.train.rates import check_rates, counts
 from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.state import build_model
@@ -103,6 +104,7 @@ def describe(experiment: Experiment) -> str:
             *table,
             "",
             evaluation,
+            *(f"note: {doubt}" for doubt in doubts(experiment, plan, num_examples)),
         ]
     )
 

@@ -125,12 +125,18 @@ class EvaluationConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When the state is saved; the end of the run always is."""
+    """When the state is saved, as it also is at the end of the run; and what is kept."""
 
     every_steps: int = 1000
+    """Saves after so many, and after every evaluation."""
     keep_last: int = 2
+    """How many of the newest checkpoints are kept."""
     keep_best: int = 1
     """How many of the checkpoints with the best evaluation are kept besides."""
+    best_by: Literal["top1", "top5", "loss", "raw_top1", "raw_top5", "raw_loss"] = "top1"
+    """What is best: the highest accuracy or the lowest loss, in evaluation, of the averaged
+    weights (`raw_`: of those trained last, as it also is where there are no averages). Of equals
+    the newest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,7 +144,9 @@ class LogConfig:
     """How often a run logs, and where to."""
 
     every_steps: int = 50
+    """Steps between two lines of the training metrics."""
     tensorboard: bool = True
+    """Writes the same numbers for TensorBoard, into `tensorboard/`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -181,10 +189,12 @@ class Experiment:
     """Parts in which a step's batch goes through the network, one after the other, so that it needs
     the memory of one. Each part has BatchNorm statistics of its own."""
     seed: int = 0
+    """Of everything random: the parameters, the order of the examples, crops, augmentation."""
     loss: Literal["softmax", "sigmoid"] = "softmax"
     """Cross-entropy over all classes together, with the labels of an example in equal shares; or
     for each class by itself, summed over the classes (the released code can also average)."""
     label_smoothing: float = 0.1
+    """Share of the targets that is spread over all classes, in [0, 1)."""
     init: str = ""
     """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),
     `hub:OWNER/REPO[@REVISION]`, `workdir:DIR` or `file:PATH`; empty for random ones. A head for

@@ -10,6 +10,7 @@ class OptimizerConfig:
     """How gradients become updates; `name` decides which fields there are beside these."""
 
     name: str
+    """Which optimizer."""
     learning_rate: float
     """Peak learning rate for 256 examples per step; scaled with each stage's batch size."""
     gradient_clip: float | None = None
@@ -34,6 +35,7 @@ class SGD(OptimizerConfig):
 
     name: Literal["sgd"] = "sgd"
     momentum: float = 0.0
+    """Share of the old value in the sum of gradients; 0 goes without."""
     nesterov: bool = False
     """Looks ahead by one step of the momentum."""
     l2: float = 0.0
@@ -48,6 +50,7 @@ class RMSProp(OptimizerConfig):
     decay: float = 0.9
     """Share of the old value in the average of squared gradients."""
     momentum: float = 0.0
+    """Share of the old value in the sum of updates; 0 goes without."""
     epsilon: float = 1e-8
     """Inside the square root."""
     l2: float = 0.0
@@ -75,8 +78,11 @@ class LAMB(OptimizerConfig):
 
     name: Literal["lamb"] = "lamb"
     beta1: float = 0.9
+    """Share of the old value in the average of gradients."""
     beta2: float = 0.999
+    """Share of the old value in the average of squared gradients."""
     epsilon: float = 1e-6
+    """Outside the square root."""
     weight_decay: float = 0.0
     """Times the parameter, added to the update of what decays before it is scaled."""
 

@@ -7,12 +7,14 @@ an error before anything starts.
 import dataclasses
 import difflib
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import ml_collections
+import numpy as np
 
 from effnetv2_jax.config.checks import check
 from effnetv2_jax.config.errors import ConfigError
@@ -21,6 +23,14 @@ from effnetv2_jax.config.optimizers import OPTIMIZERS, OptimizerConfig
 from effnetv2_jax.config.schedules import SCHEDULES, ScheduleConfig
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.models.registry import UnknownModelError, family_of
+
+
+class UnknownFieldError(ConfigError):
+    """A config states a field that there is not; the message has the closest one."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 def _model_kind(name: str) -> type:
@@ -45,6 +55,8 @@ _CHOICES: dict[type, Callable[[str], type]] = {
     ScheduleConfig: _kind_in("schedule", SCHEDULES),
 }
 """Dataclasses of which `name` chooses a subclass."""
+
+_LARGEST = float(np.finfo(np.float32).max)
 
 CHOSEN = {"model": ModelConfig, "optimizer": OptimizerConfig, "schedule": ScheduleConfig}
 """The fields of an experiment that hold one."""
@@ -91,7 +103,7 @@ def _put(config: ml_collections.ConfigDict, name: str, hint: Any, value: Any) ->
         config[name] = to_config_dict(value)
     elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
         config[name] = tuple(map(to_config_dict, value))
-    elif (kind := _optional(hint)) is not None:
+    elif (kind := optional(hint)) is not None:
         # A placeholder lets an override give an optional field a value, and take it back.
         config[name] = ml_collections.config_dict.placeholder(_runtime_type(kind))
         config[name] = value
@@ -133,7 +145,28 @@ def unknown_field(name: str, known: typing.Iterable[str], *, where: str = "confi
     return f"{where} has no field {name!r}; {hint}"
 
 
-def _optional(hint: Any) -> Any:
+def hint_of(config: Any, path: str) -> Any:
+    """The type of the field at a path, such as `stages[0].share`, of a config that has it."""
+    kind: Any = Experiment
+    for name, index in path_steps(path):
+        kind = optional(kind) or kind
+        if name:
+            if kind in _CHOICES:
+                kind = _CHOICES[kind](config["name"])
+            kind, config = typing.get_type_hints(kind)[name], config[name]
+        else:
+            options = typing.get_args(kind)
+            kind = options[0] if options[-1] is Ellipsis else options[int(index)]
+            config = config[int(index)]
+    return kind
+
+
+def path_steps(path: str) -> list[tuple[str, str]]:
+    """The names and the indices of a path; of each pair one is empty."""
+    return re.findall(r"([^.\[\]]+)|\[(-?\d+)\]", path)
+
+
+def optional(hint: Any) -> Any:
     """The type T of a hint `T | None`; None for any other hint."""
     if typing.get_origin(hint) not in (types.UnionType, typing.Union):
         return None
@@ -151,10 +184,10 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
     """Returns `value` as type `kind`, or raises a ConfigError that names `path`."""
     if dataclasses.is_dataclass(kind):
         return _parse_dataclass(kind, value, path)
-    if (some := _optional(kind)) is not None:
+    if (some := optional(kind)) is not None:
         return None if value is None else _parse(some, value, path)
     if value is None:
-        name = getattr(kind, "__name__", kind)
+        name = "text" if typing.get_origin(kind) is Literal else getattr(kind, "__name__", kind)
         raise ConfigError(
             f"config.{path} must be {name}, not None; state it, as in --config.{path}=VALUE"
         )
@@ -178,8 +211,8 @@ def _parse(kind: Any, value: Any, path: str) -> Any:
             number = float(value)
         except OverflowError:
             number = math.nan
-        if math.isnan(number):
-            raise ConfigError(f"config.{path} must be a number that float holds, not {value!r}")
+        if not abs(number) <= _LARGEST:  # Nor may it be NaN.
+            raise ConfigError(f"config.{path} must be a finite number of float32, not {value!r}")
         return number
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ConfigError(f"config.{path} must be {kind.__name__}, not {value!r}")
@@ -200,7 +233,7 @@ def _parse_dataclass(kind: Any, value: Any, path: str) -> Any:
     fields = [field.name for field in dataclasses.fields(kind)]
     for name in value:
         if name not in fields:
-            raise ConfigError(unknown_field(name, fields, where=where))
+            raise UnknownFieldError(str(name), unknown_field(name, fields, where=where))
     for field in dataclasses.fields(kind):
         if field.name not in value and field.default is dataclasses.MISSING:
             raise ConfigError(f"{where} lacks the field {field.name!r}")

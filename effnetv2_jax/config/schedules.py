@@ -10,8 +10,9 @@ class ScheduleConfig:
     """A share of the peak learning rate at every epoch; `name` decides the other fields."""
 
     name: str
+    """Which schedule."""
     warmup_epochs: float = 0.0
-    """Linear from 0."""
+    """The learning rate rises for so long, linearly from 0."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
@@ -49,6 +50,7 @@ class Exponential(ScheduleConfig):
     decay_rate: float
     """Factor after every `decay_epochs`, in (0, 1]."""
     decay_epochs: float
+    """Between two steps of the staircase."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
@@ -65,6 +67,7 @@ class WarmupStableDecay(ScheduleConfig):
 
     name: Literal["wsd"] = "wsd"
     decay_epochs: float
+    """How long it falls, before the end of the run."""
     final: float = 0.0
     """Share of the peak at the end, in [0, 1]."""
 

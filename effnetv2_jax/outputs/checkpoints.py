@@ -6,6 +6,7 @@ optimizer's containers have changed their types.
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import logging
@@ -21,24 +22,25 @@ from etils import epath
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from effnetv2_jax.config.experiment import CheckpointConfig
-from effnetv2_jax.outputs.state_checksum import named_leaves, state_checksum
-from effnetv2_jax.outputs.storage import is_local, move_directory
+from effnetv2_jax.outputs.errors import CheckpointError as CheckpointError
+from effnetv2_jax.outputs.state_checksum import first_not_finite, named_leaves, state_checksum
+from effnetv2_jax.outputs.storage import is_local, move_directory, write_text
+from effnetv2_jax.outputs.workdir import Checkpoint
 from effnetv2_jax.parallel.agreement import all_or_none, all_true, of_first_process
 from effnetv2_jax.system.read_errors import is_passing
 
 Tree = TypeVar("Tree")
 
 _STATE, _EXTRA = "state", "extra"
-_METRIC = "top1"
 _CHECKSUMS = "_checksums"
 """Where among the extras the checksums are; checkpoints of old lack them."""
+_BEST_BY = "_best_by"
+"""Likewise what the best are chosen by; those of old have `top1`."""
+_EVALUATION = "evaluation.json"
+"""In a checkpoint's directory, the evaluation of one that was saved without."""
 _LISTED = 5
 _MOST = 1000
 """Checkpoints that are looked at, the newest."""
-
-
-class CheckpointError(RuntimeError):
-    """Nothing to restore or that fits, or no way to save; the message names the directory."""
 
 
 class BrokenCheckpointError(CheckpointError):
@@ -89,14 +91,15 @@ class Checkpoints:
         """Saves the state in the background.
 
         `state` may be donated to the next step as soon as this returns. A step is saved once, so
-        evaluate first and save afterwards. An error while writing is raised by whatever comes
-        next: the next step that is saved, anything that reads, `wait` or `close`. The checkpoints
-        that were to make room for this one are deleted only when it is complete.
+        evaluate first and save afterwards: of one that is already there, only an evaluation is
+        added that it lacks. An error while writing is raised by whatever comes next: the next step
+        that is saved, anything that reads, `wait` or `close`. The checkpoints that were to make
+        room for this one are deleted only when it is complete.
 
         Args:
           step: steps done.
           state: any tree of `jax.Array`s.
-          metrics: an evaluation of this state; by its `top1` the best checkpoints are kept.
+          metrics: an evaluation of this state, by which the best checkpoints are kept.
           extra: what else has to survive, as JSON values; see `extra`.
 
         Returns:
@@ -107,11 +110,12 @@ class Checkpoints:
         """
         if self._config is None:
             raise CheckpointError(f"{self._directory} is open for reading only")
+        scores = {name: float(value) for name, value in (metrics or {}).items()}
         if step in self._manager.all_steps():
+            self._add_evaluation(step, scores)
             return False
         leaves = named_leaves(state)
         notes = json.loads(json.dumps(dict(extra or {})))  # As it will be read.
-        scores = {name: float(value) for name, value in (metrics or {}).items()}
         checksums = {
             "state": state_checksum(state),
             "leaves": _leaves_checksum(leaves),
@@ -125,7 +129,9 @@ class Checkpoints:
                 args=ocp.args.Composite(
                     **{
                         _STATE: ocp.args.PyTreeSave(_nested(leaves)),
-                        _EXTRA: ocp.args.JsonSave(notes | {_CHECKSUMS: checksums}),
+                        _EXTRA: ocp.args.JsonSave(
+                            notes | {_CHECKSUMS: checksums, _BEST_BY: self._config.best_by}
+                        ),
                     }
                 ),
                 metrics=scores,
@@ -137,10 +143,49 @@ class Checkpoints:
         return next(iter(self._steps()), None)
 
     def best_step(self) -> int | None:
-        """The step with the highest `top1` (of equals the newest), or None without evaluations."""
-        self.wait()
-        step = self._manager.best_step()
-        return step if step is not None and _score(self.metrics(step)) > -math.inf else None
+        """The step with the best evaluation (of equals the newest), or None without evaluations.
+
+        What is best, the config says; to one who only reads, the newest checkpoint.
+
+        Raises:
+          CheckpointError: the newest checkpoint cannot be read.
+        """
+        steps = self._steps()
+        if not steps:
+            return None
+        by = self.best_by()
+        scores = {step: _score(by, self._manager.metrics(step) or {}) for step in steps}
+        best = max(steps, key=scores.__getitem__)  # Of equals the first, which is the newest.
+        return best if scores[best] > -math.inf else None
+
+    def best_by(self) -> str:
+        """What the best checkpoint is chosen by, such as `top1`.
+
+        Raises:
+          CheckpointError: there is no checkpoint, or the newest cannot be read.
+        """
+        if self._config is not None:
+            return self._config.best_by
+        step = self._existing(None)
+        with self._reading(step):
+            return str(self._read(step, _EXTRA, ocp.args.JsonRestore()).get(_BEST_BY, "top1"))
+
+    def find(self, checkpoint: Checkpoint) -> int:
+        """The step of a checkpoint: itself, or that of the `last` or `best` one.
+
+        Raises:
+          CheckpointError: there is no such checkpoint.
+        """
+        if checkpoint != "best":
+            return self._existing(None if checkpoint == "last" else checkpoint)
+        self._existing(None)
+        best = self.best_step()
+        if best is None:
+            raise CheckpointError(
+                f"no checkpoint in {self._directory} was evaluated, and so none is the best; there "
+                f"are {self._steps()[::-1]}"
+            )
+        return best
 
     def restore(self, like: Tree, step: int | None = None) -> Tree:
         """Reads a whole state.
@@ -185,6 +230,8 @@ class Checkpoints:
             with all_or_none(CheckpointError, f"{path} cannot be restored by another process"):
                 try:
                     state = self.restore(like, step)
+                    if (name := first_not_finite(state)) is not None:
+                        raise self._broken(step, f"{name} in it is not finite")
                 except BrokenCheckpointError as error:
                     fault = str(error)
             if all_true(not fault):
@@ -221,6 +268,16 @@ class Checkpoints:
           CheckpointError: there is no such checkpoint, or it cannot be read.
         """
         return self._notes(self._existing(step))[0]
+
+    def checksum(self, step: int, field: str) -> int | None:
+        """That of a field of the state, such as `params`; None where it is not known.
+
+        Raises:
+          CheckpointError: there is no such checkpoint, or it cannot be read.
+        """
+        _, checksums = self._notes(self._existing(step))
+        found = (checksums or {}).get("state", {}).get(field)
+        return None if found is None else int(found)
 
     def metrics(self, step: int | None = None) -> dict[str, float]:
         """The evaluation saved with a checkpoint, the newest by default; empty without one.
@@ -267,20 +324,38 @@ class Checkpoints:
                 raise
             error.add_note(str(another))
 
+    def _add_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Adds to a checkpoint the evaluation it lacks, as one has whose evaluation was stopped."""
+        self.wait()
+        if not scores or self._manager.metrics(step):
+            return
+        with all_or_none(CheckpointError, "the first process cannot add an evaluation"):
+            if jax.process_index() == 0:
+                path = self._directory / str(step) / _EVALUATION
+                content = {"metrics": dict(scores), "checksum": _notes_checksum({}, scores)}
+                with self._writing():
+                    write_text(path, json.dumps(content))
+        with self._writing():
+            self._manager.reload()
+
     def _open(self) -> ocp.CheckpointManager:
         config = self._config
         if config is None:
             options = ocp.CheckpointManagerOptions(
-                read_only=True, create=False, save_interval_steps=0, best_fn=_score
+                read_only=True,
+                create=False,
+                save_interval_steps=0,
+                best_fn=functools.partial(_score, "top1"),  # Else it reads no metrics.
             )
         else:
+            score = functools.partial(_score, config.best_by)
             options = ocp.CheckpointManagerOptions(
-                best_fn=_score,
+                best_fn=score,
                 preservation_policy=preservation_policy.AnyPreservationPolicy(
                     [
                         preservation_policy.LatestN(config.keep_last),
                         preservation_policy.BestN(
-                            get_metric_fn=_score,
+                            get_metric_fn=score,
                             n=config.keep_best,
                             keep_checkpoints_without_metrics=False,
                         ),
@@ -355,7 +430,10 @@ class Checkpoints:
         """The extras saved with a checkpoint, and its checksums if it has them."""
         with self._reading(step):
             notes = dict(self._read(step, _EXTRA, ocp.args.JsonRestore()))
-            metrics = self.metrics(step)
+            metrics = self._manager.saved_metrics(step)
+            if metrics is None:
+                raise self._broken(step, "its metrics are missing or not JSON")
+        notes.pop(_BEST_BY, None)
         checksums = notes.pop(_CHECKSUMS, None)
         if checksums and checksums.get("notes") != _notes_checksum(notes, metrics):
             raise self._broken(step, "its extras or metrics are not what was saved")
@@ -456,10 +534,24 @@ class _Manager(ocp.CheckpointManager):
     """Orbax's, for a run that has ways of its own to end."""
 
     def metrics(self, step: int) -> Any:
+        """Those it was saved with, or else those that were added."""
+        saved = self.saved_metrics(step)
+        return saved or self._added(step) or saved
+
+    def saved_metrics(self, step: int) -> Any:
         """Takes broken metrics for missing ones: else a broken one would hide all checkpoints."""
         try:
             return super().metrics(step)
         except ValueError:
+            return None
+
+    def _added(self, step: int) -> Any:
+        path = epath.Path(self.directory) / str(step) / _EVALUATION
+        try:
+            content = json.loads(path.read_text())
+            whole = content["checksum"] == _notes_checksum({}, content["metrics"])
+            return content["metrics"] if whole else None
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
     def reached_preemption(self, step: int) -> bool:
@@ -534,10 +626,22 @@ def _without_read_only_warning() -> Iterator[None]:
 _Path = tuple[str, ...]
 
 
-def _score(metrics: Mapping[str, float]) -> float:
+def _score(by: str, metrics: Mapping[str, float]) -> float:
     """What a checkpoint is ranked by; without a usable value it ranks below all others."""
-    score = metrics.get(_METRIC, -math.inf)
+    _, value = scored(by, metrics)
+    score = -value if by.endswith("loss") else value
     return -math.inf if math.isnan(score) else score
+
+
+def scored(by: str, metrics: Mapping[str, float]) -> tuple[str, float]:
+    """The name and the value of the metric that `CheckpointConfig.best_by` means; else NaN.
+
+    Args:
+      metrics: of an evaluation; those of averaged weights come before those trained last.
+    """
+    names = (f"ema_{by}", f"raw_{by}", by)
+    found = next((name for name in names if name in metrics), by)
+    return found, metrics.get(found, math.nan)
 
 
 def _nested(leaves: Mapping[_Path, Any]) -> dict[str, Any]:

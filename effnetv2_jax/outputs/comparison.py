@@ -1,5 +1,6 @@
 """In what two runs differ: how they were made, what happened to them, what came out."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -8,10 +9,13 @@ from etils import epath
 from effnetv2_jax.config.differences import flatten, may_differ
 from effnetv2_jax.outputs.table import align
 from effnetv2_jax.outputs.workdir import (
+    Checkpoint,
     WorkdirError,
     read_class_names,
     read_config,
     read_data_fingerprint,
+    split_checkpoint,
+    workdir_path,
 )
 from effnetv2_jax.outputs.writers import EVENTS, METRICS, read_log
 
@@ -62,19 +66,28 @@ def compare_runs(a: epath.PathLike, b: epath.PathLike) -> list[Difference]:
     Without a difference `in_result` both ended with the same parameters, and no metric that both
     logged at the same step differs, images per second left out.
 
+    Args:
+      a, b: the directories. Where one is written `RUN@best`, `RUN@last` or `RUN@STEP`, both are
+        compared as far as the checkpoint that is named, or the newest, and by its parameters.
+
     Raises:
       WorkdirError: there is no run in one of them; the message names it.
+      CheckpointError: there is no such checkpoint.
     """
-    return _differences(_read(a), _read(b))
+    return _differences(*_read_both(a, b))
 
 
 def comparison(a: epath.PathLike, b: epath.PathLike) -> tuple[str, bool]:
     """The comparison as a page of text, and whether what came out differs.
 
+    Args:
+      a, b: as for `compare_runs`.
+
     Raises:
       WorkdirError: there is no run in one of them; the message names it.
+      CheckpointError: there is no such checkpoint.
     """
-    one, other = _read(a), _read(b)
+    one, other = _read_both(a, b)
     differences = _differences(one, other)
     text = "\n".join(_report(one, other, differences))
     return text, any(difference.in_result for difference in differences)
@@ -91,11 +104,37 @@ class _Record(NamedTuple):
     metrics: dict[int, dict[str, Any]]
     """By step and name."""
     sha256: str | None
-    """Of the parameters at the end; None before it."""
+    """Of the parameters at the end; None before it. Of a checkpoint's, the checksum it holds."""
+
+
+def _read_both(a: epath.PathLike, b: epath.PathLike) -> tuple[_Record, _Record]:
+    named = [split_checkpoint(os.fspath(workdir)) for workdir in (a, b)]
+    records = [_read(path) for path, _ in named]
+    if any(path != os.fspath(workdir) for (path, _), workdir in zip(named, (a, b), strict=True)):
+        pairs = zip(records, named, strict=True)
+        records = [_until(record, checkpoint) for record, (_, checkpoint) in pairs]
+    one, other = records
+    return one, other
+
+
+def _until(record: _Record, checkpoint: Checkpoint) -> _Record:
+    """What a run was when it had come to a checkpoint."""
+    # Imported here: Orbax takes a second, and only checkpoints need it.
+    from effnetv2_jax.outputs.checkpoints import Checkpoints
+
+    with Checkpoints(record.path / "checkpoints", None) as checkpoints:
+        step = checkpoints.find(checkpoint)
+        checksum = checkpoints.checksum(step, "params")
+    return record._replace(
+        path=epath.Path(f"{os.fspath(record.path)}@{step}"),
+        events=[event for event in record.events if event.get("step", 0) <= step],
+        metrics={at: values for at, values in record.metrics.items() if at <= step},
+        sha256=None if checksum is None else f"CRC-32C {checksum:08x}",
+    )
 
 
 def _read(workdir: epath.PathLike) -> _Record:
-    path = epath.Path(workdir)
+    path = workdir_path(workdir)
     try:
         if not path.is_dir():
             raise WorkdirError(f"there is no directory {path}; name the --workdir of two runs")

@@ -1,9 +1,10 @@
-"""Checksums of a state, by which a damaged checkpoint is recognised."""
+"""What is looked at before a state is saved and after it is read: checksums, and finite values."""
 
 from typing import Any
 
 import google_crc32c
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -14,6 +15,18 @@ def named_leaves(tree: Any) -> dict[tuple[str, ...], Any]:
         tuple(jax.tree_util.keystr((key,), simple=True) for key in path): leaf
         for path, leaf in leaves
     }
+
+
+def first_not_finite(state: Any) -> str | None:
+    """The name of an array of a state that holds NaN or infinity; None where none does.
+
+    Args:
+      state: any tree of arrays, which each process holds completely.
+    """
+    for path, leaf in named_leaves(state).items():
+        if jnp.issubdtype(leaf.dtype, jnp.floating) and not np.isfinite(np.asarray(leaf)).all():
+            return "/".join(path)
+    return None
 
 
 def state_checksum(state: Any) -> dict[str, int]:

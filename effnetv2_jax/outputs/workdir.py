@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from etils import epath
 
@@ -12,9 +14,11 @@ from effnetv2_jax.config.differences import differences
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.legacy import upgrade
 from effnetv2_jax.config.reading import from_config_dict
-from effnetv2_jax.outputs.storage import write_text
+from effnetv2_jax.outputs.storage import is_local, write_text
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.system.paths import local_path, scheme_of
 
+_SCHEMES = ("gs", "s3", "az", "hf")
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
 _DATA = "data.json"
@@ -23,6 +27,42 @@ _PREPROCESSING = "preprocessing.json"
 
 class WorkdirError(ValueError):
     """A working directory that this run cannot use; the message names it and says what to do."""
+
+
+def workdir_path(text: epath.PathLike) -> epath.Path:
+    """The path that somebody means: `~` and `file://` are understood, `gs://` and its like stay.
+
+    Raises:
+      WorkdirError: nothing here reads paths of that scheme.
+    """
+    path = local_path(os.fspath(text))
+    scheme = scheme_of(path)
+    if scheme and (scheme not in _SCHEMES or "://" not in path):
+        raise WorkdirError(
+            f"{path}: there is no reader for {scheme}://; a working directory is local, or one of "
+            f"{', '.join(f'{known}://' for known in _SCHEMES)}"
+        )
+    return epath.Path(path)
+
+
+@contextlib.contextmanager
+def reaching(path: epath.PathLike) -> Iterator[None]:
+    """Turns what is raised over a remote path that cannot be reached into a WorkdirError."""
+    try:
+        yield
+    except (FileNotFoundError, ConfigError, WorkdirError):
+        raise
+    except Exception as error:
+        text = os.fspath(path)
+        if is_local(epath.Path(text)):
+            raise
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        scheme = scheme_of(text)
+        package = {"gs": "gcsfs", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}[scheme]
+        raise WorkdirError(
+            f"cannot reach {text}: {cause}. Paths of {scheme}:// need the package {package} and "
+            "access to it; where TensorFlow is installed, EPATH_USE_TF=false goes without it"
+        ) from error
 
 
 def open_workdir(
@@ -52,7 +92,7 @@ def open_workdir(
       WorkdirError: the directory holds a run with another config, other classes or other training
         data, or cannot be written to.
     """
-    workdir = epath.Path(path)
+    workdir = workdir_path(path)
     try:
         if write:
             workdir.mkdir(parents=True, exist_ok=True)
@@ -75,38 +115,68 @@ def read_config(workdir: epath.PathLike) -> dict[str, Any]:
     Raises:
       WorkdirError: there is none, or it is not the JSON of a config.
     """
-    path = epath.Path(workdir) / _CONFIG
+    path = workdir_path(workdir) / _CONFIG
     try:
         return upgrade(_read(path))
     except (KeyError, TypeError, AttributeError) as error:
         raise WorkdirError(f"{path} makes no sense: {error!r}") from error
 
 
+def began_with(workdir: epath.PathLike, field: str) -> Any:
+    """What a field of the config was when the run in `workdir` began; None where none began.
+
+    Raises:
+      WorkdirError: the config is not the JSON of one.
+    """
+    path = workdir_path(workdir)
+    with reaching(path):
+        exists = (path / _CONFIG).exists()
+    return read_config(path).get(field) if exists else None
+
+
+Checkpoint = int | Literal["last", "best"]
+"""A checkpoint of a run: the step, or what is meant of all there are."""
+
+
 class FoundRun(NamedTuple):
     """A run whose weights are meant."""
 
     workdir: epath.Path
-    step: int | None
-    """Of the checkpoint; None is the newest."""
+    checkpoint: Checkpoint = "last"
+
+
+def split_checkpoint(text: str) -> tuple[str, Checkpoint]:
+    """The workdir and the checkpoint that `RUN@best`, `RUN@last`, `RUN@1234` or `RUN` names.
+
+    What exists under the whole name is meant itself.
+    """
+    found = re.fullmatch(r"(.+)@(best|last|\d+)", text, re.DOTALL)
+    if found is None or (not scheme_of(text) and os.path.exists(local_path(text))):
+        return text, "last"
+    which = found[2]
+    return found[1], which if which in ("best", "last") else int(which)  # type: ignore[return-value]
 
 
 def find_run(weights: str) -> FoundRun | None:
     """The run that a `config.init` or a `weights` argument names; None where it names none.
 
     Args:
-      weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory or of one of its
-        checkpoints.
+      weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory, each with `@best`,
+        `@last` or `@STEP` behind it if not the newest checkpoint is meant; or the path of one of
+        its checkpoints.
     """
     kind, _, rest = weights.partition(":")
     if kind == "workdir":
-        return FoundRun(epath.Path(rest).expanduser(), None)
+        path, checkpoint = split_checkpoint(rest)
+        return FoundRun(workdir_path(path), checkpoint)
     if kind in ("hub", "http", "https"):
         return None
+    weights, checkpoint = split_checkpoint(weights)
     if kind != "file" and "://" in weights:
-        return FoundRun(epath.Path(weights), None)
-    path = epath.Path(rest if kind == "file" else weights).expanduser()
+        return FoundRun(workdir_path(weights), checkpoint)
+    path = epath.Path(local_path(weights.removeprefix("file:")))
     if (path / "checkpoints").is_dir():
-        return FoundRun(path, None)
+        return FoundRun(path, checkpoint)
     if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
         return FoundRun(path.parent.parent, int(path.name))
     return None
@@ -176,11 +246,12 @@ def check_workdir(
     Args:
       path, config, class_names, data_fingerprint: as for `open_workdir`.
     """
-    workdir = epath.Path(path)
+    workdir = workdir_path(path)
     try:
-        _check_config(workdir, config)
-        _check_class_names(workdir, class_names)
-        _check_data(workdir, data_fingerprint)
+        with reaching(workdir):
+            _check_config(workdir, config)
+            _check_class_names(workdir, class_names)
+            _check_data(workdir, data_fingerprint)
     except OSError as error:
         raise _unusable(workdir, error) from error
 
@@ -242,8 +313,11 @@ def _to_json(content: Any) -> str:
 
 def _read(path: epath.Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        with reaching(path):
+            text = path.read_text()
     except FileNotFoundError:
         raise WorkdirError(f"{path} is missing; is {path.parent} a run's --workdir?") from None
+    try:
+        return json.loads(text)
     except ValueError as error:
         raise WorkdirError(f"{path} is not valid JSON: {error}") from error

@@ -8,6 +8,7 @@ import jax
 
 from effnetv2_jax.parallel.distributed import Distributed, join
 from effnetv2_jax.system.cache import cache_directory
+from effnetv2_jax.system.paths import local_path
 
 
 def start(distributed: Distributed = "auto", *, cache: bool = True) -> None:
@@ -30,8 +31,11 @@ def start(distributed: Distributed = "auto", *, cache: bool = True) -> None:
     add_threads_for_virtual_devices()
     _keep_freed_memory()
     join(distributed)
-    if cache and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    given = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+    if cache and given is None:
         jax.config.update("jax_compilation_cache_dir", str(cache_directory() / "xla"))
+    elif given and local_path(given) != given:
+        jax.config.update("jax_compilation_cache_dir", local_path(given))
 
 
 def add_threads_for_virtual_devices() -> None:

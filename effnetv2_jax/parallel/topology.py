@@ -17,6 +17,8 @@ GIB = 2**30
 class TopologyError(ValueError):
     """There is no such set of devices, or it cannot be compiled for here."""
 
+    exit_status = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class Limits:

@@ -1,4 +1,5 @@
-"""Notices when training diverges: a loss or gradient that is not finite, or a loss that spikes."""
+"""Notices when training diverges: a loss, gradient or parameter that is not finite, or a loss that
+spikes."""
 
 import collections
 import math
@@ -10,6 +11,8 @@ import jax
 LAG = 2
 """Steps after which a step's metrics are read, so that the devices always have one to do. Fixed,
 and not when they are ready, so that all processes of a run notice at the same step."""
+PARAMS_NORM = "params_norm"
+"""The metric of a step that is looked at here and logged nowhere."""
 _RECENT = 0.95
 """Share of the old value in the recent mean of the loss."""
 _FIRST = 20
@@ -19,16 +22,27 @@ _FIRST = 20
 class DivergenceError(RuntimeError):
     """Training diverged, and the config does not say to go on; the message says what to do."""
 
+    exit_status = 3
+
 
 class Divergence(NamedTuple):
-    """A step whose loss or gradient is not finite; it left the state as it was."""
+    """A step whose loss or gradient is not finite, and that left the state as it was; or one whose
+    update was too large, so that the parameters are not finite.
+    """
 
     done: int
     loss: float
     gradient_norm: float
+    params_norm: float = 0.0
+
+    @property
+    def spoils(self) -> bool:
+        """Whether the state after the step is of no use."""
+        return not math.isfinite(self.params_norm)
 
     def __str__(self) -> str:
-        return f"step {self.done} diverged: loss {self.loss}, gradient norm {self.gradient_norm}"
+        text = f"step {self.done} diverged: loss {self.loss}, gradient norm {self.gradient_norm}"
+        return f"{text}, norm of its parameters {self.params_norm}" if self.spoils else text
 
 
 class Spike(NamedTuple):
@@ -47,10 +61,11 @@ class _Pending(NamedTuple):
     done: int
     loss: jax.Array
     gradient_norm: jax.Array
+    params_norm: jax.Array
 
 
 class LossWatch:
-    """Reads every step's loss and gradient norm, `LAG` steps late.
+    """Reads every step's loss and the norms of its gradient and parameters, `LAG` steps late.
 
     Args:
       spike: a loss this many times the recent mean is a `Spike`.
@@ -67,8 +82,8 @@ class LossWatch:
 
         What is found is yielded, so that the caller has to iterate.
         """
-        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"])
-        for value in (pending.loss, pending.gradient_norm):
+        pending = _Pending(done, metrics["loss"], metrics["gradient_norm"], metrics[PARAMS_NORM])
+        for value in pending[1:]:
             value.copy_to_host_async()
         self._pending.append(pending)
         if len(self._pending) > LAG:
@@ -85,9 +100,9 @@ class LossWatch:
 
     def _look(self) -> Iterator[Divergence | Spike]:
         done, *values = self._pending.popleft()
-        loss, gradient_norm = map(float, values)
-        if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-            yield Divergence(done, loss, gradient_norm)
+        loss, gradient_norm, params_norm = map(float, values)
+        if not all(map(math.isfinite, (loss, gradient_norm, params_norm))):
+            yield Divergence(done, loss, gradient_norm, params_norm)
             return
         if self._losses >= _FIRST and loss > self._factor * self._mean:
             yield Spike(done, loss, self._mean)

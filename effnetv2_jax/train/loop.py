@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.outputs.checkpoints import scored
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
+from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
-from effnetv2_jax.train.divergence import Divergence, DivergenceError, Spike
+from effnetv2_jax.train.divergence import PARAMS_NORM, Divergence, DivergenceError, Spike
 from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.schedule import learning_rate
@@ -49,6 +51,8 @@ def train(
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
     with open_run(experiment, workdir, progress) as run:
+        if run.done == run.plan.total_steps and run.result:
+            run.progress.message(f"step {run.done} | {summary(run.result)}")
         while not (run.done == run.plan.total_steps and run.result):
             try:
                 _train_on(run)
@@ -60,7 +64,18 @@ def train(
                 raise
         run.watchdog.now("the last checkpoint")
         run.checkpoints.wait()
+        run.progress.message(_best(run))
         return run.result
+
+
+def _best(run: Run) -> str:
+    """Names the best checkpoint that there is, and what it is best in."""
+    step, by = run.checkpoints.best_step(), run.checkpoints.best_by()
+    if step is None:
+        return f"no checkpoint in {run.workdir} has an evaluation"
+    name, value = scored(by, run.checkpoints.metrics(step))
+    shown = f"{value:.4f}" if by.endswith("loss") else f"{value:.2%}"
+    return f"best checkpoint: step {step}, {name} {shown}; {run.workdir}@best names it"
 
 
 def _train_on(run: Run) -> None:
@@ -84,7 +99,8 @@ def _train_on(run: Run) -> None:
             values = step_values(planned.stage, rate)
             run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
             run.done, run.result = step + 1, {}
-            run.step_log.step(run.done, planned, values, metrics)
+            logged = {name: value for name, value in metrics.items() if name != PARAMS_NORM}
+            run.step_log.step(run.done, planned, values, logged)
             _handle(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
                 run.preemption.check()
@@ -116,6 +132,7 @@ def _evaluate_and_save(run: Run) -> None:
         run.progress.message(f"step {run.done} | {summary(result)}")
         run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
     run.watchdog.now(f"the checkpoint after step {run.done}")
+    _check_state(run)
     run.save()
 
 
@@ -123,6 +140,7 @@ def _save_at_last(run: Run) -> None:
     """Saves a run that has to end, unless it diverged and its next start has to meet that."""
     with contextlib.suppress(DivergenceError, _RollBack):
         _handle(run, run.losses.flush())
+        _check_state(run)
         run.save()
         run.checkpoints.wait()
 
@@ -145,9 +163,15 @@ def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
         policy, limit = run.experiment.faults.on_divergence, run.experiment.faults.max_divergences
         if policy == "halt":
             raise DivergenceError(
-                f"{event}. The newest checkpoint is sound: start again with "
+                f"{event}. {_sound(run)}: start again with "
                 "--config.faults.on_divergence=roll_back or =skip, or begin a new run with a "
                 "lower config.optimizer.learning_rate or with config.optimizer.gradient_clip"
+            )
+        if policy == "skip" and event.spoils:
+            raise DivergenceError(
+                f"{event}, which cannot be skipped. {_sound(run)}: start again with "
+                "--config.faults.on_divergence=roll_back, or begin a new run with a lower "
+                "config.optimizer.learning_rate"
             )
         if run.divergences > limit:
             raise DivergenceError(
@@ -156,6 +180,36 @@ def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
             )
         if policy == "roll_back":
             raise _RollBack
+
+
+def _sound(run: Run) -> str:
+    newest = run.checkpoints.latest_step()
+    if newest is None:
+        return "There is no checkpoint yet, and the beginning is sound"
+    return f"The newest checkpoint, of step {newest}, is sound"
+
+
+def _check_state(run: Run) -> None:
+    """Lets no state become a checkpoint that holds NaN or infinity, as statistics may.
+
+    Raises:
+      DivergenceError: the run has to end.
+      _RollBack: the run has to be rolled back.
+    """
+    name = first_not_finite(run.state.to_dict())
+    if name is None:
+        return
+    message = f"after step {run.done} {name} is not finite"
+    run.divergences += 1
+    run.log("diverged", message, examples=run.examples_of(run.done))
+    faults = run.experiment.faults
+    if faults.on_divergence == "roll_back" and run.divergences <= faults.max_divergences:
+        raise _RollBack
+    raise DivergenceError(
+        f"{message}, and so it is not saved. {_sound(run)}: start again with "
+        "--config.faults.on_divergence=roll_back, or begin a new run with a lower "
+        "config.optimizer.learning_rate or with config.optimizer.gradient_clip"
+    )
 
 
 def _roll_back(run: Run) -> None:

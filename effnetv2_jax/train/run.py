@@ -31,8 +31,10 @@ from effnetv2_jax.outputs.run_record import run_record
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
     began_class_names,
+    began_with,
     check_workdir,
     open_workdir,
+    workdir_path,
 )
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.parallel.agreement import all_or_none
@@ -41,8 +43,10 @@ from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
+from effnetv2_jax.train.doubts import doubts
 from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
+from effnetv2_jax.train.longer import EPOCHS, plan_from
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
 from effnetv2_jax.train.step_log import StepLog
@@ -58,6 +62,7 @@ class Run:
     """What a run is made of, and where it stands."""
 
     experiment: Experiment
+    workdir: epath.Path
     plan: Plan
     key: np.ndarray
     """What every random number of its steps follows from."""
@@ -101,6 +106,7 @@ class Run:
 
         Raises:
           CheckpointError: there are checkpoints, and none of them is whole or fits.
+          WorkdirError: it has more steps than the run.
         """
         parts = self.experiment, self.model, self.optimizer, self.mesh
         if self.checkpoints.latest_step() is None:
@@ -111,8 +117,14 @@ class Run:
             abstract_state(*parts).to_dict(), report=self.broken.append
         )
         self.state = TrainState.from_dict(saved)
-        salts = self.checkpoints.extra(self.done).get(_SALTS, ())
-        self.salts = tuple((start, salt) for start, salt in salts)
+        extra = self.checkpoints.extra(self.done)
+        if self.done > self.plan.total_steps:
+            raise WorkdirError(
+                f"{self.workdir} has done {self.done:,} steps, more than the "
+                f"{self.plan.total_steps:,} of config.epochs={self.experiment.epochs:g}; it was "
+                f"continued with --config.epochs={extra.get(EPOCHS)}"
+            )
+        self.salts = tuple((start, salt) for start, salt in extra.get(_SALTS, ()))
         self.result = self.checkpoints.metrics(self.done)
 
     def save(self) -> None:
@@ -131,7 +143,10 @@ class Run:
             self.done,
             self.state.to_dict(),
             metrics=self.result,
-            extra={_SALTS: [list(pair) for pair in self.salts]},
+            extra={
+                _SALTS: [list(pair) for pair in self.salts],
+                EPOCHS: self.experiment.epochs,
+            },
         )
         self.step_log.restart_clock()
 
@@ -175,21 +190,27 @@ def open_run(
     experiment: Experiment, path: epath.PathLike, progress: Progress | None
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
+    path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
-    plan = experiment.plan(len(train_source))
     check_batches(experiment, devices=mesh.size)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
 
     with contextlib.ExitStack() as stack:
-        config = dataclasses.asdict(experiment.settled())
+        began = began_with(path, "epochs")
+        began = began if isinstance(began, int | float) else experiment.epochs
+        config = dataclasses.asdict(dataclasses.replace(experiment, epochs=began).settled())
         check_workdir(path, config, classes, data_fingerprint=fingerprint)
+        if experiment.epochs == began:
+            plan = experiment.plan(len(train_source))
+        else:
+            plan = plan_from(experiment, path, began=began, num_examples=len(train_source))
         model, variables = initial_model(experiment, classes, path)
         lock = None
         with all_or_none(WorkdirError, f"another process cannot use {path}"):
             if first:  # Weights that are not there leave no directory behind.
-                lock = stack.enter_context(lock_workdir(epath.Path(path)))
+                lock = stack.enter_context(lock_workdir(path))
             workdir = open_workdir(
                 path,
                 config,
@@ -201,6 +222,7 @@ def open_run(
         optimizer = make_optimizer(experiment)
         run = Run(
             experiment=experiment,
+            workdir=workdir,
             plan=plan,
             key=key_of(experiment.seed),
             mesh=mesh,
@@ -224,7 +246,14 @@ def open_run(
             "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
         )
         run.restore()
-        if run.done:
+        if experiment.epochs != began:
+            run.progress.message(
+                f"{workdir} began with {began:g} epochs and goes on to {experiment.epochs:g}: its "
+                f"last stage alone changes, to {plan.total_steps:,} steps in all"
+            )
+        if run.done == plan.total_steps and run.result:
+            run.progress.message(f"{workdir} is finished: all {run.done} steps are done")
+        elif run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
         else:
             run.progress.message(parameter_table(run.state.params))
@@ -246,6 +275,8 @@ def open_run(
                 eval_data=eval_source.fingerprint,
             )
             run.writers.event("start", step=run.done, **record)
+            for doubt in doubts(experiment, plan, len(train_source)):
+                run.progress.message(f"note: {doubt}")
         run.log_broken()
         run.step_log = StepLog(
             plan, run.writers, run.progress, every_steps=experiment.log.every_steps

@@ -20,6 +20,7 @@ from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
+from effnetv2_jax.train.divergence import PARAMS_NORM
 from effnetv2_jax.train.rates import trained_params, with_trained
 from effnetv2_jax.train.state import TrainState, moving_average
 
@@ -158,7 +159,8 @@ def make_train_step(
                 ema = moving_average(ema, latest, step=state.step, decay=experiment.ema_decay)
             return TrainState(state.step + 1, params, collections, opt_state, ema)
 
-        return unless_diverged(advance, state, grads, collections, metrics=metrics), metrics
+        state = unless_diverged(advance, state, grads, collections, metrics=metrics)
+        return state, metrics | {PARAMS_NORM: optax.tree.norm(state.params)}
 
     return jax.jit(
         train_step,

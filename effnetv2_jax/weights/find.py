@@ -8,7 +8,7 @@ from typing import Any
 
 from effnetv2_jax.models.libraries import Published, interchange_of, interchanges, is_tag
 from effnetv2_jax.models.registry import family_of
-from effnetv2_jax.outputs.workdir import FoundRun, find_run
+from effnetv2_jax.outputs.workdir import FoundRun, WorkdirError, find_run
 from effnetv2_jax.weights import hub
 from effnetv2_jax.weights.arrays import Arrays, read_safetensors
 from effnetv2_jax.weights.card import OWN, Card, read_card
@@ -73,7 +73,11 @@ def _find(weights: Any, name: str | None) -> Found:
     if is_tag(text):
         known = _tagged(text, name)
         return _published(hub.Address(known.repository), name, known)
-    if (run := find_run(text)) is not None:
+    try:
+        run = find_run(text)
+    except WorkdirError as error:
+        raise WeightsError(str(error)) from error
+    if run is not None:
         return _of_run(run)
     kind, _, rest = text.partition(":")
     match kind:
@@ -192,7 +196,7 @@ def _of_run(run: FoundRun) -> Found:
     # Imported here: Orbax takes a second, and only runs need it.
     from effnetv2_jax.weights.runs import weights_of_run
 
-    return weights_of_run(run.workdir, step=run.step)
+    return weights_of_run(run.workdir, checkpoint=run.checkpoint)
 
 
 def _described(title: str, card: Card, read: Callable[[], Arrays]) -> Found:

@@ -16,9 +16,11 @@ from effnetv2_jax.outputs.workdir import (
     read_class_names,
     read_config,
     read_preprocessing,
+    workdir_path,
 )
 from effnetv2_jax.outputs.writers import EVENTS, read_log
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.system.paths import local_path
 from effnetv2_jax.weights.card import read_card, unknown_model
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.hub import CONFIG
@@ -44,8 +46,8 @@ def read_run(workdir: epath.PathLike) -> RunConfig:
     Raises:
       WeightsError: there is no run, or its model is of a family that is not here.
     """
-    workdir = epath.Path(workdir).expanduser()
     try:
+        workdir = workdir_path(workdir)
         config = read_config(workdir)
         model = _model(workdir, config)
         preprocessing = read_preprocessing(workdir)
@@ -59,8 +61,10 @@ def read_run(workdir: epath.PathLike) -> RunConfig:
             preprocessing=preprocessing,
             averaged=config.get("ema_decay") is not None,
         )
-    except (WorkdirError, ConfigError) as error:
+    except ConfigError as error:
         raise WeightsError(f"{workdir}: {error}") from error
+    except WorkdirError as error:
+        raise WeightsError(str(error)) from error
 
 
 def network_of(weights: str) -> ModelConfig | None:
@@ -77,12 +81,14 @@ def network_of(weights: str) -> ModelConfig | None:
     """
     if is_tag(weights):
         return None
-    if (run := find_run(weights)) is not None:
-        try:
+    try:
+        if (run := find_run(weights)) is not None:
             return _model(run.workdir, read_config(run.workdir))
-        except (WorkdirError, ConfigError) as error:
-            raise WeightsError(f"{run.workdir}: {error}") from error
-    folder = Path(weights.removeprefix("file:")).expanduser()
+    except ConfigError as error:
+        raise WeightsError(f"{weights}: {error}") from error
+    except WorkdirError as error:
+        raise WeightsError(str(error)) from error
+    folder = Path(local_path(weights.removeprefix("file:")))
     card = folder / CONFIG
     if not card.is_file():
         return None

@@ -12,6 +12,7 @@ from effnetv2_jax.models.registry import family_of
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.checkpoints import CheckpointError, Checkpoints
 from effnetv2_jax.outputs.state_checksum import named_leaves
+from effnetv2_jax.outputs.workdir import Checkpoint
 from effnetv2_jax.parallel.mesh import make_mesh, replicated
 from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.convert import Variables
@@ -20,12 +21,12 @@ from effnetv2_jax.weights.found import OwnWeights
 from effnetv2_jax.weights.run_config import read_run
 
 
-def weights_of_run(workdir: epath.PathLike, *, step: int | None = None) -> OwnWeights:
-    """The weights of a run: averaged ones where it has them, of its newest checkpoint.
+def weights_of_run(workdir: epath.PathLike, *, checkpoint: Checkpoint = "last") -> OwnWeights:
+    """The weights of a run: averaged ones where it has them.
 
     Args:
       workdir: the run's, local or `gs://`.
-      step: another checkpoint.
+      checkpoint: a step, `last` or `best`.
 
     Raises:
       WeightsError: there is no run, or its model is of a family that is not here.
@@ -36,7 +37,9 @@ def weights_of_run(workdir: epath.PathLike, *, step: int | None = None) -> OwnWe
     )
     return OwnWeights(
         title=str(run.workdir),
-        read=functools.partial(_read, run.workdir, model, "ema" if run.averaged else "raw", step),
+        read=functools.partial(
+            _read, run.workdir, model, "ema" if run.averaged else "raw", checkpoint
+        ),
         name=run.model.name,
         config=run.model,
         stated_classes=len(run.class_names),
@@ -46,13 +49,13 @@ def weights_of_run(workdir: epath.PathLike, *, step: int | None = None) -> OwnWe
 
 
 def restore_variables(
-    workdir: epath.Path, model: Model, kinds: Sequence[str], *, step: int | None = None
+    workdir: epath.Path, model: Model, kinds: Sequence[str], *, checkpoint: Checkpoint = "last"
 ) -> tuple[int, dict[str, Variables]]:
     """Reads a model's variables from a checkpoint of a run.
 
     Args:
       kinds: of `raw`, as trained last, and `ema`, their moving averages.
-      step: of the checkpoint; None takes the newest.
+      checkpoint: a step, `last` or `best`.
 
     Returns:
       The checkpoint's step and the variables by their kind, on all devices.
@@ -72,15 +75,15 @@ def restore_variables(
     parts |= variables if "raw" in kinds else {}
     parts |= {"ema": variables} if "ema" in kinds else {}
     with Checkpoints(workdir / "checkpoints", None) as checkpoints:
-        parts = checkpoints.restore_parts(parts, step)
+        parts = checkpoints.restore_parts(parts, checkpoints.find(checkpoint))
     found_step, averages = int(parts.pop("step")), parts.pop("ema", None)
     found: dict[str, Variables] = {"raw": parts, "ema": averages}
     return found_step, {kind: found[kind] for kind in kinds}
 
 
-def _read(workdir: epath.Path, model: Model, kind: str, step: int | None) -> Arrays:
+def _read(workdir: epath.Path, model: Model, kind: str, checkpoint: Checkpoint) -> Arrays:
     try:
-        _, variables = restore_variables(workdir, model, [kind], step=step)
+        _, variables = restore_variables(workdir, model, [kind], checkpoint=checkpoint)
     except CheckpointError as error:
         raise WeightsError(f"{workdir}: {error}") from error
     return {"/".join(path): leaf for path, leaf in named_leaves(variables[kind]).items()}

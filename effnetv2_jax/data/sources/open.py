@@ -1,11 +1,13 @@
 """Opens the source that a `DataConfig` names."""
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError, Source
+from effnetv2_jax.system.paths import local_path, scheme_of
 
 if TYPE_CHECKING:
     from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
@@ -29,6 +31,7 @@ def open_source(
         `num_classes` or `num_train_examples` that the config states; or a class is not among
         `class_names`.
     """
+    data = _local(data)
     if data.source == "folder":
         folder = _list_folder(data)
         return _checked(_open_folder(data, folder, purpose, class_names), data, purpose)
@@ -51,12 +54,24 @@ def open_sources(
         return open_source(data, "train"), open_source(data, "eval")
     from effnetv2_jax.data.sources.folder import normal
 
+    data = _local(data)
     folder = _list_folder(data)
     train = _open_folder(data, folder, "train")
     if began_with is not None and sorted(map(normal, began_with)) == sorted(train.class_names):
         train = _open_folder(data, folder, "train", began_with)
     evaluation = _open_folder(data, folder, "eval", train.class_names)
     return _checked(train, data, "train"), _checked(evaluation, data, "eval")
+
+
+def _local(data: DataConfig) -> DataConfig:
+    """With a path that names no scheme where the source reads none."""
+    path = local_path(data.path)
+    if data.source in ("folder", "tfrecord") and (scheme := scheme_of(path)):
+        raise DataError(
+            f"data.path is {path}, but data.source={data.source} does not read {scheme}://; copy "
+            "it to a local disk, or mount it"
+        )
+    return dataclasses.replace(data, path=path)
 
 
 def _checked(source: Source, data: DataConfig, purpose: Purpose) -> Source:

@@ -1,6 +1,7 @@
 """Names of the classes that published weights know."""
 
 import functools
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -43,6 +44,25 @@ def in_certain_order(names: Sequence[str]) -> bool:
         return True
     labels = [str(label) for label in range(len(names))]
     return list(names) == labels or sorted(names) == sorted(names, key=int) == list(names)
+
+
+def places(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
+    """Where each of the names stands in a list of known ones; None where it is not in it.
+
+    ImageNet's classes are found by words and by WordNet's numbers, whichever the list has.
+    """
+    place = {_composed(name): index for index, name in enumerate(known)}
+    whole: tuple[Which, ...] = ("1k", "21k")
+    for which in whole:
+        if same_classes(known, synsets(which)):
+            for others in (imagenet(which), synsets(which)):
+                place |= {_composed(name): index for index, name in enumerate(others)}
+    return [place.get(_composed(name)) for name in names]
+
+
+def _composed(name: str) -> str:
+    """The name in one of the ways in which Unicode can write it."""
+    return unicodedata.normalize("NFC", name)
 
 
 @functools.cache
