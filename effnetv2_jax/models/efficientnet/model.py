@@ -13,7 +13,16 @@ from effnetv2_jax.models.efficientnet.blocks import BLOCKS, Block
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec, get_variant
-from effnetv2_jax.models.layers import ACTIVATIONS, BatchNorm, Classifier, ConvNorm, Rate, dropout
+from effnetv2_jax.models.layers import (
+    ACTIVATIONS,
+    BatchNorm,
+    Classifier,
+    ConvNorm,
+    Rate,
+    check_images,
+    dropout,
+    last_of_each_resolution,
+)
 from effnetv2_jax.ops.conv import Padding
 from effnetv2_jax.preprocessing import Preprocessing, squashed
 
@@ -181,22 +190,12 @@ class EfficientNet(nn.Module):
           `{"reduction_1": [B, H / 2, W / 2, C], ..., "reduction_5": [B, H / 32, W / 32, C]}`,
           sizes rounded up.
         """
-        maps: list[jax.Array] = []
-        for x in self._feature_maps(images, train, stochastic_depth_rate):
-            if maps and maps[-1].shape[1:3] == x.shape[1:3]:
-                maps.pop()
-            maps.append(x)
-        return {f"reduction_{index}": x for index, x in enumerate(maps, start=1)}
+        return last_of_each_resolution(self._feature_maps(images, train, stochastic_depth_rate))
 
     def _feature_maps(
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> Iterator[jax.Array]:
-        # Sizes are compared one by one, because symbolic ones have no smallest.
-        least, shape = self.min_size, images.shape
-        if len(shape) != 4 or shape[-1] != 3 or any(n < least for n in shape[1:3]):
-            raise ValueError(
-                f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}"
-            )
+        check_images(images, self.min_size)
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
         rates: Sequence[Rate | None] = [None] * len(self.blocks)

@@ -1,0 +1,185 @@
+"""The vision transformer: patches as tokens, blocks of attention, and a classifier."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from effnetv2_jax.models.layers import (
+    Classifier,
+    Rate,
+    check_images,
+    draw_kept,
+    dropout,
+    normal_of,
+    stochastic_depth,
+)
+from effnetv2_jax.models.vit.config import ViTConfig
+from effnetv2_jax.ops.attention import attention
+from effnetv2_jax.preprocessing import Preprocessing
+
+SMALL = normal_of(0.02)
+"""As timm and DeiT begin, whose truncation at 2, a hundred deviations, truncates nothing."""
+
+
+def _dtypes(config: ViTConfig) -> dict[str, Any]:
+    dtype = jnp.dtype(config.dtype)
+    return {"dtype": dtype, "param_dtype": jnp.promote_types(dtype, jnp.float32)}
+
+
+class Block(nn.Module):
+    """Attention between tokens, then a layer of four times the width on each, both residual.
+
+    Called on `[B, T, C]`, with bool `[2 B]` of the examples that stochastic depth keeps in the one
+    branch and in the other (None keeps all), and with its rate.
+    """
+
+    config: ViTConfig
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, kept: jax.Array | None = None, drop_rate: Rate = 0.0
+    ) -> jax.Array:
+        whole, dtypes = self.config.whole, _dtypes(self.config)
+        norm = functools.partial(nn.LayerNorm, epsilon=self.config.norm_epsilon, **dtypes)
+
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, kernel_init=SMALL, name=name, **dtypes)
+
+        def branch(y: jax.Array, half: slice) -> jax.Array:
+            return y if kept is None else stochastic_depth(y, kept[half], drop_rate)
+
+        batch, tokens, width = x.shape
+        qkv = dense(3 * width, "qkv")(norm(name="norm1")(x))
+        qkv = qkv.reshape(batch, tokens, 3, whole.heads, width // whole.heads)
+        mixed = attention(*jnp.moveaxis(qkv, 2, 0))
+        x += branch(dense(width, "proj")(mixed.reshape(x.shape)), slice(None, batch))
+        hidden = nn.gelu(dense(4 * width, "fc1")(norm(name="norm2")(x)), approximate=False)
+        return x + branch(dense(width, "fc2")(hidden), slice(batch, None))
+
+
+class ViT(nn.Module):
+    """A vision transformer as its config says; `create_model` makes one by name.
+
+    Collections: `params` alone. One random stream, `dropout`, serves dropout and stochastic depth
+    in training.
+    """
+
+    config: ViTConfig
+    preprocessing: Preprocessing
+    """What pictures have to go through before; computes nothing here."""
+    num_classes: int = 1000
+    """0 leaves out the classifier: the model returns the class token."""
+    features_only: bool = False
+    """The model returns `features`, and has no classifier."""
+    dropout_rate: float = 0.0
+    """Before the classifier; blocks have none."""
+    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False, compare=False)
+    """What the logits stand for, where that is known; computes nothing here."""
+
+    def setup(self) -> None:
+        config, whole, dtypes = self.config, self.config.whole, _dtypes(self.config)
+        # `lecun_normal` has a patch's pixels and channels as its fan-in.
+        self.patches = nn.Conv(whole.width, (whole.patch,) * 2, whole.patch, "VALID", **dtypes)
+        of_one, of_all = (1, 1, whole.width), (1, 1 + whole.grid**2, whole.width)
+        self.class_token = self.param("class_token", SMALL, of_one, dtypes["param_dtype"])
+        self.positions = self.param("positions", SMALL, of_all, dtypes["param_dtype"])
+        block: Any = nn.remat(Block) if config.remat == "blocks" else Block
+        self.blocks = [block(config) for _ in range(whole.depth)]
+        self.norm = nn.LayerNorm(epsilon=config.norm_epsilon, **dtypes)
+        if self.num_classes and not self.features_only:
+            self.classifier = Classifier(self.num_classes, kernel_init=SMALL, **dtypes)
+
+    @property
+    def dtype(self) -> Any:
+        """Of images and activations. Logits are float32, or float64 with it."""
+        return jnp.dtype(self.config.dtype)
+
+    @property
+    def min_size(self) -> int:
+        """Least height and width of images, in pixels."""
+        return ViTConfig.MIN_SIZE
+
+    def __call__(
+        self,
+        images: jax.Array,
+        train: bool = False,
+        dropout_rate: Rate | None = None,
+        stochastic_depth_rate: Rate | None = None,
+    ) -> Any:
+        """Classifies normalised images.
+
+        Args:
+          images: `[B, H, W, 3]`, H and W at least 16, as `preprocessing` says; those that are no
+            multiples of the patch's size are filled up with zeros below and on the right.
+          train: uses dropout and stochastic depth; needs `rngs={"dropout": key}`.
+          dropout_rate, stochastic_depth_rate: take the place of the model's own. They may be traced
+            scalars, so that a schedule of rates needs one compilation.
+
+        Returns:
+          float32 logits `[B, num_classes]`; without classes, what the classifier would see, float32
+          `[B, C]`; with `features_only`, what `features` returns.
+        """
+        if self.features_only:
+            return self.features(images, train, stochastic_depth_rate)
+        tokens, _ = self._tokens(images, train, stochastic_depth_rate)
+        x = tokens[:, 0].astype(jnp.promote_types(self.dtype, jnp.float32))
+        rate = self.dropout_rate if dropout_rate is None else dropout_rate
+        if train and not (isinstance(rate, float | int) and rate == 0):
+            x = dropout(x, rate, self.make_rng("dropout"))
+        return self.classifier(x) if self.num_classes else x
+
+    def features(
+        self, images: jax.Array, train: bool = False, stochastic_depth_rate: Rate | None = None
+    ) -> dict[str, jax.Array]:
+        """The patches' tokens as a feature map, for detection, segmentation and the like.
+
+        Args:
+          images, train, stochastic_depth_rate: as in `__call__`.
+
+        Returns:
+          `{"reduction_4": [B, H / 16, W / 16, C]}`, sizes rounded up.
+        """
+        tokens, grid = self._tokens(images, train, stochastic_depth_rate)
+        return {"reduction_4": tokens[:, 1:].reshape(len(images), *grid, -1)}
+
+    def _tokens(
+        self, images: jax.Array, train: bool, drop_rate: Rate | None
+    ) -> tuple[jax.Array, tuple[int, int]]:
+        """The class token and those of the patches, `[B, 1 + h w, C]`; h and w."""
+        check_images(images, self.min_size)
+        whole, batch = self.config.whole, len(images)
+        fill = [(0, -length % whole.patch) for length in images.shape[1:3]]
+        x = self.patches(jnp.pad(images.astype(self.dtype), ((0, 0), *fill, (0, 0))))
+        _, height, width, _ = x.shape
+        positions = resampled(self.positions, whole.grid, (height, width))
+        token = jnp.broadcast_to(self.class_token.astype(self.dtype), (batch, 1, whole.width))
+        x = jnp.concatenate([token, x.reshape(batch, -1, whole.width)], axis=1)
+        x += positions.astype(self.dtype)
+        rate = self.config.stochastic_depth_rate if drop_rate is None else drop_rate
+        drops = draw_kept(self, 2 * batch, len(self.blocks), rate if train else 0.0)
+        for block, (kept, own_rate) in zip(self.blocks, drops, strict=True):
+            x = block(x, kept, own_rate)
+        return self.norm(x), (height, width)
+
+
+def resampled(positions: jax.Array, grid: int, size: tuple[int, int]) -> jax.Array:
+    """Positions for another number of patches: bicubic (a = -1/2), with antialiasing, as timm's.
+
+    Args:
+      positions: `[1, 1 + grid * grid, C]`, the class token's first, which stays as it is.
+      grid: patches along a side that they are for.
+      size: rows and columns of patches; with `(grid, grid)` they return as they are.
+
+    Returns:
+      `[1, 1 + rows * columns, C]`.
+    """
+    if size == (grid, grid):
+        return positions
+    width = positions.shape[-1]
+    square = positions[:, 1:].reshape(grid, grid, width)
+    square = jax.image.resize(square, (*size, width), "bicubic")
+    return jnp.concatenate([positions[:, :1], square.reshape(1, -1, width)], axis=1)
