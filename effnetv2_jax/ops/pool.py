@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.interpreters import ad
 from jaxtyping import Float
@@ -22,8 +23,13 @@ from effnetv2_jax.ops.per_platform import (
 
 def average_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:
     """The mean over 2x2 pixels; at the far edges of odd sizes over those in the image."""
-    edges = ((0, x.shape[1] % 2), (0, x.shape[2] % 2))
-    return nn.avg_pool(x, (2, 2), (2, 2), edges, count_include_pad=False)
+    edges = [(0, x.shape[1] % 2), (0, x.shape[2] % 2)]
+    sums = _over_windows(lax.add, 0, x, 2, edges)
+    in_image = [np.full(length, 2) for length in sums.shape[1:3]]
+    for count, (_, beyond) in zip(in_image, edges):
+        count[-1] -= beyond
+    rows, columns = in_image
+    return sums / np.multiply.outer(rows, columns)[:, :, None].astype(x.dtype)
 
 
 def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:
@@ -31,11 +37,24 @@ def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B _ _ C"]:
 
     Its gradient goes to the first of equal pixels, by rows.
     """
-    return _plain(x) if only_plain_operations() else _forward.bind(x)
+    if only_plain_operations():
+        # jax2onnx has its own `nn.max_pool`, which leaves the padding out.
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        return nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="VALID")
+    return _forward.bind(x)
 
 
 def _plain(x: jax.Array) -> jax.Array:
-    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+    return _over_windows(lax.max, -jnp.inf, x, 3, [(1, 1), (1, 1)])
+
+
+def _over_windows(
+    reduce: Any, start: float, x: jax.Array, side: int, edges: list[tuple[int, int]]
+) -> jax.Array:
+    padding = ((0, 0), *edges, (0, 0))
+    return lax.reduce_window(
+        x, np.array(start, x.dtype), reduce, (1, side, side, 1), (1, 2, 2, 1), padding
+    )
 
 
 def _plain_along(x: jax.Array, t: jax.Array) -> jax.Array:
@@ -83,7 +102,8 @@ def _split(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     """What is at even places along an axis, and at odd ones, with as many."""
     filled = _later(x, axis, -jnp.inf, places=-(x.shape[axis] % 2), cut=False)
     pairs = filled.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
-    return jnp.take(pairs, 0, axis + 1), jnp.take(pairs, 1, axis + 1)
+    even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
+    return even, odd
 
 
 def _later(x: jax.Array, axis: int, fill: float, *, places: int = 1, cut: bool = True) -> jax.Array:

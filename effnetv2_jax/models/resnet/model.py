@@ -197,7 +197,7 @@ class ResNet(nn.Module):
         x = self.stem_conv(x, train=train) if self.config.whole.stem_pool == "conv" else max_pool(x)
         blocks = [block for stage in self.stages for block in stage]
         rate = self.config.stochastic_depth_rate if drop_rate is None else drop_rate
-        drops = draw_kept(self, len(images), len(blocks), rate if train else 0.0)
+        drops = draw_kept(self, images.shape[0], len(blocks), rate if train else 0.0)
         for stage in self.stages:
             for block in stage:
                 x = block(x, train, *next(drops))

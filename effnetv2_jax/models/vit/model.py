@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from effnetv2_jax.models.layers import (
     Classifier,
@@ -144,14 +145,14 @@ class ViT(nn.Module):
           `{"reduction_4": [B, H / 16, W / 16, C]}`, sizes rounded up.
         """
         tokens, grid = self._tokens(images, train, stochastic_depth_rate)
-        return {"reduction_4": tokens[:, 1:].reshape(len(images), *grid, -1)}
+        return {"reduction_4": tokens[:, 1:].reshape(images.shape[0], *grid, -1)}
 
     def _tokens(
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> tuple[jax.Array, tuple[int, int]]:
         """The class token and those of the patches, `[B, 1 + h w, C]`; h and w."""
         check_images(images, self.min_size)
-        whole, batch = self.config.whole, len(images)
+        whole, batch = self.config.whole, images.shape[0]
         fill = [(0, -length % whole.patch) for length in images.shape[1:3]]
         x = self.patches(jnp.pad(images.astype(self.dtype), ((0, 0), *fill, (0, 0))))
         _, height, width, _ = x.shape
@@ -181,5 +182,17 @@ def resampled(positions: jax.Array, grid: int, size: tuple[int, int]) -> jax.Arr
         return positions
     width = positions.shape[-1]
     square = positions[:, 1:].reshape(grid, grid, width)
-    square = jax.image.resize(square, (*size, width), "bicubic")
+    rows, columns = (_bicubic(grid, length).astype(positions.dtype) for length in size)
+    square = jnp.einsum("ri,cj,ijw->rcw", rows, columns, square)
     return jnp.concatenate([positions[:, :1], square.reshape(1, -1, width)], axis=1)
+
+
+def _bicubic(old: int, new: int) -> np.ndarray:
+    """How much of each of `old` places the `new` ones take: `[new, old]`, float64."""
+    scale = old / new
+    centres = (np.arange(new) + 0.5) * scale - 0.5
+    # The kernel is as wide as what it makes, so that shrinking takes in all places.
+    x = np.abs(centres[:, None] - np.arange(old)) / max(scale, 1)
+    near, far = 1.5 * x**3 - 2.5 * x**2 + 1, -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    return weights / weights.sum(1, keepdims=True)
