@@ -11,12 +11,16 @@ class ScheduleConfig:
 
     name: str
     warmup_epochs: float = 0.0
-    """Linear from 0."""
+    """Linear from `warmup_from`."""
+    warmup_from: float = 0.0
+    """Share of the peak that the warm-up begins with, in [0, 1]."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
         if self.warmup_epochs < 0:
             yield f"warmup_epochs must not be negative, it is {self.warmup_epochs}"
+        if not 0 <= self.warmup_from <= 1:
+            yield f"warmup_from must be in [0, 1], not {self.warmup_from}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
