@@ -5,9 +5,9 @@ evaluated at, `:380` (the default) or `:224`; and the schedule, `:constant` (the
 `:progressive`, four stages from 128 px. Published (paper, section 6.2; top-1 and hours on 32 TPU v3
 cores, constant and progressive):
 
-    ResNet-50  224 px   78.1 %  4.9 h    78.4 %  3.5 h
-    ResNet-50  380 px   80.0 % 14.3 h    80.3 %  5.8 h
-    ResNet-152 380 px   82.4 % 15.5 h    82.9 %  7.2 h
+    ResNet-50   26 M  224 px   78.1 %  4.9 h    78.4 %  3.5 h
+    ResNet-50   26 M  380 px   80.0 % 14.3 h    80.3 %  5.8 h
+    ResNet-152  60 M  380 px   82.4 % 15.5 h    82.9 %  7.2 h
 
 The paper states the sizes alone. All else is ours: the recipe of `imagenet_s.py` with its
 regularisation for ResNet-50, and with that of `imagenet_m.py` for ResNet-152; bicubic crops,

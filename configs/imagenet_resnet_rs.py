@@ -1,7 +1,8 @@
 """ResNet-RS on ImageNet from scratch (arXiv 2103.07579).
 
 The argument names the model: `:50` (the default), `:101`, `:152`, `:200`, `:270`, `:350`, `:420`.
-Published top-1 78.8, 81.2, 83.0, 83.4, 83.8, 84.2, 84.4 %.
+Published top-1 78.8, 81.2, 83.0, 83.4, 83.8, 84.2, 84.4 %, with 36, 64, 87, 93, 130, 164 and 192 M
+parameters; for 420, 61 hours on 32 TPU v3 cores (EfficientNetV2's paper).
 
 Of its paper are the sizes, dropout (0.25; 0.4 for 350 and 420), stochastic depth (0.1 from 200 on),
 SGD with momentum 0.9 at 0.1 for 256 examples, a cosine after 5 epochs of warm-up, 350 epochs,
