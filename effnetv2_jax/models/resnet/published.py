@@ -1,7 +1,7 @@
 """ResNets' published weights, hosted by timm on the Hugging Face Hub.
 
 The preprocessing is that with which timm's tables of results measure them at the size of their
-training.
+training, and torchvision's second recipe at 224 pixels.
 """
 
 from effnetv2_jax.models.libraries import Published
