@@ -113,7 +113,7 @@ def test_logits_equal_in_float64(name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "quick_compilation")
 @pytest.mark.parametrize("name", BASELINES)
 def test_logits_of_every_whole_network_equal_in_float64(name: str) -> None:
     side = 64 if "resnet" in name else create_model(name).preprocessing.image_size

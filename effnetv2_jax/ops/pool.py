@@ -80,18 +80,18 @@ def _back_on_cpu(x: jax.Array, dy: jax.Array) -> jax.Array:
 def _largest(x: jax.Array, axis: int) -> jax.Array:
     """The largest of every even place along an axis and of its two neighbours."""
     even, odd = _split(x, axis)
-    return jnp.maximum(jnp.maximum(_later(odd, axis, -jnp.inf), even), odd)
+    return jnp.maximum(jnp.maximum(_moved(odd, axis, 1, -1, -jnp.inf), even), odd)
 
 
 def _to_largest(x: jax.Array, dy: jax.Array, axis: int) -> jax.Array:
     """The gradient of `_largest`, all of it to the first of equal ones."""
     even, odd = _split(x, axis)
-    before = _later(odd, axis, -jnp.inf)
+    before = _moved(odd, axis, 1, -1, -jnp.inf)
     is_before = (before >= even) & (before >= odd)
     is_even = ~is_before & (even >= odd)
     nothing = jnp.zeros_like(dy)
     to_odd = jnp.where(is_before | is_even, nothing, dy)
-    to_odd += _later(jnp.where(is_before, dy, nothing), axis, 0, places=-1)
+    to_odd += _moved(jnp.where(is_before, dy, nothing), axis, -1, 1, 0)
     both = jnp.stack([jnp.where(is_even, dy, nothing), to_odd], axis + 1)
     length = x.shape[axis]
     joined = both.reshape(*x.shape[:axis], -1, *x.shape[axis + 1 :])
@@ -100,17 +100,16 @@ def _to_largest(x: jax.Array, dy: jax.Array, axis: int) -> jax.Array:
 
 def _split(x: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     """What is at even places along an axis, and at odd ones, with as many."""
-    filled = _later(x, axis, -jnp.inf, places=-(x.shape[axis] % 2), cut=False)
+    filled = _moved(x, axis, 0, x.shape[axis] % 2, -jnp.inf)
     pairs = filled.reshape(*x.shape[:axis], -1, 2, *x.shape[axis + 1 :])
     even, odd = (lax.index_in_dim(pairs, i, axis + 1, keepdims=False) for i in (0, 1))
     return even, odd
 
 
-def _later(x: jax.Array, axis: int, fill: float, *, places: int = 1, cut: bool = True) -> jax.Array:
-    """Moved along an axis by a number of places, or back by a negative one."""
-    before, after = max(0, places), max(0, -places)
-    edges: list[Any] = [(0, 0, 0)] * x.ndim
-    edges[axis] = (before - after * cut, after - before * cut, 0)
+def _moved(x: jax.Array, axis: int, before: int, after: int, fill: float) -> jax.Array:
+    """With so many places more at the two ends of an axis, or fewer where that is negative."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (before, after, 0)
     return lax.pad(x, jnp.asarray(fill, x.dtype), edges)
 
 

@@ -1,6 +1,5 @@
 """ResNet: a stem, stages of bottleneck blocks, and a classifier."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -8,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from effnetv2_jax.models.image_model import ImageModel, dtypes_of
 from effnetv2_jax.models.layers import (
     BatchNorm,
     Classifier,
@@ -16,14 +16,12 @@ from effnetv2_jax.models.layers import (
     SqueezeExcite,
     check_images,
     draw_kept,
-    dropout,
     last_of_each_resolution,
     stochastic_depth,
 )
 from effnetv2_jax.models.resnet.config import ResNetConfig
 from effnetv2_jax.models.resnet.variants import get_variant
 from effnetv2_jax.ops.pool import average_pool, max_pool
-from effnetv2_jax.preprocessing import Preprocessing
 
 
 def _conv(config: ResNetConfig, features: int, kernel_size: int = 1, **options: Any) -> ConvNorm:
@@ -41,13 +39,8 @@ def _conv(config: ResNetConfig, features: int, kernel_size: int = 1, **options: 
         kernel_size,
         padding="symmetric",
         norm=norm,
-        **{"activation": nn.relu, **_dtypes(config)} | options,
+        **{"activation": nn.relu, **dtypes_of(config)} | options,
     )
-
-
-def _dtypes(config: ResNetConfig) -> dict[str, Any]:
-    dtype = jnp.dtype(config.dtype)
-    return {"dtype": dtype, "param_dtype": jnp.promote_types(dtype, jnp.float32)}
 
 
 class Bottleneck(nn.Module):
@@ -74,7 +67,7 @@ class Bottleneck(nn.Module):
         y = conv(outputs, activation=None, scale_init=zeros, name="expand")(y, train=train)
         if whole.se_ratio:
             hidden = max(1, int(outputs * whole.se_ratio))
-            y = SqueezeExcite(hidden, nn.relu, **_dtypes(self.config), name="se")(y)
+            y = SqueezeExcite(hidden, nn.relu, **dtypes_of(self.config), name="se")(y)
         if kept is not None:
             y = stochastic_depth(y, kept, drop_rate)
         if self.stride != 1 or x.shape[-1] != outputs:
@@ -85,23 +78,10 @@ class Bottleneck(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet(nn.Module):
-    """ResNet as its config says; `create_model` makes one by name.
-
-    Collections: `params` and `batch_stats`. One random stream, `dropout`, serves dropout and
-    stochastic depth in training.
-    """
+class ResNet(ImageModel):
+    """ResNet as its config says. Collections: `params` and `batch_stats`."""
 
     config: ResNetConfig
-    preprocessing: Preprocessing
-    """What pictures have to go through before; computes nothing here."""
-    num_classes: int = 1000
-    """0 leaves out the classifier: the model returns pooled features."""
-    features_only: bool = False
-    """The model returns `features`, and has no classifier."""
-    dropout_rate: float = 0.0
-    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False, compare=False)
-    """What the logits stand for, where that is known; computes nothing here."""
 
     def setup(self) -> None:
         config, whole = self.config, self.config.whole
@@ -128,61 +108,19 @@ class ResNet(nn.Module):
             ]
             for stage, repeats in enumerate(whole.repeats)
         ]
-        if self.num_classes and not self.features_only:
-            self.classifier = Classifier(self.num_classes, **_dtypes(config))
+        if self.classifies:
+            self.classifier = Classifier(self.num_classes, **dtypes_of(config))
 
-    @property
-    def dtype(self) -> Any:
-        """Of images and activations. Logits are float32, or float64 with it."""
-        return jnp.dtype(self.config.dtype)
-
-    @property
-    def min_size(self) -> int:
-        """Least height and width of images, in pixels."""
-        return ResNetConfig.MIN_SIZE
-
-    def __call__(
-        self,
-        images: jax.Array,
-        train: bool = False,
-        dropout_rate: Rate | None = None,
-        stochastic_depth_rate: Rate | None = None,
-    ) -> Any:
-        """Classifies normalised images.
-
-        Args:
-          images: `[B, H, W, 3]`, H and W at least 32; as `preprocessing` says.
-          train: uses batch statistics, dropout and stochastic depth; needs
-            `rngs={"dropout": key}` and `mutable=["batch_stats"]`.
-          dropout_rate, stochastic_depth_rate: take the place of the model's own. They may be traced
-            scalars, so that a schedule of rates needs one compilation.
-
-        Returns:
-          float32 logits `[B, num_classes]`; without classes, what the classifier would see, float32
-          `[B, C]`; with `features_only`, what `features` returns.
-        """
-        if self.features_only:
-            return self.features(images, train, stochastic_depth_rate)
-        x = self._feature_maps(images, train, stochastic_depth_rate)[-1]
+    def pooled(self, images: jax.Array, train: bool, drop_rate: Rate | None) -> jax.Array:
+        """The means over the last feature map, float32 `[B, C]`."""
+        x = self._feature_maps(images, train, drop_rate)[-1]
         # Means over many pixels need more digits than bfloat16 has.
-        x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
-        rate = self.dropout_rate if dropout_rate is None else dropout_rate
-        if train and not (isinstance(rate, float | int) and rate == 0):
-            x = dropout(x, rate, self.make_rng("dropout"))
-        return self.classifier(x) if self.num_classes else x
+        return x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
 
     def features(
         self, images: jax.Array, train: bool = False, stochastic_depth_rate: Rate | None = None
     ) -> dict[str, jax.Array]:
-        """The last feature map of every resolution, for detection, segmentation and the like.
-
-        Args:
-          images, train, stochastic_depth_rate: as in `__call__`.
-
-        Returns:
-          `{"reduction_1": [B, H / 2, W / 2, C], ..., "reduction_5": [B, H / 32, W / 32, C]}`,
-          sizes rounded up.
-        """
+        """The last feature map of every resolution, `reduction_1` to `reduction_5`."""
         return last_of_each_resolution(self._feature_maps(images, train, stochastic_depth_rate))
 
     def _feature_maps(

@@ -1,6 +1,5 @@
 """The vision transformer: patches as tokens, blocks of attention, and a classifier."""
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -9,26 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from effnetv2_jax.models.image_model import ImageModel, dtypes_of
 from effnetv2_jax.models.layers import (
     Classifier,
     Rate,
     check_images,
     draw_kept,
-    dropout,
     normal_of,
     stochastic_depth,
 )
 from effnetv2_jax.models.vit.config import ViTConfig
 from effnetv2_jax.ops.attention import attention
-from effnetv2_jax.preprocessing import Preprocessing
 
 SMALL = normal_of(0.02)
 """As timm and DeiT begin, whose truncation at 2, a hundred deviations, truncates nothing."""
-
-
-def _dtypes(config: ViTConfig) -> dict[str, Any]:
-    dtype = jnp.dtype(config.dtype)
-    return {"dtype": dtype, "param_dtype": jnp.promote_types(dtype, jnp.float32)}
 
 
 class Block(nn.Module):
@@ -44,7 +37,7 @@ class Block(nn.Module):
     def __call__(
         self, x: jax.Array, kept: jax.Array | None = None, drop_rate: Rate = 0.0
     ) -> jax.Array:
-        whole, dtypes = self.config.whole, _dtypes(self.config)
+        whole, dtypes = self.config.whole, dtypes_of(self.config)
         norm = functools.partial(nn.LayerNorm, epsilon=self.config.norm_epsilon, **dtypes)
 
         def dense(features: int, name: str) -> nn.Dense:
@@ -62,27 +55,16 @@ class Block(nn.Module):
         return x + branch(dense(width, "fc2")(hidden), slice(batch, None))
 
 
-class ViT(nn.Module):
-    """A vision transformer as its config says; `create_model` makes one by name.
+class ViT(ImageModel):
+    """A vision transformer as its config says. Collections: `params` alone.
 
-    Collections: `params` alone. One random stream, `dropout`, serves dropout and stochastic depth
-    in training.
+    Sizes that are no multiples of the patch's are filled up with zeros below and on the right.
     """
 
     config: ViTConfig
-    preprocessing: Preprocessing
-    """What pictures have to go through before; computes nothing here."""
-    num_classes: int = 1000
-    """0 leaves out the classifier: the model returns the class token."""
-    features_only: bool = False
-    """The model returns `features`, and has no classifier."""
-    dropout_rate: float = 0.0
-    """Before the classifier; blocks have none."""
-    class_names: tuple[str, ...] | None = dataclasses.field(default=None, repr=False, compare=False)
-    """What the logits stand for, where that is known; computes nothing here."""
 
     def setup(self) -> None:
-        config, whole, dtypes = self.config, self.config.whole, _dtypes(self.config)
+        config, whole, dtypes = self.config, self.config.whole, dtypes_of(self.config)
         # `lecun_normal` has a patch's pixels and channels as its fan-in.
         self.patches = nn.Conv(whole.width, (whole.patch,) * 2, whole.patch, "VALID", **dtypes)
         of_one, of_all = (1, 1, whole.width), (1, 1 + whole.grid**2, whole.width)
@@ -91,59 +73,18 @@ class ViT(nn.Module):
         block: Any = nn.remat(Block) if config.remat == "blocks" else Block
         self.blocks = [block(config) for _ in range(whole.depth)]
         self.norm = nn.LayerNorm(epsilon=config.norm_epsilon, **dtypes)
-        if self.num_classes and not self.features_only:
+        if self.classifies:
             self.classifier = Classifier(self.num_classes, kernel_init=SMALL, **dtypes)
 
-    @property
-    def dtype(self) -> Any:
-        """Of images and activations. Logits are float32, or float64 with it."""
-        return jnp.dtype(self.config.dtype)
-
-    @property
-    def min_size(self) -> int:
-        """Least height and width of images, in pixels."""
-        return ViTConfig.MIN_SIZE
-
-    def __call__(
-        self,
-        images: jax.Array,
-        train: bool = False,
-        dropout_rate: Rate | None = None,
-        stochastic_depth_rate: Rate | None = None,
-    ) -> Any:
-        """Classifies normalised images.
-
-        Args:
-          images: `[B, H, W, 3]`, H and W at least 16, as `preprocessing` says; those that are no
-            multiples of the patch's size are filled up with zeros below and on the right.
-          train: uses dropout and stochastic depth; needs `rngs={"dropout": key}`.
-          dropout_rate, stochastic_depth_rate: take the place of the model's own. They may be traced
-            scalars, so that a schedule of rates needs one compilation.
-
-        Returns:
-          float32 logits `[B, num_classes]`; without classes, what the classifier would see, float32
-          `[B, C]`; with `features_only`, what `features` returns.
-        """
-        if self.features_only:
-            return self.features(images, train, stochastic_depth_rate)
-        tokens, _ = self._tokens(images, train, stochastic_depth_rate)
-        x = tokens[:, 0].astype(jnp.promote_types(self.dtype, jnp.float32))
-        rate = self.dropout_rate if dropout_rate is None else dropout_rate
-        if train and not (isinstance(rate, float | int) and rate == 0):
-            x = dropout(x, rate, self.make_rng("dropout"))
-        return self.classifier(x) if self.num_classes else x
+    def pooled(self, images: jax.Array, train: bool, drop_rate: Rate | None) -> jax.Array:
+        """The class token, float32 `[B, C]`."""
+        tokens, _ = self._tokens(images, train, drop_rate)
+        return tokens[:, 0].astype(jnp.promote_types(self.dtype, jnp.float32))
 
     def features(
         self, images: jax.Array, train: bool = False, stochastic_depth_rate: Rate | None = None
     ) -> dict[str, jax.Array]:
-        """The patches' tokens as a feature map, for detection, segmentation and the like.
-
-        Args:
-          images, train, stochastic_depth_rate: as in `__call__`.
-
-        Returns:
-          `{"reduction_4": [B, H / 16, W / 16, C]}`, sizes rounded up.
-        """
+        """The patches' tokens as a feature map, `reduction_4`."""
         tokens, grid = self._tokens(images, train, stochastic_depth_rate)
         return {"reduction_4": tokens[:, 1:].reshape(images.shape[0], *grid, -1)}
 
