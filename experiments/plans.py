@@ -20,6 +20,9 @@ CONFIGS = {
     **{f"imagenet_{name}": ("paper", "code") for name in ("s", "m", "l")},
     "imagenet_b": [f"b{index},{origin}" for index in range(4) for origin in ("paper", "code")],
     "imagenet_v1": ("b0", "b1", "b2", "b3", "b4", "b4,progressive", "b5", "b6", "b7"),
+    "imagenet_resnet": ("50,224,progressive", "50,380,progressive", "152,380,progressive"),
+    "imagenet_resnet_rs": ("50", "420"),
+    "imagenet_vit": ("deit-s", "deit-b"),
     "imagenet21k": [f"{name},{rest}" for name in _MODELS for rest in ("paper", "code,sigmoid")],
     "imagenet_ft": [f"{name},{origin}" for name in _MODELS for origin in ("paper", "code")],
     "transfer": (

@@ -14,7 +14,7 @@ from effnetv2_jax.augment import MixedBatch, mix
 
 BATCH, HEIGHT, WIDTH = 12, 9, 14
 
-jitted = jax.jit(mix, static_argnames="group")
+jitted = jax.jit(mix, static_argnames=("group", "per_batch"))
 few = functools.partial(settings, max_examples=20, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31 - 1)
 alphas = st.sampled_from([1e-6, 0.01, 0.067, 0.2, 0.5, 1.0, 4.0])
@@ -28,10 +28,18 @@ def batch(size: int = BATCH) -> tuple[jax.Array, jax.Array]:
     return images.astype(jnp.float32), labels
 
 
-def run(seed: int, mixup: float, cutmix: float, group: int | None) -> MixedBatch:
+def run(
+    seed: int, mixup: float, cutmix: float, group: int | None, *, per_batch: bool = False
+) -> MixedBatch:
     images, labels = batch()
     mixed = jitted(
-        jax.random.key(seed), images, labels, mixup_alpha=mixup, cutmix_alpha=cutmix, group=group
+        jax.random.key(seed),
+        images,
+        labels,
+        mixup_alpha=mixup,
+        cutmix_alpha=cutmix,
+        group=group,
+        per_batch=per_batch,
     )
     return jax.tree.map(np.asarray, mixed)
 
@@ -78,6 +86,20 @@ def test_cutmix_weighs_by_the_area_pasted(seed: int, alpha: float) -> None:
         rows, columns = np.nonzero(pasted)
         if rows.size:
             assert pasted.sum() == (np.ptp(rows) + 1) * (np.ptp(columns) + 1)
+
+
+def test_by_batch_one_draw_serves_all_and_each_of_the_two_half_of_the_batches() -> None:
+    pasted = 0
+    for seed in range(60):
+        mixed = run(seed, 0.8, 1.0, None, per_batch=True)
+        assert len(np.unique(mixed.weight)) == 1
+        # Of a pair of partners one has what is missing in the other.
+        np.testing.assert_allclose(
+            mixed.images + mixed.images[::-1], BATCH + 1 + 0 * mixed.images, rtol=1e-5
+        )
+        pure = mixed.images == mixed.labels[:, None, None, None] + 1
+        pasted += bool((pure | (mixed.images == BATCH - mixed.labels[:, None, None, None])).all())
+    assert 18 <= pasted <= 42
 
 
 @few()

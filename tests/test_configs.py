@@ -17,7 +17,6 @@ from effnetv2_jax.config.optimizers import OPTIMIZERS
 from effnetv2_jax.config.schedules import SCHEDULES, Constant
 from effnetv2_jax.config.smoke import smoke
 from effnetv2_jax.data import DataError, open_source
-from effnetv2_jax.models.efficientnet.variants import get_variant
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.divergence import DivergenceError
@@ -61,6 +60,9 @@ KINDS = [
     pytest.param("imagenet_b", "b0,paper", marks=pytest.mark.slow),
     ("imagenet21k", "code,sigmoid"),
     pytest.param("transfer", "b0,paper", marks=pytest.mark.slow),
+    pytest.param("imagenet_resnet", "50,224,progressive", marks=pytest.mark.slow),
+    pytest.param("imagenet_resnet_rs", "200", marks=pytest.mark.slow),
+    pytest.param("imagenet_vit", "deit-s", marks=pytest.mark.slow),
 ]
 
 
@@ -75,7 +77,7 @@ def distinct_runs() -> list[Experiment]:
     chosen = []
     for name, argument in config_files.ALL:
         run = config_files.load(name, f"{argument},smoke")
-        network = get_variant(run.model.name).stages
+        network = repr(type(run.model)(name=run.model.name).architecture())
         fields = dataclasses.asdict(run)
         del fields["model"]["name"]
         recipe = repr(_without_numbers(fields))
@@ -209,7 +211,8 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
         names = {field.name for field in dataclasses.fields(schedule)}
         stated = {name: value for name, value in needed.items() if name in names}
         other = dataclasses.replace(run, schedule=schedule(warmup_epochs=0.001, **stated))
-        learning_rate(other, plan, plan.total_steps - 1, num_examples=2016)
+        for step in (0, plan.total_steps - 1):
+            learning_rate(other, plan, step, num_examples=2016)
     assert make_mesh().size
     # Experiment.plan, beside the checks, reads the first two; the command line reads the last
     # before JAX starts.

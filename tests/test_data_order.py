@@ -58,6 +58,16 @@ def test_the_order_is_that_of_grains_endless_shuffle(count: int) -> None:
         assert order.example(position) == endless[position]
 
 
+def test_repeats_are_neighbours_with_crops_of_their_own() -> None:
+    plain, order = Order(7, seed=3), Order(7, seed=3, repeats=3)
+    # An epoch has as many positions as there are examples, and then another permutation.
+    for epoch in (0, 7):
+        expected = [plain.example(epoch + place) for place in (0, 0, 0, 1, 1, 1, 2)]
+        assert [order.example(epoch + place) for place in range(7)] == expected
+    draws = {order.randomness(position).random() for position in range(3)}
+    assert len(draws) == 3
+
+
 def test_crops_have_the_randomness_of_their_seed_salt_and_position() -> None:
     order = Order(10, seed=5, salts=((3, 0), (8, 2)))
     sequences = {

@@ -217,6 +217,33 @@ def test_the_penalty_is_over_kernels_only() -> None:
     assert decaying == 21_458_488 - batch_norm - biases
 
 
+def test_a_progressive_resnet_ends_at_the_papers_size() -> None:
+    for model, size in (("50", 224), ("50", 380), ("152", 380)):
+        constant = load("imagenet_resnet", f"{model},{size}")
+        progressive = load("imagenet_resnet", f"{model},{size},progressive")
+        assert progressive.plan(1_256_144).total_steps == constant.plan(1_256_144).total_steps
+        sizes = [stage.image_size for stage in progressive.stages]
+        assert (len(sizes), sizes[0], sizes[-1]) == (4, 128, size)
+        assert constant.stages == progressive.stages[-1:]
+        assert progressive.evaluation.image_size == size
+
+
+def test_resnet_rs_learns_at_a_tenth_for_256_examples() -> None:
+    experiment = load("imagenet_resnet_rs", "420")
+    assert experiment.plan(1_256_144).total_steps == 107_336
+    assert rates(experiment, 0, 5, 177.5, 350) == pytest.approx([0, 1.6, 0.8, 0], abs=1e-3)
+    assert experiment.optimizer == SGD(learning_rate=0.1, momentum=0.9, l2=4e-5)
+    (stage,) = experiment.stages
+    assert (stage.image_size, stage.randaugment_magnitude, stage.dropout_rate) == (320, 15, 0.4)
+
+
+def test_deit_learns_at_1e_3_for_1024_examples() -> None:
+    experiment = load("imagenet_vit", "deit-b")
+    assert experiment.plan(1_256_144).total_steps == 300 * 1_256_144 // 1024
+    assert rates(experiment, 0, 5, 300) == pytest.approx([1e-6, 1e-3, 1e-5], rel=1e-4)
+    assert (experiment.data.repeats, experiment.augment.erasing) == (3, 0.25)
+
+
 def test_arguments_are_checked() -> None:
     with pytest.raises(ValueError, match="unknown argument 'xs'; known: cifar10, cifar100"):
         load("transfer", "xs")

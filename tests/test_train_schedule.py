@@ -57,6 +57,13 @@ def test_constant_is_the_peak_to_the_end() -> None:
     assert shares(Constant(warmup_epochs=2.0), 0.0, 1.0, 2.0, 10.0) == [0.0, 0.5, 1.0, 1.0]
 
 
+def test_a_warmup_may_begin_above_0() -> None:
+    found = shares(Constant(warmup_epochs=2.0, warmup_from=0.1), 0.0, 1.0, 2.0)
+    assert found == pytest.approx([0.1, 0.55, 1.0])
+    with pytest.raises(ConfigError, match=r"schedule.warmup_from must be in \[0, 1\], not 2"):
+        check(tiny.experiment(schedule=Constant(warmup_from=2.0)))
+
+
 def test_cosine_falls_from_the_warmup_to_the_end() -> None:
     at = shares(Cosine(warmup_epochs=2.0), 0.0, 1.0, 2.0, 6.0, 10.0)
     assert at == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0])

@@ -343,7 +343,8 @@ for place in sys.argv[1:3]:
     assert main([f"--weights={place}", *options]) == 0
     model, variables = load_pretrained(None, place, num_classes=3)
     assert variables["params"]["logits"]["bias"].shape == (3,)
-assert list_models() == ["mixer-tiny", "mixer-small"]
+assert list_models("mixer*") == ["mixer-tiny", "mixer-small"]
+assert not list_models("efficientnet*")
 """
 
 

@@ -11,9 +11,10 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 
 from effnetv2_jax.augment import geometry
 from effnetv2_jax.augment.autoaugment import autoaugment
+from effnetv2_jax.augment.increasing import increasing
 from effnetv2_jax.augment.randaugment import randaugment
 
-Policy = Literal["randaugment", "autoaugment", "none"]
+Policy = Literal["randaugment", "increasing", "autoaugment", "none"]
 
 
 def augment_batch(
@@ -24,6 +25,7 @@ def augment_batch(
     flip: bool = True,
     policy: Policy = "randaugment",
     layers: int = 2,
+    deviation: float = 0.0,
     contrast_fault: bool = False,
     translate_const: float | None = None,
     cutout_const: float | None = None,
@@ -39,6 +41,7 @@ def augment_batch(
       flip: mirror half of the images, before the policy.
       policy: the law by which operations are drawn; "none" applies none.
       layers: operations RandAugment applies to each image.
+      deviation: of the levels of "increasing", see there.
       contrast_fault: see `operations.apply_numbered`.
       translate_const, cutout_const: likewise; None is the policy's own.
       cutout: after the policy, a square of noise with this share of the image's shorter side,
@@ -65,6 +68,15 @@ def augment_batch(
                 layers=layers,
                 contrast_fault=contrast_fault,
                 **stated,
+            )
+        elif policy == "increasing":
+            image = increasing(
+                policy_key,
+                image,
+                magnitude,
+                layers=layers,
+                deviation=deviation,
+                contrast_fault=contrast_fault,
             )
         elif policy == "autoaugment":
             image = autoaugment(policy_key, image, contrast_fault=contrast_fault, **stated)

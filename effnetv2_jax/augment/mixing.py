@@ -31,6 +31,7 @@ def mix(
     mixup_alpha: ArrayLike,
     cutmix_alpha: ArrayLike,
     group: int | None = None,
+    per_batch: bool = False,
 ) -> MixedBatch:
     """Mixes every example with its partner: its mirror image in the order of its group.
 
@@ -39,12 +40,16 @@ def mix(
     alpha) and, for mixup, is at least 1/2. For CutMix it sets the box's area before the box is cut
     off at the image's border, and `weight` follows from what remains of the box.
 
+    With `per_batch` one draw serves all examples, as in timm and DeiT: the share, the box and, with
+    both alphas above 0, which of the two there is, each with probability 1/2.
+
     Args:
       key: PRNG key of the batch; an example's draws depend on it and on the example's place only.
       images: float [B, H, W, C].
       labels: int [B, ...].
       mixup_alpha: 0 or above; may be traced.
       cutmix_alpha: 0 or above; may be traced. With both 0, images return bit for bit, weights 1.
+      per_batch: one draw for all, in place of one for each.
       group: examples to a group, a divisor of B; None is the whole batch. Groups that lie within
         shards need no communication, and give the same result on any number of devices.
 
@@ -69,7 +74,13 @@ def mix(
         blended = jnp.maximum(share, 1 - share)
         return jnp.where(alpha > 0, jnp.where(by_mixup, blended, jnp.where(box, 0.0, 1.0)), 1.0)
 
-    shares = jax.vmap(own_share)(jax.random.split(key, batch), jnp.arange(batch, dtype=jnp.int32))
+    if per_batch:
+        share_key, which_key = jax.random.split(key)
+        which = jax.random.randint(which_key, (), 0, 2, jnp.int32)
+        shares = jnp.broadcast_to(own_share(share_key, which), (batch, height, width, 1))
+    else:
+        places = jnp.arange(batch, dtype=jnp.int32)
+        shares = jax.vmap(own_share)(jax.random.split(key, batch), places)
     weight = jnp.mean(shares, axis=(1, 2, 3))
     partners = _reverse_groups(images, group)
     mixed = shares * images + (1 - shares) * partners

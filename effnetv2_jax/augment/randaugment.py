@@ -51,13 +51,14 @@ def randaugment(
 
 
 def draw(
-    key: PRNGKeyArray, height: int, width: int
+    key: PRNGKeyArray, height: int, width: int, *, count: int = len(OPERATIONS)
 ) -> tuple[Int32[Array, ""], Float32[Array, ""], Int32[Array, "2"]]:
     """Draws what is random in a layer, each uniformly.
 
     Args:
       key: PRNG key of the layer.
       height, width: of the image.
+      count: how many of `OPERATIONS` are drawn from, from the first on.
 
     Returns:
       The operation's number (int32), the sign (float32, 1 or -1), and the row and column of
@@ -65,7 +66,7 @@ def draw(
     """
     number_key, sign_key, centre_key = jax.random.split(key, 3)
     return (
-        jax.random.randint(number_key, (), 0, len(OPERATIONS), jnp.int32),
+        jax.random.randint(number_key, (), 0, count, jnp.int32),
         geometry.random_sign(sign_key),
         geometry.random_pixel(centre_key, height, width),
     )

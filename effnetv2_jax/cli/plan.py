@@ -126,7 +126,7 @@ def _value_cells(experiment: Experiment, values: Mapping[str, float]) -> dict[st
         if name in values:
             digits = 4 if name == "randaugment_magnitude" else 3
             cells[_TITLES.get(name, name)] = f"{values[name]:.{digits}g}"
-    if experiment.augment.policy != "randaugment":
+    if experiment.augment.policy not in ("randaugment", "increasing"):
         cells[_TITLES["randaugment_magnitude"]] = "-"
     return cells
 
@@ -146,9 +146,16 @@ def _trained(experiment: Experiment, model: Model) -> list[str]:
 def _augmentation(experiment: Experiment) -> str:
     augment, crop = experiment.augment, experiment.data.crop
     parts = ["whole pictures" if crop == "none" else f"{crop} crops"]
+    parts += [f"{experiment.data.repeats} of each"] if experiment.data.repeats > 1 else []
     parts += ["flips"] if augment.flip else []
-    parts += {"randaugment": ["RandAugment"], "autoaugment": ["AutoAugment"], "none": []}[
-        augment.policy
-    ]
+    parts += {
+        "randaugment": ["RandAugment"],
+        "increasing": [f"RandAugment of increasing strength +- {augment.randaugment_deviation:g}"],
+        "autoaugment": ["AutoAugment"],
+        "none": [],
+    }[augment.policy]
     parts += [f"cutout over {augment.cutout:g} of a side"] if augment.cutout else []
+    parts += [f"erasing of {augment.erasing:.0%}"] if augment.erasing else []
+    mixes = any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
+    parts += ["mixed by batch"] if mixes and augment.mix_per_batch else []
     return ", ".join(parts)

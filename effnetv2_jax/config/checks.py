@@ -82,6 +82,7 @@ def check(experiment: Experiment) -> None:
         data.source != "tfrecord" or (bool(data.path) and data.num_classes is not None),
         "data.path must name the directory of the TFRecord files, and data.num_classes be stated",
     )
+    need(data.repeats > 0, f"data.repeats must be above 0, not {data.repeats}")
     need(data.max_labels > 0, f"data.max_labels must be above 0, not {data.max_labels}")
     need(0 < data.validation_share < 1, "data.validation_share must be in (0, 1)")
     for name, (low, high) in (("crop_area", data.crop_area), ("crop_aspect", data.crop_aspect)):
@@ -118,10 +119,17 @@ def check(experiment: Experiment) -> None:
     need(experiment.checkpoint.keep_best >= 0, "checkpoint.keep_best must not be negative")
     augment = experiment.augment
     need(augment.randaugment_layers > 0, "augment.randaugment_layers must be above 0")
+    deviation = augment.randaugment_deviation
+    need(deviation >= 0, f"augment.randaugment_deviation must not be negative, it is {deviation}")
+    need(
+        deviation == 0 or augment.policy == "increasing",
+        f"augment.randaugment_deviation is {deviation}, but only the policy 'increasing' has one",
+    )
     for name in ("translate_pixels", "cutout_pixels"):
         pixels = getattr(augment, name)
         need(pixels is None or pixels >= 0, f"augment.{name} must not be negative")
     need(0 <= augment.cutout <= 1, f"augment.cutout must be in [0, 1], not {augment.cutout}")
+    need(0 <= augment.erasing <= 1, f"augment.erasing must be in [0, 1], not {augment.erasing}")
 
 
 def check_batches(experiment: Experiment, *, devices: int) -> None:

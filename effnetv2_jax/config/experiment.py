@@ -55,6 +55,9 @@ class DataConfig:
     """Smallest and largest crop, as a share of the picture's area."""
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Smallest and largest width / height of a crop."""
+    repeats: int = 1
+    """So many neighbours in the order of examples are crops of one picture (repeated augmentation):
+    an epoch sees one in so many of the pictures."""
     interpolation: Interpolation | None = None
     """How crops are resized, in training and evaluation, without antialiasing; None takes what
     the weights in `init` were trained with, or else what the model was published with."""
@@ -83,11 +86,14 @@ class AugmentConfig:
 
     flip: bool = True
     """Mirror half of the images."""
-    policy: Literal["randaugment", "autoaugment", "none"] = "randaugment"
-    """`randaugment`: at each stage's magnitude. `autoaugment`: AutoAugment's v0 policy for
-    ImageNet, the same at every stage."""
+    policy: Literal["randaugment", "increasing", "autoaugment", "none"] = "randaugment"
+    """`randaugment`: at each stage's magnitude. `increasing`: likewise, with operations that all
+    distort more at a higher one, of which half are left out, as DeiT was trained. `autoaugment`:
+    AutoAugment's v0 policy for ImageNet, the same at every stage."""
     randaugment_layers: int = 2
     """Operations applied to each image, one after another."""
+    randaugment_deviation: float = 0.0
+    """Standard deviation of the levels that `increasing` draws around the magnitude."""
     translate_pixels: float | None = None
     """Translation at level 10; None takes the policy's own, 100 in RandAugment and 250 in
     AutoAugment. It does not shrink with the image, so images well below 128 pixels need less."""
@@ -96,11 +102,15 @@ class AugmentConfig:
     cutout: float = 0.0
     """Side of a square of noise that hides part of every image, after the policy, as a share of
     the image's; 0 leaves it out. The paper's fine-tuning: 0.5."""
+    erasing: float = 0.0
+    """Probability that a rectangle of noise hides part of a normalised image; 0 leaves it out."""
     contrast_fault: bool = False
     """Repeat the released code's Contrast, which blends with a wrong mean grey value."""
     mix_group: int | None = None
     """Mixup and CutMix partners are drawn from within groups of this many neighbouring examples
     (the group reversed); None is the whole global batch."""
+    mix_per_batch: bool = False
+    """Mixup and CutMix are drawn once for all examples of a batch, in place of once for each."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

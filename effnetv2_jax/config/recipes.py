@@ -9,10 +9,13 @@ from typing import Literal
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import AugmentConfig, DataConfig, EvaluationConfig, Experiment
-from effnetv2_jax.config.optimizers import RMSProp
+from effnetv2_jax.config.optimizers import SGD, AdamW, RMSProp
 from effnetv2_jax.config.schedules import Constant, Cosine, Exponential
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import get_variant
+from effnetv2_jax.models.resnet import ResNetConfig
+from effnetv2_jax.models.resnet.variants import get_variant as resnet_variant
+from effnetv2_jax.models.vit import ViTConfig
 from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from effnetv2_jax.progressive import Stage
 
@@ -89,6 +92,70 @@ def imagenet_small(name: str, origin: Origin, stages: tuple[Stage, ...]) -> Expe
         ),
         augment=AugmentConfig(policy="autoaugment"),
         evaluation=dataclasses.replace(experiment.evaluation, resize="crop"),
+    )
+
+
+def imagenet_resnet(name: str, stages: tuple[Stage, ...], *, image_size: int) -> Experiment:
+    """ImageNet from scratch as EfficientNetV2 is trained, for a ResNet (section 6.2).
+
+    Args:
+      image_size: in evaluation, in pixels.
+    """
+    experiment = imagenet_small("efficientnetv2-s", "paper", stages)
+    return dataclasses.replace(
+        experiment,
+        model=ResNetConfig(name=name, dtype="bfloat16"),
+        data=dataclasses.replace(experiment.data, crop="tensorflow"),
+        augment=AugmentConfig(policy="randaugment", randaugment_layers=2),
+        evaluation=dataclasses.replace(experiment.evaluation, image_size=image_size),
+    )
+
+
+def imagenet_resnet_rs(name: str) -> Experiment:
+    """ImageNet from scratch as ResNet-RS was trained (arXiv 2103.07579), as far as it is known."""
+    variant, layers = resnet_variant(name), int(name.removeprefix("resnetrs"))
+    size = variant.preprocessing.image_size
+    last = Stage(
+        image_size=size,
+        randaugment_magnitude=15.0 if size >= 256 else 10.0,
+        dropout_rate=variant.dropout_rate,
+    )
+    return dataclasses.replace(
+        imagenet_resnet(name, (last,), image_size=size),
+        model=ResNetConfig(
+            name=name, stochastic_depth_rate=0.1 if layers >= 200 else 0.0, dtype="bfloat16"
+        ),
+        optimizer=SGD(learning_rate=0.1, momentum=0.9, l2=4e-5),
+        schedule=Cosine(warmup_epochs=5.0),
+    )
+
+
+def imagenet_deit(name: str) -> Experiment:
+    """ImageNet from scratch as DeiT was trained (arXiv 2012.12877), without distillation."""
+    size = 224
+    stage = Stage(image_size=size, randaugment_magnitude=9.0, mixup_alpha=0.8, cutmix_alpha=1.0)
+    experiment = imagenet_small("efficientnetv2-s", "paper", (stage,))
+    return dataclasses.replace(
+        experiment,
+        model=ViTConfig(name=name, stochastic_depth_rate=0.1, dtype="bfloat16"),
+        data=dataclasses.replace(experiment.data, crop="torchvision", repeats=3),
+        augment=AugmentConfig(
+            policy="increasing",
+            randaugment_layers=2,
+            randaugment_deviation=0.5,
+            erasing=0.25,
+            mix_per_batch=True,
+        ),
+        epochs=300,
+        batch_size=1024,
+        # For 256 examples; DeiT's 5e-4 is for 512.
+        optimizer=AdamW(
+            learning_rate=2.5e-4, beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.05
+        ),
+        # Shares of the peak, which is 1e-3 for 1,024 examples: from 1e-6, to 1e-5.
+        schedule=Cosine(warmup_epochs=5.0, warmup_from=1e-3, final=1e-2),
+        ema_decay=None,
+        evaluation=dataclasses.replace(experiment.evaluation, image_size=size),
     )
 
 

@@ -12,12 +12,16 @@ class ScheduleConfig:
     name: str
     """Which schedule."""
     warmup_epochs: float = 0.0
-    """The learning rate rises for so long, linearly from 0."""
+    """The learning rate rises for so long, linearly from `warmup_from`."""
+    warmup_from: float = 0.0
+    """Share of the peak that the warm-up begins with, in [0, 1]."""
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
         if self.warmup_epochs < 0:
             yield f"warmup_epochs must not be negative, it is {self.warmup_epochs}"
+        if not 0 <= self.warmup_from <= 1:
+            yield f"warmup_from must be in [0, 1], not {self.warmup_from}"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

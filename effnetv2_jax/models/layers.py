@@ -1,7 +1,7 @@
 """The layers that networks are made of."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +15,8 @@ from effnetv2_jax.ops.scaled_silu import scaled_silu
 Dtype = Any
 Rate = float | jax.Array
 Activation = Callable[[jax.Array], jax.Array]
+Initializer = Callable[..., jax.Array]
+"""From a key, a shape and a dtype."""
 
 ACTIVATIONS: dict[str, Activation] = {
     "silu": nn.silu,
@@ -63,6 +65,15 @@ def classifier_uniform(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> 
     limit = shape[-1] ** -0.5
     flat = jax.random.uniform(key, (math.prod(shape),), dtype, -limit, limit)
     return flat.reshape(shape)
+
+
+def normal_of(deviation: float) -> Initializer:
+    """N(0, deviation^2), untruncated, for arrays of any shape."""
+
+    def draw(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
+        return _normal(key, shape, dtype) * deviation
+
+    return draw
 
 
 def _normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
@@ -116,13 +127,14 @@ class BatchNorm(nn.Module):
     frozen: bool = False
     """Normalises with the moving statistics in training too, and leaves them as they are."""
     activation: Activation | None = None
+    scale_init: Initializer = nn.initializers.ones
     dtype: Dtype = jnp.float32
     param_dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         shape = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
         moving_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, self.param_dtype)
         moving_var = self.variable("batch_stats", "var", jnp.ones, shape, self.param_dtype)
@@ -210,11 +222,12 @@ class Classifier(nn.Module):
     num_classes: int
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
+    kernel_init: Initializer = classifier_uniform
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1], self.num_classes)
-        kernel = self.param("kernel", classifier_uniform, shape, self.param_dtype)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape[-1:], self.param_dtype)
         logits = jnp.matmul(
             jnp.asarray(x, self.dtype),
@@ -238,3 +251,35 @@ def stochastic_depth(x: jax.Array, kept: jax.Array, rate: Rate) -> jax.Array:
     """
     kept = kept.reshape(-1, *(1,) * (x.ndim - 1))
     return jnp.where(kept, x / jnp.asarray(1 - rate, x.dtype), jnp.zeros_like(x))
+
+
+def draw_kept(
+    module: nn.Module, count: int, blocks: int, rate: Rate
+) -> Iterator[tuple[jax.Array | None, Rate]]:
+    """Yields for every block what stochastic depth keeps, bool `[count]`, and the block's rate.
+
+    The rate rises linearly from 0 at the first block to `rate` at the last. The random stream
+    `dropout` is drawn from, unless the rate is a number and 0: then None keeps all.
+    """
+    if isinstance(rate, float | int) and rate == 0:
+        yield from [(None, 0.0)] * blocks
+        return
+    # One draw serves all blocks, since random bits are slow to compile.
+    draws = jax.random.uniform(module.make_rng("dropout"), (blocks * count,))
+    for index, draw in enumerate(draws.reshape(blocks, count)):
+        own = rate * (index / max(1, blocks - 1))
+        yield draw >= own, own
+
+
+def last_of_each_resolution(maps: Iterable[jax.Array]) -> dict[str, jax.Array]:
+    """Of feature maps `[B, H, W, C]` in order, each at most half as large as the picture.
+
+    Returns:
+      `{"reduction_1": ..., "reduction_2": ...}`, the last of each size.
+    """
+    last: list[jax.Array] = []
+    for x in maps:
+        if last and last[-1].shape[1:3] == x.shape[1:3]:
+            last.pop()
+        last.append(x)
+    return {f"reduction_{index}": x for index, x in enumerate(last, start=1)}

@@ -15,8 +15,9 @@ from effnetv2_jax.models.protocol import Family, ModelConfig
 from effnetv2_jax.models.registry import families
 from effnetv2_jax.preprocessing import Preprocessing
 
-Kind = Literal["conv", "depthwise", "gate", "bn", "dense"]
-"""Of a layer. `gate` is one of squeeze-and-excitation's 1x1 convolutions, which have biases."""
+Kind = Literal["conv", "depthwise", "gate", "bn", "dense", "norm", "array"]
+"""Of a layer. `gate` is a convolution with biases, as squeeze-and-excitation's are; `norm` a
+LayerNorm; `array` no layer but an array by itself, such as a class token."""
 Layout = Callable[[Kind, np.ndarray], np.ndarray]
 
 
@@ -69,7 +70,8 @@ class Library:
     layer_name: Callable[[Any], str]
     """Its name for a layer of the family."""
     first: str
-    """Its name for the first layer, which has a kernel. By this it is told from other libraries."""
+    """Its name for the first layer that all networks of the family have, which has a kernel. By
+    this it is told from other libraries."""
     classifier: str
     """Its name for the last layer, which has a bias."""
     variables: Mapping[Kind, Mapping[str, str]]
@@ -96,14 +98,17 @@ class Library:
 
     def entries(self, layers: Iterable[Layer]) -> dict[str, Entry]:
         """Every array of a network's layers under the library's name for it."""
-        return {
-            f"{self.layer_name(layer)}{self.separator}{theirs}": Entry(
-                ("batch_stats" if ours in ("mean", "var") else "params", *layer.path, ours),
-                layer.kind,
-            )
-            for layer in layers
-            for ours, theirs in self.variables[layer.kind].items()
-        }
+        found = {}
+        for layer in layers:
+            name = self.layer_name(layer)
+            if layer.kind == "array":
+                found[name] = Entry(("params", *layer.path), layer.kind)
+                continue
+            for ours, theirs in self.variables[layer.kind].items():
+                collection = "batch_stats" if ours in ("mean", "var") else "params"
+                path = (collection, *layer.path, ours)
+                found[f"{name}{self.separator}{theirs}"] = Entry(path, layer.kind)
+        return found
 
 
 class Published(NamedTuple):
@@ -177,7 +182,14 @@ def torch_variables() -> dict[Kind, Mapping[str, str]]:
     kernel = {"kernel": "weight"}
     with_bias = kernel | {"bias": "bias"}
     bn = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-    return {"conv": kernel, "depthwise": kernel, "gate": with_bias, "dense": with_bias, "bn": bn}
+    return {
+        "conv": kernel,
+        "depthwise": kernel,
+        "gate": with_bias,
+        "dense": with_bias,
+        "bn": bn,
+        "norm": {"scale": "weight", "bias": "bias"},
+    }
 
 
 def tensorflow_variables(depthwise: str) -> dict[Kind, Mapping[str, str]]:

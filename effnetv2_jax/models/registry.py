@@ -23,6 +23,8 @@ ENTRY_POINTS = "effnetv2_jax.families"
 
 _OWN = {
     "efficientnet": "effnetv2_jax.models.efficientnet",
+    "resnet": "effnetv2_jax.models.resnet",
+    "vit": "effnetv2_jax.models.vit",
 }
 """Modules with a `FAMILY`, imported when they are needed."""
 

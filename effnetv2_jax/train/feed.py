@@ -54,7 +54,7 @@ class TrainingData:
     def order(self) -> Order:
         """The run's examples, by position."""
         salts = [(self.plan.examples_before(step), salt) for step, salt in self.salts]
-        return Order(len(self.source), self.seed, tuple(salts))
+        return Order(len(self.source), self.seed, tuple(salts), self.config.repeats)
 
     def batches(self, planned: PlannedStage, start: int) -> Generator[HostBatch, None, None]:
         """This process's rows of a stage's batches, from step `start` on if that is within it."""

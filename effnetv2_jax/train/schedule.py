@@ -34,7 +34,8 @@ def learning_rate(experiment: Experiment, plan: Plan, step: int, *, num_examples
 def share_of_peak(config: ScheduleConfig, epoch: float, *, epochs: float) -> float:
     """What of the peak learning rate there is at `epoch` of `epochs`, both fractional.
 
-    From 0 at epoch 0 it rises linearly until `warmup_epochs`; there, and to the end of the run:
+    From `warmup_from` at epoch 0 it rises linearly until `warmup_epochs`; there, and to the end of
+    the run:
 
     - constant: it is 1.
     - cosine: it falls from 1 to `final`, along half a cosine.
@@ -43,7 +44,7 @@ def share_of_peak(config: ScheduleConfig, epoch: float, *, epochs: float) -> flo
     - wsd: it is 1 until `decay_epochs` before the end, and falls linearly to `final`.
     """
     if epoch < config.warmup_epochs:
-        return epoch / config.warmup_epochs
+        return config.warmup_from + (1 - config.warmup_from) * epoch / config.warmup_epochs
     match config:
         case Constant():
             return 1.0

@@ -12,7 +12,7 @@ import optax
 from jax import lax
 from jax.sharding import Mesh
 
-from effnetv2_jax.augment import augment_batch, mix, normalize
+from effnetv2_jax.augment import augment_batch, erase, mix, normalize
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
@@ -89,12 +89,16 @@ def make_train_step(
             flip=augment.flip,
             policy=augment.policy,
             layers=augment.randaugment_layers,
+            deviation=augment.randaugment_deviation,
             contrast_fault=augment.contrast_fault,
             translate_const=augment.translate_pixels,
             cutout_const=augment.cutout_pixels,
             cutout=augment.cutout,
         )
         images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
+        if augment.erasing:
+            # A fourth key beside the three above, which stay as they are without it.
+            images = erase(jax.random.fold_in(key, 3), images, probability=augment.erasing)
         partners, weight = labels, jnp.ones(labels.shape[:1], jnp.float32)
         if mixes:
             images, labels, partners, weight = mix(
@@ -104,6 +108,7 @@ def make_train_step(
                 mixup_alpha=values["mixup_alpha"],
                 cutmix_alpha=values["cutmix_alpha"],
                 group=augment.mix_group,
+                per_batch=augment.mix_per_batch,
             )
         # Without a schedule stochastic depth is the model's own, and compiled in.
         of_model = ("dropout_rate", "stochastic_depth_rate")

@@ -8,7 +8,7 @@ from typing import Any
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.reading import model_config
-from effnetv2_jax.models.libraries import Library
+from effnetv2_jax.models.libraries import Library, interchange_of
 from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import UnknownModelError, family_of, family_of_model
 from effnetv2_jax.preprocessing import Preprocessing
@@ -147,7 +147,8 @@ def _beyond_the_name(config: ModelConfig) -> dict[str, Any]:
 
 
 def _for_timm(model: Model, timm: Library) -> dict[str, Any]:
-    preprocessing = model.preprocessing
+    interchange, preprocessing = interchange_of(family_of_model(model)), model.preprocessing
+    assert interchange is not None, "the library is one of the family's"
     size, padding = preprocessing.image_size, preprocessing.crop_padding
     return {
         "input_size": [3, size, size],
@@ -158,6 +159,6 @@ def _for_timm(model: Model, timm: Library) -> dict[str, Any]:
         "mean": [value / 255 for value in preprocessing.mean],
         "std": [value / 255 for value in preprocessing.std],
         "num_classes": model.num_classes,
-        "first_conv": timm.first,
+        "first_conv": timm.layer_name(next(interchange.layers(model))),
         "classifier": timm.classifier,
     }

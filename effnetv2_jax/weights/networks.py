@@ -71,7 +71,8 @@ def counterpart(config: ModelConfig, library: Library) -> Counterpart:
     Raises:
       NoCounterpartError: nothing.
     """
-    for name, known in library.models.items():
+    # Namesakes first: a ViT and a DeiT are the same network, with other preprocessing.
+    for name, known in sorted(library.models.items(), key=lambda pair: pair[1].name != config.name):
         if not differing_fields(known, config):
             return Counterpart(name, known)
     namesakes = {name: known for name, known in library.models.items() if known.name == config.name}

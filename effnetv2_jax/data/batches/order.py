@@ -14,7 +14,8 @@ class Order:
     """An endless sequence of epochs, each a permutation of its own, with randomness for the crops.
 
     Which example stands at a position, and its randomness, depend on these fields and the position
-    alone. The sequence is that of Grain's `MapDataset.range(count).shuffle(seed=...).repeat()`.
+    alone. Without repeats the sequence is that of Grain's
+    `MapDataset.range(count).shuffle(seed=...).repeat()`.
 
     Raises:
       ValueError: at once, if the positions of the salts do not rise.
@@ -28,6 +29,9 @@ class Order:
     """Pairs of a position and a salt, both from 0, the positions rising: from each position to the
     next, order and crops are those of (seed, salt), and before the first those of the seed alone.
     """
+    repeats: int = 1
+    """So many neighbours are one example, with crops of their own. An epoch has `count` positions
+    all the same, and leaves out the rest of its permutation."""
 
     def __post_init__(self) -> None:
         starts = [start for start, _ in self.salts]
@@ -38,7 +42,7 @@ class Order:
         """The index, in the source, of the example at a position."""
         epoch, index = divmod(position, self.count)
         seed = (self._seeds[self._salt_at(position)][0] + epoch) % 2**32
-        return shuffled(index, self.count, seed)
+        return shuffled(index // self.repeats, self.count, seed)
 
     def randomness(self, position: int) -> np.random.Generator:
         """The generator for the crop of the example at a position."""

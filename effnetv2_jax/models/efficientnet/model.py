@@ -21,6 +21,7 @@ from effnetv2_jax.models.layers import (
     Rate,
     check_images,
     dropout,
+    last_of_each_resolution,
 )
 from effnetv2_jax.ops.conv import Padding
 from effnetv2_jax.preprocessing import Preprocessing, squashed
@@ -189,12 +190,7 @@ class EfficientNet(nn.Module):
           `{"reduction_1": [B, H / 2, W / 2, C], ..., "reduction_5": [B, H / 32, W / 32, C]}`,
           sizes rounded up.
         """
-        maps: list[jax.Array] = []
-        for x in self._feature_maps(images, train, stochastic_depth_rate):
-            if maps and maps[-1].shape[1:3] == x.shape[1:3]:
-                maps.pop()
-            maps.append(x)
-        return {f"reduction_{index}": x for index, x in enumerate(maps, start=1)}
+        return last_of_each_resolution(self._feature_maps(images, train, stochastic_depth_rate))
 
     def _feature_maps(
         self, images: jax.Array, train: bool, drop_rate: Rate | None
