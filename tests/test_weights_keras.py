@@ -267,7 +267,7 @@ def test_models_that_keras_does_not_have(model: EfficientNet, complaint: str) ->
 def test_variables_of_another_shape() -> None:
     model = create_model("efficientnetv2-b0", num_classes=3)
     variables = random_variables(model.clone(num_classes=4))
-    with pytest.raises(WeightsError, match=r"predictions/kernel \(\(1280, 4\), not \(1280, 3\)\)"):
+    with pytest.raises(WeightsError, match=r"classifier/kernel \(\(1280, 4\), not \(1280, 3\)\)"):
         to_keras(model, variables)
 
 

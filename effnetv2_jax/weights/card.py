@@ -19,6 +19,9 @@ from effnetv2_jax.weights.networks import Counterpart
 OWN = "effnetv2_jax"
 """Our own format, and the key under which our own fields stand; timm passes over it."""
 
+_SENSELESS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What values of the wrong kind raise, wherever they are read."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Card:
@@ -55,11 +58,11 @@ def read_card(path: Path, title: str) -> Card:
         card = Card(name=name, fields=fields, class_names=names)
     except WeightsError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, *_SENSELESS) as error:
         raise WeightsError(f"{title}: {path.name} cannot be understood: {error}") from error
     try:
         return dataclasses.replace(card, preprocessing=timm_config.preprocessing(content))
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
+    except _SENSELESS as error:
         return dataclasses.replace(card, fault=f"{path.name}: {error}")
 
 
