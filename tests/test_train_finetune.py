@@ -47,7 +47,8 @@ VARIABLES = random_variables(MODEL)
 
 def plain(**fields: Any) -> Experiment:
     """One stage without augmentation, which would only take time to compile."""
-    fields = {"model": tiny.NAMED, "augment": AugmentConfig(policy="none", flip=False)} | fields
+    fields.setdefault("augment", AugmentConfig(policy="none", flip=False))
+    fields.setdefault("model", tiny.NAMED)
     return tiny.experiment(stages=(Stage(image_size=32),), **fields)
 
 
