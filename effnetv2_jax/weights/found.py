@@ -213,7 +213,7 @@ class LibraryWeights(Found):
         library, arrays = self.library, self._parts.arrays
         kernels = (name for name, entry in entries(model, library).items() if entry.kind == "conv")
         first = next(kernels, None)
-        if first not in arrays or np.ndim(arrays[first]) != 4:
+        if first is None or np.ndim(arrays.get(first, ())) != 4:
             return
         channels = library.to_ours("conv", arrays[first]).shape[2]
         if channels != 3:
