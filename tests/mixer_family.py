@@ -47,7 +47,7 @@ class Mixer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False, dropout_rate: Any = 0.0) -> Any:
-        check_images(images, least=self.min_size)
+        check_images(images, self.min_size)
         width, depth = self.config.width, self.config.depth
         assert width is not None
         assert depth is not None

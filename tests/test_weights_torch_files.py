@@ -257,6 +257,7 @@ def test_any_opcodes_are_data_or_refused(data: bytes) -> None:
         assert isinstance(error, CodeError) or "pickle" in str(error)  # noqa: PT017
 
 
+@pytest.mark.parity
 def test_torch_reads_the_same(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))

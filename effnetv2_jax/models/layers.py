@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def check_images(images: jax.Array, *, least: int) -> None:
+def check_images(images: jax.Array, least: int) -> None:
     """What every family's model asks of its images first, while it is traced.
 
     Args:

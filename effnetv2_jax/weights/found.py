@@ -196,13 +196,7 @@ class LibraryWeights(Found):
     def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
         library, arrays = self.library, self._parts.arrays
-        kernel = library.to_ours("conv", arrays[library.sign])
-        if kernel.ndim == 4 and kernel.shape[2] != 3:
-            raise WeightsError(
-                f"{self.title} is for pictures of {kernel.shape[2]} channels, and models here take "
-                f"RGB; for grey ones repeat the first kernel before: state[{library.sign!r}] = "
-                f"state[{library.sign!r}].repeat(1, 3, 1, 1) / 3"
-            )
+        self._check_channels(model)
         strange = self._strange_head(model)
         if strange and strict:
             raise WeightsError(
@@ -214,6 +208,20 @@ class LibraryWeights(Found):
             _log.warning("%s: left out %s", self.title, _some(left))
         kept = {name: array for name, array in arrays.items() if name not in strange}
         return from_library(model, kept, library, title=self.title)
+
+    def _check_channels(self, model: Model) -> None:
+        library, arrays = self.library, self._parts.arrays
+        kernels = (name for name, entry in entries(model, library).items() if entry.kind == "conv")
+        first = next(kernels, None)
+        if first is None or np.ndim(arrays.get(first, ())) != 4:
+            return
+        channels = library.to_ours("conv", arrays[first]).shape[2]
+        if channels != 3:
+            raise WeightsError(
+                f"{self.title} is for pictures of {channels} channels, and models here take RGB; "
+                f"for grey ones repeat the first kernel before, such as PyTorch's: "
+                f"state[{first!r}] = state[{first!r}].repeat(1, 3, 1, 1) / 3"
+            )
 
     def lacks(self, model: Model) -> bool:
         """Whether there are not all arrays of a model, so that another part of it may be meant."""

@@ -195,7 +195,7 @@ class EfficientNet(nn.Module):
     def _feature_maps(
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> Iterator[jax.Array]:
-        check_images(images, least=self.min_size)
+        check_images(images, self.min_size)
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
         rates: Sequence[Rate | None] = [None] * len(self.blocks)
