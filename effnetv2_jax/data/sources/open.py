@@ -8,7 +8,8 @@ from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError, Source
 
 if TYPE_CHECKING:
-    from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
+    from effnetv2_jax.data.sources.folder import FolderSource
+    from effnetv2_jax.data.sources.picture_folder import PictureFolder
 
 Purpose = Literal["train", "eval"]
 
@@ -49,7 +50,7 @@ def open_sources(
     """
     if data.source != "folder":
         return open_source(data, "train"), open_source(data, "eval")
-    from effnetv2_jax.data.sources.folder import normal
+    from effnetv2_jax.data.sources.picture_folder import normal
 
     folder = _list_folder(data)
     train = _open_folder(data, folder, "train")
@@ -96,7 +97,7 @@ def _open_tfds(data: DataConfig, purpose: Purpose) -> Source:
 
 
 def _list_folder(data: DataConfig) -> "PictureFolder":
-    from effnetv2_jax.data.sources.folder import PictureFolder
+    from effnetv2_jax.data.sources.picture_folder import PictureFolder
 
     return PictureFolder(data.path, layout=data.layout)
 
