@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -86,6 +86,7 @@ def test_tiff_of_12_bits_states_it() -> None:
 
 
 @given(st.integers(0, 2**16 - 1))
+@settings(deadline=None)
 def test_the_largest_value_is_at_least_a_quarter_of_the_range(largest: int) -> None:
     value = largest >> (deep.depth_of(largest) - 8)
     assert value <= 255

@@ -12,8 +12,9 @@ from PIL import Image
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, Source, open_source
-from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
+from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.open import Purpose, open_sources
+from effnetv2_jax.data.sources.picture_folder import PictureFolder
 
 
 def make(root: pathlib.Path, *names: str) -> None:

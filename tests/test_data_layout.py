@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from effnetv2_jax.data import DataError
@@ -123,6 +123,7 @@ TREES = st.dictionaries(
 
 
 @given(TREES)
+@settings(deadline=None)
 def test_any_tree_gives_classes_or_a_refusal_but_no_splits_as_classes(tree: Tree) -> None:
     folder = build(tree)
     try:

@@ -459,7 +459,7 @@ class OfClasses(Numbered):
 
 
 @given(st.data())
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 def test_replacements_keep_the_shares_of_classes(data: st.DataObject) -> None:
     sound = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=4))
     broken = data.draw(st.lists(st.integers(0, 12), min_size=len(sound), max_size=len(sound)))

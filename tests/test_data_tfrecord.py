@@ -411,7 +411,7 @@ def labels_of(tmp_path: pathlib.Path, label: list[int] | list[float], **fields: 
 
 
 @given(st.integers(3, 40), st.data(), st.sampled_from([int, float]))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_a_label_may_be_a_0_or_1_for_every_class(
     tmp_path_factory: pytest.TempPathFactory, classes: int, data: st.DataObject, kind: Any
 ) -> None:

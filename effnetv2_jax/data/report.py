@@ -109,7 +109,7 @@ def _doubts(sources: Mapping[str, Source]) -> list[str]:
                 f"{_some(names)}"
             )
     if isinstance(train, FolderSource) and isinstance(evaluation, FolderSource):
-        both = len({*train.paths} & {*evaluation.paths})
+        both = len({*evaluation.paths}.intersection(train.paths))
         if both:
             found.append(f"{both:,} of the pictures for evaluation are also trained on")
     alike = collections.defaultdict(list)

@@ -302,7 +302,8 @@ def _check_data(workdir: epath.Path, fingerprint: str | None) -> None:
         return
     raise WorkdirError(
         f"the training data changed since the run in {workdir} began: examples were added, removed "
-        "or renamed. Restore them, or begin a new run from its weights in another --workdir, with "
+        "or renamed, or this version finds more in a folder (docs/data.md). Restore them, or begin "
+        "a new run from its weights in another --workdir, with "
         f"--config.init=workdir:{workdir}"
     )
 

@@ -10,7 +10,6 @@ bits, and then is brighter by a power of 4.
 import functools
 import logging
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
@@ -27,7 +26,10 @@ def depth_of(largest: int, stated: int = 8) -> int:
     """The smallest of `DEPTHS` that holds a value, and is not below what the file states."""
     found = next(bits for bits in DEPTHS if largest < 2**bits and stated <= bits)
     if found < DEPTHS[-1]:
-        _say(found)
+        _say(
+            f"a picture of 16 bits has no value above {2**found - 1}, and is read as one of "
+            f"{found} bits; convert such pictures to 8 bits to have them scaled otherwise"
+        )
     return found
 
 
@@ -57,9 +59,11 @@ def low_bits(image: Image.Image, encoded: bytes) -> Image.Image:
     colours = image.getbands()[: 1 if image.mode == "LA" else 3]
     if any(np.asarray(image.getchannel(colour)).max() >= 2**6 for colour in colours):
         return image  # All 16 bits count.
+    import cv2  # Here, since few pictures need it to be decoded.
+
     found = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.dtype != np.uint16 or found.shape[:2] != image.size[::-1]:
-        _log.warning("of a picture of 16-bit colours only the high bytes can be read: it is dark")
+        _say("a dark picture of 16-bit colours can be read by its high bytes only")
         return image
     channels: NDArray[np.uint16] = np.atleast_3d(found)
     bgr = channels[..., :3] >> depth_of(int(channels[..., :3].max())) - 8
@@ -76,11 +80,6 @@ def grey(image: Image.Image, depth: int) -> Pixels:
 
 
 @functools.cache
-def _say(depth: int) -> None:
-    """Logs once in a process how such pictures are read."""
-    _log.warning(
-        "a picture of 16 bits has no value above %d, and is read as one of %d bits; convert such "
-        "pictures to 8 bits to have them scaled otherwise",
-        2**depth - 1,
-        depth,
-    )
+def _say(text: str) -> None:
+    """Logs something once in a process."""
+    _log.warning("%s", text)

@@ -25,7 +25,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from effnetv2_jax.data.prepare.array_record_set import SHARD_BYTES, Recipe, prepare, verify
 from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.data.report import describe_data
-from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
+from effnetv2_jax.data.sources.folder import FolderSource
+from effnetv2_jax.data.sources.picture_folder import PictureFolder
 from effnetv2_jax.data.sources.splits import parse_split
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 

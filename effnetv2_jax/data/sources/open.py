@@ -10,7 +10,8 @@ from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.system.paths import local_path, scheme_of
 
 if TYPE_CHECKING:
-    from effnetv2_jax.data.sources.folder import FolderSource, PictureFolder
+    from effnetv2_jax.data.sources.folder import FolderSource
+    from effnetv2_jax.data.sources.picture_folder import PictureFolder
 
 Purpose = Literal["train", "eval"]
 
@@ -52,7 +53,7 @@ def open_sources(
     """
     if data.source != "folder":
         return open_source(data, "train"), open_source(data, "eval")
-    from effnetv2_jax.data.sources.folder import normal
+    from effnetv2_jax.data.sources.picture_folder import normal
 
     data = _local(data)
     folder = _list_folder(data)
@@ -111,7 +112,7 @@ def _open_tfds(data: DataConfig, purpose: Purpose) -> Source:
 
 
 def _list_folder(data: DataConfig) -> "PictureFolder":
-    from effnetv2_jax.data.sources.folder import PictureFolder
+    from effnetv2_jax.data.sources.picture_folder import PictureFolder
 
     return PictureFolder(data.path, layout=data.layout)
 
