@@ -164,6 +164,10 @@ def _explain(error: Exception, frames: Sequence[types.FrameType]) -> str:
             places = (place for key, value in values for place in _names_of(node, value, key))
             where = next(places, "the config")
             return unknown_field(name[1], map(str, node.keys()), where=where)
+    if isinstance(error, AttributeError) and dataclasses.is_dataclass(error.obj):
+        names = [field.name for field in dataclasses.fields(error.obj)]
+        if error.name is not None and error.name not in names:
+            return unknown_field(error.name, names, where=type(error.obj).__name__)
     text = " ".join(str(error.args[0] if error.args else error).split())
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 
