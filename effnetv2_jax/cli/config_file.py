@@ -1,5 +1,6 @@
 """The Python file that a command's config comes from."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -16,6 +17,7 @@ import ml_collections
 import effnetv2_jax
 from effnetv2_jax import config as config_package
 from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import (
     UnknownFieldError,
@@ -88,6 +90,11 @@ class ConfigFile(NamedTuple):
             lines = enumerate(self.path.read_text(errors="replace").splitlines(), 1)
             at = next((f":{number}" for number, line in lines if stated.search(line)), "")
             raise CommandError(f"{self.path}{at}: {error}") from error
+
+    def check_names(self, config: ml_collections.ConfigDict) -> None:
+        """Raises a CommandError if its config has an unknown field, whatever else it may lack."""
+        with contextlib.suppress(ConfigError):
+            self.read(config)
 
     def _fault(self, error: Exception) -> CommandError:
         """What is wrong with the file, in one line that begins with where."""
