@@ -210,6 +210,10 @@ def file(folder: Path, body: str) -> str:
             "config.unlock(); config.epohcs = 3",
             "config has no field 'epohcs'; did you mean 'epochs'?",
         ),
+        (
+            "config = base['quickstart'](); config.epohcs",
+            "Experiment has no field 'epohcs'; did you mean 'epochs'?",
+        ),
         ("nothing", "NameError: name 'nothing' is not defined"),
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("config.epochs = 'many'", "TypeError: Could not override field 'epochs'"),

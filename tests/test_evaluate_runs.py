@@ -225,3 +225,17 @@ def test_weights_with_names_are_matched_by_name_too(run: Path, tmp_path: Path) -
     (of_init,) = evaluate_init(experiment).values()
     assert of_init["raw_top1"] == of_run["ema_top1"]
     assert of_init["raw_loss"] == pytest.approx(of_run["ema_loss"], rel=1e-6)
+
+
+def test_a_mistyped_field_is_no_field_that_is_left_out(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "config.py"
+    file.write_text(
+        "import runpy\n"
+        f"base = runpy.run_path({str(CONFIGS / 'quickstart.py')!r})\n"
+        "def get_config():\n"
+        "    config = base['get_config']().unlock()\n"
+        "    config.data.pth = 'x'\n"
+        "    return config\n"
+    )
+    with pytest.raises(CommandError, match=r"config.py:5: config.data has no field 'pth'; did you"):
+        command(run, f"--config={file}")

@@ -22,6 +22,7 @@ from effnetv2_jax.data.pictures.box import Box
 from effnetv2_jax.data.pictures.decode import decode, open_picture
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
 from effnetv2_jax.data.sources.tfrecord_index import FOOTER, HEADER
+from effnetv2_jax.outputs.workdir import WorkdirError
 from effnetv2_jax.system.checksums import masked_crc32c
 
 REAL = [data for files in originals().values() for data in files[::3]]
@@ -223,5 +224,5 @@ def test_any_command_line_is_understood_or_refused(
     overrides: list[tuple[str, str]], others: list[str]
 ) -> None:
     arguments = [f"{flag}={text}" for flag, text in overrides]
-    with contextlib.suppress(CommandError, ConfigError):
+    with contextlib.suppress(CommandError, ConfigError, WorkdirError):
         parse(["program", "--config=quickstart.py", "--mode=plan", *arguments, *others])

@@ -1,6 +1,7 @@
 """Training on for other epochs than a run began with: exact, or refused."""
 
 import dataclasses
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from effnetv2_jax.config import (
 )
 from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.workdir import WorkdirError, began_with
 from effnetv2_jax.train.longer import EPOCHS, plan_from
 from effnetv2_jax.train.loop import train
@@ -116,6 +118,13 @@ def test_a_longer_run_is_the_one_that_was_longer_from_the_beginning(tmp_path: Pa
     ]
     assert last[0] == last[1]
     assert last[0]["step"] == 8
+    said = io.StringIO()
+    train(long, tmp_path / "whole", progress=Progress(stream=said))
+    finished, result, best = said.getvalue().splitlines()
+    assert finished == f"{tmp_path / 'whole'} is finished: all 8 steps are done"
+    assert result.startswith("step 8 | 40 images | raw top-1")
+    top1 = f"ema_top1 {last[0]['eval/ema_top1']:.2%}"
+    assert best == f"best checkpoint: step 8, {top1}; {tmp_path / 'whole'}@best names it"
     with pytest.raises(
         WorkdirError, match=r"more than the 4 of config.epochs=.*; it was continued"
     ):

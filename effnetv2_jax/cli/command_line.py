@@ -61,7 +61,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
       CommandError: a flag or config field is unknown or has a bad value, or there is no such
         config file or module.
       ConfigError: the config makes no sense.
-      WeightsError: the run to start from cannot be read.
+      WeightsError: the run to start from, or to evaluate, cannot be read.
+      WorkdirError: nothing here reads such a working directory.
     """
     program, *given = arguments
     rest = list(normalize(given))
@@ -85,6 +86,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     overrides = read_overrides(rest)
     notes: list[str] = []
     if of_run := values.mode == "eval" and bool(workdir):
+        if file and stated:
+            file.check_names(stated)
         config = config_of_run(workdir, stated)
         notes += left_out(config, stated, overrides, title=chosen[-1] if chosen else "")
     elif stated is None:

@@ -1,5 +1,6 @@
 """The Python file that a command's config comes from."""
 
+import contextlib
 import dataclasses
 import difflib
 import importlib.util
@@ -16,6 +17,7 @@ import ml_collections
 import effnetv2_jax
 from effnetv2_jax import config as config_package
 from effnetv2_jax.cli.errors import CommandError
+from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import (
     UnknownFieldError,
@@ -88,6 +90,11 @@ class ConfigFile(NamedTuple):
             lines = enumerate(self.path.read_text(errors="replace").splitlines(), 1)
             at = next((f":{number}" for number, line in lines if stated.search(line)), "")
             raise CommandError(f"{self.path}{at}: {error}") from error
+
+    def check_names(self, config: ml_collections.ConfigDict) -> None:
+        """Raises a CommandError if its config has an unknown field, whatever else it may lack."""
+        with contextlib.suppress(ConfigError):
+            self.read(config)
 
     def _fault(self, error: Exception) -> CommandError:
         """What is wrong with the file, in one line that begins with where."""
@@ -164,6 +171,10 @@ def _explain(error: Exception, frames: Sequence[types.FrameType]) -> str:
             places = (place for key, value in values for place in _names_of(node, value, key))
             where = next(places, "the config")
             return unknown_field(name[1], map(str, node.keys()), where=where)
+    if isinstance(error, AttributeError) and dataclasses.is_dataclass(error.obj):
+        names = [field.name for field in dataclasses.fields(error.obj)]
+        if error.name is not None and error.name not in names:
+            return unknown_field(error.name, names, where=type(error.obj).__name__)
     text = " ".join(str(error.args[0] if error.args else error).split())
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
 

@@ -52,7 +52,8 @@ def config_of_run(
                 if name in config.data and name not in _OF_WEIGHTS and not open_:
                     config.data[name] = value
             for name in _OF_SETS:
-                config.evaluation[name] = stated.get("evaluation", config.evaluation)[name]
+                own = config.evaluation[name]
+                config.evaluation[name] = stated.get("evaluation", {}).get(name, own)
     return config
 
 

@@ -29,6 +29,7 @@ from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.picture_folder import PictureFolder
 from effnetv2_jax.data.sources.splits import parse_split
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
+from effnetv2_jax.system.paths import local_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -155,6 +156,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--no-check", dest="check", action="store_false", help=check)
     add("--verify", action="store_true", help="compare a finished set with its checksums instead")
     options = parser.parse_args(arguments)
+    options.to, options.source = (
+        place and local_path(place) for place in (options.to, options.source)
+    )
     if options.source is None and not options.verify:
         parser.error("--from is missing")
     if options.format == "tfrecord" and options.num_classes is None:

@@ -11,6 +11,7 @@ from effnetv2_jax.data.pictures.picture_file import read_picture
 from effnetv2_jax.data.pictures.picture_url import is_url, read_url
 from effnetv2_jax.data.record import DataError, Record
 from effnetv2_jax.data.sources.folder_tree import describe, list_tree
+from effnetv2_jax.system.paths import local_path
 
 
 class FilesSource:
@@ -48,7 +49,7 @@ def list_pictures(arguments: Sequence[str]) -> list[str]:
         if is_url(argument):
             paths.append(argument)
             continue
-        path = pathlib.Path(argument).expanduser()
+        path = pathlib.Path(local_path(argument))
         if path.is_dir():
             tree = list_tree(str(path))
             passed_over += tree.all_passed_over()

@@ -29,7 +29,8 @@ def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
         return True
     whole: tuple[Which, ...] = ("1k", "21k")
     return any(
-        names <= {imagenet(which), synsets(which), tuple(map(str, range(len(synsets(which)))))}
+        len(one) == len(_imagenet(which))
+        and names <= {imagenet(which), synsets(which), tuple(map(str, range(len(synsets(which)))))}
         for which in whole
     )
 
@@ -54,7 +55,7 @@ def places(names: Sequence[str], known: Sequence[str]) -> list[int | None]:
     place = {_composed(name): index for index, name in enumerate(known)}
     whole: tuple[Which, ...] = ("1k", "21k")
     for which in whole:
-        if same_classes(known, synsets(which)):
+        if len(known) == len(_imagenet(which)) and same_classes(known, synsets(which)):
             for others in (imagenet(which), synsets(which)):
                 place |= {_composed(name): index for index, name in enumerate(others)}
     return [place.get(_composed(name)) for name in names]
