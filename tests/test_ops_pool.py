@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from effnetv2_jax.ops.per_platform import plain_operations
 from effnetv2_jax.ops.pool import average_pool, max_pool
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -41,6 +42,12 @@ def test_maxima_and_where_their_gradients_go(shape: tuple[int, ...], equal: bool
     found, expected = jax.jit(lambda x: [along_and_back(pool, x) for pool in (max_pool, plain)])(x)
     for each, wanted in zip(found, expected, strict=True):
         np.testing.assert_array_equal(each, wanted)
+
+
+def test_maxima_without_primitives() -> None:
+    x = pixels((2, 7, 6, 3)) - 10
+    with plain_operations():
+        np.testing.assert_array_equal(max_pool(x), plain(x))
 
 
 def test_maxima_of_bfloat16_and_of_batches_of_batches() -> None:

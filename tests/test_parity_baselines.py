@@ -85,13 +85,15 @@ def logits_of(model: Any, images: np.ndarray) -> np.ndarray:
         return np.asarray(model(to_torch(images)).numpy())
 
 
-def assert_logits_equal(name: str, model: Any, fields: dict[str, Any], size: Any) -> None:
+def assert_logits_equal(
+    name: str, model: Any, fields: dict[str, Any], size: Any, *, compiled: bool = True
+) -> None:
     """And the weights go back bit for bit."""
     state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
     ours, variables = load_pretrained(name, model.state_dict(), dtype="float64", **fields)
     images = pictures(*size)
     expected = logits_of(model, images)
-    found = jax.jit(ours.apply)(variables, images)
+    found = (jax.jit(ours.apply) if compiled else ours.apply)(variables, images)
     assert found.dtype == jnp.float64
     assert np.abs(expected).max() > 0.1
     assert np.abs(expected[0] - expected[1]).max() > 0.01 * np.abs(expected).max()
@@ -113,11 +115,12 @@ def test_logits_equal_in_float64(name: str) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.usefixtures("x64", "quick_compilation")
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", BASELINES)
 def test_logits_of_every_whole_network_equal_in_float64(name: str) -> None:
     side = 64 if "resnet" in name else create_model(name).preprocessing.image_size
-    assert_logits_equal(name, theirs(name), {}, (side, side))
+    # Hundreds of equal layers compile for longer as one program than they run one by one.
+    assert_logits_equal(name, theirs(name), {}, (side, side), compiled=False)
 
 
 @pytest.mark.usefixtures("x64")

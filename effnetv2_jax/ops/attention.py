@@ -12,7 +12,7 @@ def attention(
     """`softmax(query key' / sqrt(D)) value` for each of N heads, the softmax in float32 or wider.
 
     As `jax.nn.dot_product_attention`, which serves bfloat16. In float32 its order of axes takes
-    1.8 times as long on the CPU, and it rounds float64 to float32.
+    nearly twice as long on the CPU, and it rounds the softmax of float64 to float32.
     """
     if query.dtype == jnp.bfloat16:
         return jax.nn.dot_product_attention(query, key, value)

@@ -1,7 +1,7 @@
 """ResNet's pooling, which halves the resolution, sizes rounded up, as PyTorch computes it.
 
-Of a maximum's gradient XLA's CPU backend makes a loop over windows, which takes 3 to 5 times as
-long as whole rows at once; so it has a primitive, one way and the other.
+Of a maximum's gradient XLA's CPU backend makes a loop over windows, which takes several times as
+long as whole rows at once; so the maximum is a primitive, one way and the other.
 """
 
 from typing import Any
