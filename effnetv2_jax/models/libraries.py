@@ -38,12 +38,19 @@ class Entry(NamedTuple):
     kind: Kind
 
 
-def mean_pooling_only(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """For `Library.fields_of`, where any other argument makes it another network."""
-    for name, value in arguments.items():
-        if (name, value) != ("global_pool", "avg"):
-            raise ValueError(f"{name}={value!r}")
-    return {}
+def only_pooling(kind: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """For `Library.fields_of`, where any argument but `global_pool` makes it another network."""
+
+    def fields_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+        for name, value in arguments.items():
+            if (name, value) != ("global_pool", kind):
+                raise ValueError(f"{name}={value!r}")
+        return {}
+
+    return fields_of
+
+
+mean_pooling_only = only_pooling("avg")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

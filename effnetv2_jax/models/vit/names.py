@@ -8,6 +8,7 @@ from effnetv2_jax.models.libraries import (
     Layer,
     Library,
     from_torch,
+    only_pooling,
     to_torch,
     torch_variables,
 )
@@ -60,6 +61,7 @@ TIMM = Library(
     name="timm",
     title="timm",
     models={timm_name(name): ViTConfig(name=name) for name in VARIANTS},
+    fields_of=only_pooling("token"),
     layer_name=_timm,
     first="patch_embed.proj",
     classifier="head",
