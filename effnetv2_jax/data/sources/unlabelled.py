@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from effnetv2_jax.data.pictures.picture_file import read_picture
 from effnetv2_jax.data.record import DataError, Record
 from effnetv2_jax.data.sources.folder import EXTENSIONS
-from effnetv2_jax.system.paths import local_path
 
 
 class FilesSource:
@@ -39,7 +38,7 @@ def list_pictures(arguments: Sequence[str]) -> list[str]:
     """
     paths: list[str] = []
     for argument in arguments:
-        path = pathlib.Path(local_path(argument))
+        path = pathlib.Path(argument).expanduser()
         if path.is_dir():
             for folder, folders, files in os.walk(path):
                 folders.sort()
