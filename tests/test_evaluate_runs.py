@@ -24,7 +24,8 @@ from effnetv2_jax.data.sources.relabelled import RelabelledSource
 from effnetv2_jax.main import main
 from effnetv2_jax.models.registry import model_of
 from effnetv2_jax.preprocessing import squashed
-from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, match_classes
+from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run
+from effnetv2_jax.train.evaluated_sets import match_classes
 from effnetv2_jax.weights.class_names import imagenet, synsets
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
