@@ -25,7 +25,6 @@ EXAMPLES = 2016
 """Of the embedded training set."""
 BATCH = 8
 POINTS = 50
-MIB = 2**20
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "psutil")
 
 
@@ -90,7 +89,7 @@ def watch(arguments: list[str], workdir: Path, interval: float) -> list[dict[str
             if step:
                 try:
                     samples.append({"step": step} | sample(process))
-                except psutil.Error:
+                except (psutil.Error, OSError, KeyError):
                     break  # It has just ended.
         if process.wait():
             output.seek(0)
@@ -100,12 +99,19 @@ def watch(arguments: list[str], workdir: Path, interval: float) -> list[dict[str
 
 def sample(process: psutil.Process) -> dict[str, float]:
     """What a process holds now."""
-    memory = process.memory_full_info()
-    return {
-        "rss_mib": round(memory.rss / MIB, 2),
-        "uss_mib": round(memory.uss / MIB, 2),
+    return memory(process.pid) | {
         "open_files": process.num_fds(),
         "threads": process.num_threads(),
+    }
+
+
+def memory(pid: int) -> dict[str, float]:
+    """Resident and unique memory in MiB, out of one reading: both change from call to call."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    kib = {name: int(size) for name, size, *_ in map(str.split, lines)}
+    return {
+        "rss_mib": round(kib["Rss:"] / 1024, 2),
+        "uss_mib": round((kib["Private_Clean:"] + kib["Private_Dirty:"]) / 1024, 2),
     }
 
 

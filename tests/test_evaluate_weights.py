@@ -104,6 +104,7 @@ def variables() -> dict:
 
 def experiment(sets: Path, **fields: Any) -> Experiment:
     run = tiny.experiment(
+        model=tiny.NAMED,
         data=DataConfig(
             source="tfds", name="imagenet2012", path=str(sets), eval_split="validation", threads=2
         ),

@@ -31,8 +31,8 @@ def test_what_is_trained_and_at_which_rates() -> None:
     )
     # The classifier takes 128 channels to 6 classes, and the head 16 to these channels.
     assert line == (
-        "trains 3,078 parameters; learning rate x 10 for 774 ('^classifier/'), "
-        "x 1 for 2,304 ('^head/'), x 0 for 10,910 ('.*')"
+        "trains 1,030 parameters; learning rate x 10 for 390 ('^classifier/'), "
+        "x 1 for 640 ('^head/'), x 0 for 3,978 ('.*')"
     )
     with pytest.raises(ConfigError, match=r"config.rates\[0\] has 'blokcs'"):
         describe(tiny.experiment(rates=(("blokcs", 2.0),)))

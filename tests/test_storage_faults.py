@@ -106,7 +106,9 @@ def clear(disk: pathlib.Path) -> None:
         filler.unlink()
 
 
-@pytest.mark.parametrize("again", ["the next start", "the same run"])
+@pytest.mark.parametrize(
+    "again", ["the next start", pytest.param("the same run", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(("fill", "unit"), [(leave_bytes, 4096), (leave_files, 1)])
 def test_a_full_disk_at_every_moment_of_saving(
     small_disk: pathlib.Path,

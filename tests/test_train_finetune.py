@@ -47,8 +47,8 @@ VARIABLES = random_variables(MODEL)
 
 def plain(**fields: Any) -> Experiment:
     """One stage without augmentation, which would only take time to compile."""
-    augment = AugmentConfig(policy="none", flip=False)
-    return tiny.experiment(stages=(Stage(image_size=32),), augment=augment, **fields)
+    fields = {"model": tiny.NAMED, "augment": AugmentConfig(policy="none", flip=False)} | fields
+    return tiny.experiment(stages=(Stage(image_size=32),), **fields)
 
 
 def after_steps(experiment: Experiment, *, steps: int = 2) -> tuple[Any, TrainState]:
@@ -139,7 +139,7 @@ def test_trained_parameters_go_back_where_they_came_from() -> None:
 
 
 def test_frozen_batchnorm_does_not_move_and_is_what_evaluation_uses() -> None:
-    model = dataclasses.replace(tiny.MODEL, bn_frozen=True, stochastic_depth_rate=0.0)
+    model = dataclasses.replace(tiny.NAMED, bn_frozen=True, stochastic_depth_rate=0.0)
     before, after = after_steps(plain(model=model))
     assert not any(moved(before.collections, after.collections).values())
     assert not any(moved(before.ema["batch_stats"], after.ema["batch_stats"]).values())
@@ -260,8 +260,8 @@ def test_weights_that_are_not_there_leave_no_workdir(
 def test_weights_of_another_width_or_padding_are_refused(folder: Path, tmp_path: Path) -> None:
     for model, complaint in (
         (EfficientNetConfig(name="efficientnetv2-b0"), "width=0.1, but the model has 1.0"),
-        (dataclasses.replace(tiny.MODEL, padding="symmetric"), "the model has 'symmetric'"),
-        (dataclasses.replace(tiny.MODEL, name="efficientnetv2-s"), "not of efficientnetv2-s"),
+        (dataclasses.replace(tiny.NAMED, padding="symmetric"), "the model has 'symmetric'"),
+        (dataclasses.replace(tiny.NAMED, name="efficientnetv2-s"), "not of efficientnetv2-s"),
     ):
         with pytest.raises(WeightsError, match=complaint):
             initial_model(from_weights(folder, model=model), CLASSES, tmp_path / "run")

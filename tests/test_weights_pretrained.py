@@ -329,7 +329,7 @@ def test_a_run_gives_its_newest_averages(run: tuple[Path, Any]) -> None:
         assert_equal(variables, averages)
         assert model.class_names == tuple("uvwxyz")
         assert model.preprocessing == OF_RUN
-        assert (model.width, model.depth) == (tiny.MODEL.width, tiny.MODEL.depth)
+        assert model.config.resolved() == tiny.MODEL.resolved()
     older = load_pretrained(None, workdir / "checkpoints" / "3")[1]
     assert_equal(older, random_variables(model, seed=4))
     with pytest.raises(WeightsError, match="of efficientnetv2-b0, not of efficientnetv2-s"):

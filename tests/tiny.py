@@ -17,6 +17,7 @@ from effnetv2_jax.config import (
     RMSProp,
 )
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.models.efficientnet.variants import StageSpec
 from effnetv2_jax.progressive import Stage
 
 BATCH = 16
@@ -24,8 +25,19 @@ STAGES = (
     Stage(image_size=32, dropout_rate=0.1, randaugment_magnitude=5.0, mixup_alpha=0.2),
     Stage(image_size=40, dropout_rate=0.3, randaugment_magnitude=15.0, mixup_alpha=0.4),
 )
-MODEL = EfficientNetConfig(name="efficientnetv2-b0", width=0.1, depth=0.1, dtype="float32")
-"""Six blocks, one of each stage."""
+MODEL = EfficientNetConfig(
+    name="efficientnetv2-b0",
+    stages=(
+        StageSpec("fused", kernel=3, stride=2, expand=4, outputs=8, repeats=1, se_ratio=0),
+        StageSpec("mbconv", kernel=3, stride=1, expand=4, outputs=8, repeats=1, se_ratio=0.25),
+    ),
+    stem=8,
+    head=64,
+    dtype="float32",
+)
+"""A block of each kind, the second with a residual: programs that compile fast."""
+NAMED = EfficientNetConfig(name="efficientnetv2-b0", width=0.1, depth=0.1, dtype="float32")
+"""Six blocks, one of each stage: that of `random_weights.thin`."""
 OPTIMIZER = RMSProp(learning_rate=0.016, decay=0.9, momentum=0.9, epsilon=1e-3, l2=1e-5)
 
 
