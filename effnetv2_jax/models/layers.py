@@ -26,6 +26,28 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
+def check_images(images: jax.Array, least: int) -> None:
+    """What every family's model asks of its images first, while it is traced.
+
+    Args:
+      images: to be float `[B, H, W, 3]`.
+      least: of H and W.
+
+    Raises:
+      TypeError: they are integers, such as pixels that were never normalised.
+      ValueError: they have another shape.
+    """
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(
+            f"images are {images.dtype}, and the model takes normalised ones: pass "
+            "preprocess(images, like=model), or (images - mean) / std of model.preprocessing"
+        )
+    # Sizes are compared one by one, because symbolic ones have no smallest.
+    shape = images.shape
+    if len(shape) != 4 or shape[-1] != 3 or any(size < least for size in shape[1:3]):
+        raise ValueError(f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}")
+
+
 def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
     """N(0, 2 / fan-out), untruncated, for a dense kernel `[kh, kw, C, D]`."""
     height, width, _, outputs = shape
@@ -247,14 +269,6 @@ def draw_kept(
     for index, draw in enumerate(draws.reshape(blocks, count)):
         own = rate * (index / max(1, blocks - 1))
         yield draw >= own, own
-
-
-def check_images(images: jax.Array, least: int) -> None:
-    """Raises a ValueError unless images are `[B, H, W, 3]` with H and W at least that."""
-    shape = images.shape
-    # Sizes are compared one by one, because symbolic ones have no smallest.
-    if len(shape) != 4 or shape[-1] != 3 or any(n < least for n in shape[1:3]):
-        raise ValueError(f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}")
 
 
 def last_of_each_resolution(maps: Iterable[jax.Array]) -> dict[str, jax.Array]:
