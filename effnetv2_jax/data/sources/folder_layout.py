@@ -162,7 +162,10 @@ def _same_folders(inner: Mapping[str, Sequence[str]], path: str) -> list[str]:
 
 
 def _as_classes(names: Iterable[str]) -> str:
-    return f"if {some(names)} should be classes, set data.layout=classes (data.prepare: --layout=classes)"
+    return (
+        f"if {some(names)} should be classes, set data.layout=classes (of data.prepare: "
+        "--layout=classes)"
+    )
 
 
 def some(names: Iterable[str]) -> str:
