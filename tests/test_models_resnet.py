@@ -33,7 +33,7 @@ GOLDEN = {
     "resnetrs350": (163_956_168, 43_493_793_792, 87_094_504),
     "resnetrs420": (191_891_656, 63_942_344_704, 126_564_840),
 }
-FAST = ("resnet50", "resnetrs50")
+FAST = ("resnetrs50",)
 
 
 def thin(name: str = "resnetrs50", **fields: Any) -> Any:

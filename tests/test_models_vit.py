@@ -37,7 +37,7 @@ GOLDEN = {
     "deit-b": B,
     "deit-b-384": B_384,
 }
-FAST = ("vit-s16", "deit-b-384")
+FAST = ("deit-b-384",)
 
 
 def thin(**fields: Any) -> Any:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.parity
 
 CLASSES = 10
 BASELINES = [*list_models("resnet*"), *list_models("vit-*"), *list_models("deit-*")]
-QUICK = ("resnet50", "resnet50d", "resnetrs50", "vit-s16", "vit-ti16-384", "deit-b")
+QUICK = ("resnet50d", "vit-ti16-384")
 EACH = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.long]) for n in BASELINES]
 )
@@ -96,7 +96,8 @@ def assert_logits_equal(
     found = (jax.jit(ours.apply) if compiled else ours.apply)(variables, images)
     assert found.dtype == jnp.float64
     assert np.abs(expected).max() > 0.1
-    assert np.abs(expected[0] - expected[1]).max() > 0.01 * np.abs(expected).max()
+    # Deep networks of drawn weights make nearly the same of any noise; 1e-9 tells them apart.
+    assert np.abs(expected[0] - expected[1]).max() > 1e-4 * np.abs(expected).max()
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
     returned = to_library(ours, variables, libraries_of(name).library("timm"))
     assert returned.keys() == state.keys()
@@ -137,7 +138,9 @@ def test_positions_are_resampled_as_by_timm(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.usefixtures("x64", "quick_compilation")
-@pytest.mark.parametrize("name", ["resnetrs50", "resnet50", "deit-ti"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnetrs50", marks=pytest.mark.slow), "resnet50", "deit-ti"]
+)
 def test_gradients_equal_in_float64(name: str) -> None:
     our_fields, their_fields = THIN[name]
     model = theirs(name, **their_fields)
@@ -248,7 +251,8 @@ def test_torchvisions_resnets_have_the_same_names() -> None:
         np.testing.assert_allclose(np.array(settings.mean) * 255, preprocessing.mean)
 
 
-@pytest.mark.parametrize("name", ["deit-ti", pytest.param("resnet50d", marks=pytest.mark.long)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deit-ti", "resnet50d"])
 def test_timm_loads_what_is_saved_and_we_load_what_timm_saves(name: str, tmp_path: Path) -> None:
     model = theirs(name).float()
     timm.models.save_for_hf(model, tmp_path / "theirs", safe_serialization=True)
@@ -265,7 +269,9 @@ def test_timm_loads_what_is_saved_and_we_load_what_timm_saves(name: str, tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize("name", ["resnet50", "resnetrs50", "deit-ti"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnetrs50", marks=pytest.mark.slow), "resnet50", "deit-ti"]
+)
 def test_onnx_gives_the_same_logits(name: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("jax2onnx")
