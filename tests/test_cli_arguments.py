@@ -305,7 +305,11 @@ def test_a_remote_place_that_cannot_be_reached_is_a_sentence(
 
 def test_ctrl_c_before_training_is_a_sentence(tmp_path: Path) -> None:
     module = tmp_path / "slow_family.py"
-    module.write_text("import time\nprint('waits', flush=True)\ntime.sleep(60)\n")
+    module.write_text(
+        # A background job of a shell begins with Ctrl-C ignored.
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "print('waits', flush=True)\ntime.sleep(60)\n"
+    )
     with subprocess.Popen(
         [sys.executable, "-m", "effnetv2_jax.main", "--import=slow_family", "--mode=plan"],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},

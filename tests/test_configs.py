@@ -186,7 +186,7 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
     # A run that diverges in its second step.
     wild = dataclasses.replace(
         run,
-        optimizer=dataclasses.replace(run.optimizer, learning_rate=1e30),
+        optimizer=dataclasses.replace(run.optimizer, learning_rate=1e14),
         schedule=Constant(),
         faults=FaultsConfig(on_divergence="skip", max_divergences=1),
     )

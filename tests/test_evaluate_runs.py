@@ -201,7 +201,7 @@ def test_of_another_config_only_the_data_is_used(run: Path, tmp_path: Path) -> N
         crop="torchvision",
         crop_area=(0.2, 1.0),
         threads=None,
-        eval_split="test",
+        eval_split="val",
     )
     (note,) = found.notes
     assert "of it only the data is used; the run has its own" in note

@@ -65,12 +65,12 @@ def open_sources(
 
 
 def _local(data: DataConfig) -> DataConfig:
-    """With a path that names no scheme where the source reads none."""
+    """With a path that a `folder` can read; others read more."""
     path = local_path(data.path)
-    if data.source in ("folder", "tfrecord") and (scheme := scheme_of(path)):
+    if data.source == "folder" and (scheme := scheme_of(path)):
         raise DataError(
-            f"data.path is {path}, but data.source={data.source} does not read {scheme}://; copy "
-            "it to a local disk, or mount it"
+            f"data.path is {path}, but data.source=folder does not read {scheme}://; copy it to a "
+            "local disk, or mount it"
         )
     return dataclasses.replace(data, path=path)
 
