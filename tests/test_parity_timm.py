@@ -24,7 +24,6 @@ CLASSES = 10
 SMALL = ("-b0", "-b1", "-b2", "-b3", "-s")
 """Compared at the size of their evaluation; the others at a smaller one that is not even."""
 FAST = ("v2-b0", "v2-b3", "v2-s", "efficientnet-b0", "-lite0")
-
 ENLARGED = ("efficientnet-lite3", "efficientnet-lite4")
 """Which timm measures at other sizes than their authors, 300 and 380 pixels."""
 

