@@ -66,6 +66,26 @@ V1_TOTAL = {
     "b6": 43_265_136,
 }
 V1_TRAINABLE = {"b7": 66_347_960, "b8": 87_413_142, "l2": 480_309_308}
+
+
+class Lite(NamedTuple):
+    """A published Lite model at 1,000 classes and its evaluation size."""
+
+    trainable: int
+    gmacs: float
+    """Of convolutions and the classifier; the published 0.407, 0.631, 0.899, 1.44 and 2.64 have
+    3 to 6 % more."""
+    blocks: int
+    size: int
+
+
+LITE = {
+    0: Lite(4_652_008, 0.385, 16, 224),
+    1: Lite(5_416_680, 0.600, 21, 240),
+    2: Lite(6_092_072, 0.860, 21, 260),
+    3: Lite(8_197_096, 1.383, 24, 280),
+    4: Lite(13_006_568, 2.553, 30, 300),
+}
 TRAINABLE_21K = {"s": 48_158_371, "m": 80_839_239, "l": 145_215_155, "xl": 234_819_691}
 
 NANO = (
@@ -173,6 +193,7 @@ gradient = jax.jit(jax.grad(loss), static_argnums=1)
 def test_every_variant_has_its_golden_numbers() -> None:
     v2 = [f"efficientnetv2-{name}" for name in GOLDEN]
     v1 = [f"efficientnet-{name}" for name in (*V1_TOTAL, *V1_TRAINABLE)]
+    v1 += [f"efficientnet-lite{size}" for size in LITE]
     assert list_models("efficientnet*") == v2 + v1
     assert list_models("efficientnetv2*") == v2
     assert set(list_models()) >= {*v2, *v1}
@@ -214,6 +235,24 @@ def test_v1_has_the_published_number_of_values(name: str) -> None:
 def test_large_v1_have_the_published_number_of_parameters(name: str) -> None:
     params = shapes_of(create_model(f"efficientnet-{name}"))["params"]
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == V1_TRAINABLE[name]
+
+
+@pytest.mark.parametrize("size", LITE)
+def test_lite_has_the_published_counts_and_neither_scaled_ends_nor_gates(size: int) -> None:
+    golden, name = LITE[size], f"efficientnet-lite{size}"
+    model = create_model(name)
+    counts = complexity(model, height=golden.size, width=golden.size)
+    assert counts.trainable == golden.trainable
+    assert counts.macs == pytest.approx(golden.gmacs * 1e9, rel=0.001)
+    specs = model.block_specs()
+    assert len(specs) == golden.blocks
+    assert [spec.expand for spec in specs].count(1) == 1  # The first stage is not deeper,
+    assert specs[-1].outputs != specs[-2].outputs  # nor the last.
+    assert (model.activation, model.stem_features, model.head_features) == ("relu6", 32, 1280)
+    assert {spec.se_ratio for spec in specs} == {0.0}
+    assert VARIANTS[name].eval_size == golden.size
+    written = model_of(EfficientNetConfig(name=name).written_out(), num_classes=1000)
+    assert written.block_specs() == specs
 
 
 def test_v1_settings_follow_its_evaluation_size() -> None:

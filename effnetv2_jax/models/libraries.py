@@ -58,7 +58,7 @@ class Library:
     """A library's networks of one family, and its names and layouts for their arrays."""
 
     name: str
-    """`timm`, `torchvision`, `keras` or `tf1`."""
+    """`timm`, `torchvision`, `efficientnet_pytorch`, `keras` or `tf1`."""
     title: str
     """In messages."""
     models: Mapping[str, ModelConfig]
@@ -129,6 +129,8 @@ class Published(NamedTuple):
     """ImageNet's or ImageNet21k's."""
     fields: Mapping[str, Any]
     """Of the config, that decide what the weights compute."""
+    package: str | None = None
+    """On the Python Package Index, which brings such weights as a file of PyTorch's."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

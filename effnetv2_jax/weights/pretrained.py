@@ -34,10 +34,11 @@ def load_pretrained(
         are for.
       weights: one of
         a tag of the model's published weights, such as `in1k` (ImageNet), `in21k` (ImageNet21k) or
-        `in21k-ft1k` (that, fine-tuned on ImageNet);
+        `in21k-ft1k` (that, fine-tuned on ImageNet), from an installed package where one brings
+        them, and else from the Hugging Face Hub;
         `hub:OWNER/REPO[@REVISION]` on the Hugging Face Hub, in timm's format or our own;
-        the path of a file: timm's or torchvision's `.safetensors` or `.pth`, Keras's `.keras` or
-        `.h5`, the authors' TensorFlow checkpoint;
+        the path of a file: timm's, torchvision's or EfficientNet-PyTorch's `.safetensors` or
+        `.pth`, Keras's `.keras` or `.h5`, the authors' TensorFlow checkpoint;
         the path of a folder: a run's `--workdir` (or `workdir:PATH`; averaged weights are
         preferred), or what `save_pretrained` wrote;
         a live Keras model, or a state dict.

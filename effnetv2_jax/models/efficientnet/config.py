@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self, get_args
 
-from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
+from effnetv2_jax.models.efficientnet.scaling import round_channels, scaled_repeats
 from effnetv2_jax.models.efficientnet.variants import Activation, Operator, StageSpec, get_variant
 from effnetv2_jax.models.protocol import ModelConfig
 
@@ -29,7 +29,8 @@ class EfficientNetConfig(ModelConfig):
     head: int | None = None
     """Channels of the last convolution, before `width`; None takes the name's."""
     fixed_ends: bool | None = None
-    """Whether `width` leaves the stem and the head as they are; None takes the name's."""
+    """Whether `width` leaves the stem and the head as they are, and `depth` the first and the last
+    stage; None takes the name's."""
     rounding_floor: float | None = None
     """Share of a scaled channel count that rounding has to leave, see `round_channels`; None takes
     the name's: 0 in EfficientNetV2, 0.9 in its predecessor."""
@@ -104,13 +105,15 @@ class EfficientNetConfig(ModelConfig):
         whole = self.resolved()
         width = 1.0 if self.width is not None else whole.width or 1.0
         depth = 1.0 if self.depth is not None else whole.depth or 1.0
+        stages = whole.stages or ()
+        counts = scaled_repeats([row.repeats for row in stages], depth, bool(whole.fixed_ends))
         rows = (
             dataclasses.replace(
                 row,
                 outputs=round_channels(row.outputs, width, whole.rounding_floor or 0.0),
-                repeats=round_repeats(row.repeats, depth),
+                repeats=count,
             )
-            for row in whole.stages or ()
+            for row, count in zip(stages, counts)
         )
         return dataclasses.replace(self, stages=tuple(rows))
 
@@ -120,11 +123,12 @@ class EfficientNetConfig(ModelConfig):
             return []
         whole = self.resolved()
         width, depth, floor = whole.width or 1.0, whole.depth or 1.0, whole.rounding_floor or 0.0
+        counts = scaled_repeats([row.repeats for row in self.stages], depth, bool(whole.fixed_ends))
         titles = ("stages", "blocks", "operator", "kernel", "stride", "expand", "channels", "SE")
         cells = [
             (
                 f"[{index}]",
-                str(round_repeats(row.repeats, depth)),
+                str(count),
                 row.operator,
                 str(row.kernel),
                 str(row.stride),
@@ -132,7 +136,7 @@ class EfficientNetConfig(ModelConfig):
                 str(round_channels(row.outputs, width, floor)),
                 f"{row.se_ratio:g}" if row.se_ratio else "-",
             )
-            for index, row in enumerate(self.stages)
+            for index, (row, count) in enumerate(zip(self.stages, counts))
         ]
         return [titles, *cells]
 

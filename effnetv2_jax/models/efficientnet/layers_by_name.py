@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-from effnetv2_jax.models.efficientnet.scaling import round_repeats
+from effnetv2_jax.models.efficientnet.scaling import scaled_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec
 from effnetv2_jax.models.libraries import Kind, Layer
 
@@ -51,8 +51,9 @@ def layers(model: "EfficientNet") -> Iterator[PlacedLayer]:
     """Yields the layers of a model that have weights, from the stem to the classifier."""
     yield from _conv_norm("stem")
     block = 0
-    for stage, spec in enumerate(model.stages):
-        for repeat in range(round_repeats(spec.repeats, model.depth)):
+    counts = scaled_repeats([spec.repeats for spec in model.stages], model.depth, model.fixed_ends)
+    for stage, (spec, count) in enumerate(zip(model.stages, counts)):
+        for repeat in range(count):
             place = Place(spec, stage, repeat, block)
             module = f"blocks_{block}"
             *before_gates, last = place.roles

