@@ -120,7 +120,7 @@ def test_a_longer_run_is_the_one_that_was_longer_from_the_beginning(tmp_path: Pa
     assert last[0]["step"] == 8
     said = io.StringIO()
     train(long, tmp_path / "whole", progress=Progress(stream=said))
-    finished, result, best = said.getvalue().splitlines()
+    *_, finished, result, best = said.getvalue().splitlines()
     assert finished == f"{tmp_path / 'whole'} is finished: all 8 steps are done"
     assert result.startswith("step 8 | 40 images | raw top-1")
     top1 = f"ema_top1 {last[0]['eval/ema_top1']:.2%}"

@@ -38,12 +38,17 @@ class Entry(NamedTuple):
     kind: Kind
 
 
-def only_pooling(kind: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """For `Library.fields_of`, where any argument but `global_pool` makes it another network."""
+def only_pooling(kind: str, *inert: str) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """For `Library.fields_of`, where other arguments than these make it another network.
+
+    Args:
+      kind: what `global_pool` may be.
+      inert: arguments that do not change what the network computes.
+    """
 
     def fields_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in arguments.items():
-            if (name, value) != ("global_pool", kind):
+            if name not in inert and (name, value) != ("global_pool", kind):
                 raise ValueError(f"{name}={value!r}")
         return {}
 

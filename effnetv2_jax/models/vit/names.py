@@ -61,7 +61,7 @@ TIMM = Library(
     name="timm",
     title="timm",
     models={timm_name(name): ViTConfig(name=name) for name in VARIANTS},
-    fields_of=only_pooling("token"),
+    fields_of=only_pooling("token", "dynamic_img_size", "dynamic_img_pad"),
     layer_name=_timm,
     first="patch_embed.proj",
     classifier="head",
