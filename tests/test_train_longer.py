@@ -122,7 +122,7 @@ def test_a_longer_run_is_the_one_that_was_longer_from_the_beginning(tmp_path: Pa
     train(long, tmp_path / "whole", progress=Progress(stream=said))
     *_, finished, result, best = said.getvalue().splitlines()
     assert finished == f"{tmp_path / 'whole'} is finished: all 8 steps are done"
-    assert result.startswith("step 8 | 40 images | raw top-1")
+    assert result.startswith("step 8 | 40 of 505 images | raw top-1")
     top1 = f"ema_top1 {last[0]['eval/ema_top1']:.2%}"
     assert best == f"best checkpoint: step 8, {top1}; {tmp_path / 'whole'}@best names it"
     with pytest.raises(
