@@ -170,6 +170,7 @@ print(json.dumps({"planned": needed_memory(compiled), "taken": status("VmHWM") -
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_memory_is_what_a_step_takes() -> None:
     run = subprocess.run(

@@ -58,7 +58,7 @@ def test_every_file_says_what_it_does(name: str) -> None:
 # One of each kind: the network is thin and the images small, but all of the program is there.
 KINDS = [
     pytest.param("imagenet_b", "b0,paper", marks=pytest.mark.slow),
-    ("imagenet21k", "code,sigmoid"),
+    pytest.param("imagenet21k", "code,sigmoid", marks=pytest.mark.slow),
     pytest.param("transfer", "b0,paper", marks=pytest.mark.slow),
     pytest.param("imagenet_resnet", "50,224,progressive", marks=pytest.mark.slow),
     pytest.param("imagenet_resnet_rs", "200", marks=pytest.mark.slow),

@@ -141,6 +141,7 @@ def test_every_set_is_evaluated_as_its_authors_do(
     assert found["imagenet2012_real/1.0.0 validation"]["examples"] == COUNT * 3 / 4
 
 
+@pytest.mark.slow
 def test_a_run_is_evaluated_on_several_sets(
     sets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,7 +125,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Dtype], P
 @pytest.mark.parametrize(
     ("processes", "devices", "dtype"),
     [
-        (2, 2, "float64"),
+        pytest.param(2, 2, "float64", marks=pytest.mark.slow),
         *(
             pytest.param(*case, "float64", marks=pytest.mark.long)
             for case in ((1, 2), (2, 8), (4, 4))

@@ -90,7 +90,8 @@ class Program:
         return Processes("-c", LOAD, str(run), "-", *self._modules, folder=self.folder)
 
 
-@pytest.mark.parametrize("alone", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [False, True])
 def test_it_goes_through_everything(alone: bool, tmp_path: Path) -> None:
     program = Program(tmp_path, alone=alone)
     run = tmp_path / "run"

@@ -35,7 +35,6 @@ KILLS = (6, STEPS // 2, STEPS - 3)
 @pytest.mark.parametrize(
     ("devices", "kills"),
     [
-        (1, KILLS[1:2]),
         pytest.param(1, KILLS, marks=pytest.mark.slow),
         pytest.param(8, KILLS, marks=pytest.mark.long),
     ],
