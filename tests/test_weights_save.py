@@ -138,3 +138,11 @@ def test_arrays_are_written_in_the_dtype_they_have(tmp_path: Path) -> None:
         save_pretrained(tmp_path, MODEL, variables, library="effnetv2_jax")
         found = load_file(tmp_path / "model.safetensors")
         assert {leaf.dtype for leaf in found.values()} == {np.dtype(kind)}
+
+
+def test_a_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = thin()
+    written = save_pretrained("~/weights", model, random_variables(model))
+    assert written == tmp_path / "weights"
+    assert (written / "model.safetensors").is_file()

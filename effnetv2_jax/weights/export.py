@@ -89,8 +89,9 @@ def export_onnx(
             input_names=["images"],
             output_names=["logits"],
         )
+    path = Path(path).expanduser()
     onnx.save(converted, path)
-    return Path(path)
+    return path
 
 
 @contextlib.contextmanager

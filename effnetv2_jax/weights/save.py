@@ -62,7 +62,7 @@ def save_pretrained(
     for name, value in (metrics or {}).items():
         if not math.isfinite(value):
             raise WeightsError(f"metrics has {name}={value}, which is not finite")
-    folder, origin = Path(folder), Origin(license, datasets, metrics)
+    folder, origin = Path(folder).expanduser(), Origin(license, datasets, metrics)
     if library == OWN:
         _write_arrays(folder, to_own(model, variables))
         write_own_card(folder / CONFIG, model)
