@@ -45,6 +45,22 @@ class Divergence(NamedTuple):
         return f"{text}, norm of its parameters {self.params_norm}" if self.spoils else text
 
 
+class NotFinite(NamedTuple):
+    """A state that holds NaN or infinity where no step's metrics show it."""
+
+    done: int
+    name: str
+    """Of an array in it."""
+
+    @property
+    def spoils(self) -> bool:
+        """Whether the state is of no use."""
+        return True
+
+    def __str__(self) -> str:
+        return f"after step {self.done} {self.name} is not finite"
+
+
 class Spike(NamedTuple):
     """A step whose loss is far above its recent mean."""
 

@@ -7,13 +7,12 @@ from collections.abc import Iterable
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
-from effnetv2_jax.outputs.checkpoints import scored
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
-from effnetv2_jax.train.divergence import PARAMS_NORM, Divergence, DivergenceError, Spike
+from effnetv2_jax.train.divergence import Divergence, DivergenceError, NotFinite, Spike
 from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.schedule import learning_rate
@@ -64,18 +63,8 @@ def train(
                 raise
         run.watchdog.now("the last checkpoint")
         run.checkpoints.wait()
-        run.progress.message(_best(run))
+        run.progress.message(run.best())
         return run.result
-
-
-def _best(run: Run) -> str:
-    """Names the best checkpoint that there is, and what it is best in."""
-    step, by = run.checkpoints.best_step(), run.checkpoints.best_by()
-    if step is None:
-        return f"no checkpoint in {run.workdir} has an evaluation"
-    name, value = scored(by, run.checkpoints.metrics(step))
-    shown = f"{value:.4f}" if by.endswith("loss") else f"{value:.2%}"
-    return f"best checkpoint: step {step}, {name} {shown}; {run.workdir}@best names it"
 
 
 def _train_on(run: Run) -> None:
@@ -99,8 +88,7 @@ def _train_on(run: Run) -> None:
             values = step_values(planned.stage, rate)
             run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
             run.done, run.result = step + 1, {}
-            logged = {name: value for name, value in metrics.items() if name != PARAMS_NORM}
-            run.step_log.step(run.done, planned, values, logged)
+            run.step_log.step(run.done, planned, values, metrics)
             _handle(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
                 run.preemption.check()
@@ -145,7 +133,7 @@ def _save_at_last(run: Run) -> None:
         run.checkpoints.wait()
 
 
-def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
+def _handle(run: Run, found: Iterable[Divergence | NotFinite | Spike]) -> None:
     """Logs divergences and spikes of the loss, and does about the former what the config says.
 
     Raises:
@@ -161,17 +149,13 @@ def _handle(run: Run, found: Iterable[Divergence | Spike]) -> None:
         run.divergences += 1
         run.log("diverged", str(event), examples=run.examples_of(event.done))
         policy, limit = run.experiment.faults.on_divergence, run.experiment.faults.max_divergences
-        if policy == "halt":
+        if policy == "halt" or (policy == "skip" and event.spoils):
+            unskipped = ", which cannot be skipped" if policy == "skip" else ""
+            policies = "roll_back" if event.spoils else "roll_back or =skip"
             raise DivergenceError(
-                f"{event}. {_sound(run)}: start again with "
-                "--config.faults.on_divergence=roll_back or =skip, or begin a new run with a "
-                "lower config.optimizer.learning_rate or with config.optimizer.gradient_clip"
-            )
-        if policy == "skip" and event.spoils:
-            raise DivergenceError(
-                f"{event}, which cannot be skipped. {_sound(run)}: start again with "
-                "--config.faults.on_divergence=roll_back, or begin a new run with a lower "
-                "config.optimizer.learning_rate"
+                f"{event}{unskipped}. {_sound(run)}: start again with "
+                f"--config.faults.on_divergence={policies}, or begin a new run with a lower "
+                "config.optimizer.learning_rate or with config.optimizer.gradient_clip"
             )
         if run.divergences > limit:
             raise DivergenceError(
@@ -197,19 +181,8 @@ def _check_state(run: Run) -> None:
       _RollBack: the run has to be rolled back.
     """
     name = first_not_finite(run.state.to_dict())
-    if name is None:
-        return
-    message = f"after step {run.done} {name} is not finite"
-    run.divergences += 1
-    run.log("diverged", message, examples=run.examples_of(run.done))
-    faults = run.experiment.faults
-    if faults.on_divergence == "roll_back" and run.divergences <= faults.max_divergences:
-        raise _RollBack
-    raise DivergenceError(
-        f"{message}, and so it is not saved. {_sound(run)}: start again with "
-        "--config.faults.on_divergence=roll_back, or begin a new run with a lower "
-        "config.optimizer.learning_rate or with config.optimizer.gradient_clip"
-    )
+    if name is not None:
+        _handle(run, [NotFinite(run.done, name)])
 
 
 def _roll_back(run: Run) -> None:

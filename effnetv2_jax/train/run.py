@@ -23,7 +23,7 @@ from effnetv2_jax.data import (
 )
 from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.models.protocol import Model
-from effnetv2_jax.outputs.checkpoints import Checkpoints
+from effnetv2_jax.outputs.checkpoints import Checkpoints, scored
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
@@ -149,6 +149,15 @@ class Run:
             },
         )
         self.step_log.restart_clock()
+
+    def best(self) -> str:
+        """Names the best checkpoint that there is, and what it is best in."""
+        step, by = self.checkpoints.best_step(), self.checkpoints.best_by()
+        if step is None:
+            return f"no checkpoint in {self.workdir} has an evaluation"
+        name, value = scored(by, self.checkpoints.metrics(step))
+        shown = f"{value:.4f}" if by.endswith("loss") else f"{value:.2%}"
+        return f"best checkpoint: step {step}, {name} {shown}; {self.workdir}@best names it"
 
     def batches(self) -> Generator[Feed, None, None]:
         """Yields the steps from here to the end."""

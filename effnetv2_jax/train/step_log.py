@@ -9,6 +9,7 @@ import jax
 from effnetv2_jax.outputs.progress import Progress, Status
 from effnetv2_jax.outputs.writers import Writers
 from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train.divergence import PARAMS_NORM
 
 
 class _Pending(NamedTuple):
@@ -63,7 +64,11 @@ class StepLog:
         self._images += planned.batch_size
         if not (first or due):
             return
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        metrics = {
+            name: float(value)
+            for name, value in jax.device_get(metrics).items()
+            if name != PARAMS_NORM
+        }
         finished = finished or time.perf_counter()
         # A stage's first call waits for the compilation: its time says nothing of the next ones.
         if first:
