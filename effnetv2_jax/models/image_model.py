@@ -71,10 +71,7 @@ class ImageModel(nn.Module):
         if self.features_only:
             return self.features(images, train, stochastic_depth_rate)
         x = self.pooled(images, train, stochastic_depth_rate)
-        rate = self.dropout_rate if dropout_rate is None else dropout_rate
-        if train and not (isinstance(rate, float | int) and rate == 0):
-            x = dropout(x, rate, self.make_rng("dropout"))
-        return self.classifier(x) if self.num_classes else x
+        return classify(self, x, train, dropout_rate)
 
     def pooled(self, images: jax.Array, train: bool, drop_rate: Rate | None) -> jax.Array:
         """What the classifier sees, float32 or wider `[B, C]`."""
@@ -92,6 +89,18 @@ class ImageModel(nn.Module):
           `[B, H / 2^i, W / 2^i, C]` under `reduction_i`, sizes rounded up.
         """
         raise NotImplementedError
+
+
+def classify(model: Any, x: jax.Array, train: bool, dropout_rate: Rate | None) -> jax.Array:
+    """Dropout and the classifier of a model, if it has one, for what it sees, `[B, C]`.
+
+    Args:
+      dropout_rate: takes the place of the model's own.
+    """
+    rate = model.dropout_rate if dropout_rate is None else dropout_rate
+    if train and not (isinstance(rate, float | int) and rate == 0):
+        x = dropout(x, rate, model.make_rng("dropout"))
+    return model.classifier(x) if model.num_classes else x
 
 
 def dtypes_of(config: ModelConfig) -> dict[str, Any]:

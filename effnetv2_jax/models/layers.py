@@ -271,6 +271,12 @@ def draw_kept(
         yield draw >= own, own
 
 
+def pixel_mean(x: jax.Array) -> jax.Array:
+    """Means over the pixels of `[B, H, W, C]`: `[B, C]`, float32 or wider."""
+    # Over many of them they need more digits than bfloat16 has.
+    return x.mean((1, 2), dtype=jnp.promote_types(x.dtype, jnp.float32))
+
+
 def last_of_each_resolution(maps: Iterable[jax.Array]) -> dict[str, jax.Array]:
     """Of feature maps `[B, H, W, C]` in order, each at most half as large as the picture.
 

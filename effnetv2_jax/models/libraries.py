@@ -170,16 +170,18 @@ def interchanges() -> Iterator[tuple[Family, Interchange]]:
             yield family, interchange
 
 
-def timm_network(name: str) -> ModelConfig | None:
-    """The network that timm has under a name, with or without a tag; None if it is not here.
+def timm_network(name: str) -> tuple[Library, ModelConfig] | None:
+    """The network that timm has under a name, and timm's names for it; None if it is not here.
 
     Args:
-      name: such as `tf_efficientnetv2_s` or `tf_efficientnetv2_s.in21k`.
+      name: with or without a tag, such as `tf_efficientnetv2_s` or `tf_efficientnetv2_s.in21k`.
     """
     architecture, _, _ = name.partition(".")
-    libraries = (interchange.library("timm") for _, interchange in interchanges())
-    found = (library.models.get(architecture) for library in libraries if library is not None)
-    return next((config for config in found if config is not None), None)
+    for _, interchange in interchanges():
+        timm = interchange.library("timm")
+        if timm is not None and architecture in timm.models:
+            return timm, timm.models[architecture]
+    return None
 
 
 def is_tag(word: str) -> bool:
@@ -189,21 +191,6 @@ def is_tag(word: str) -> bool:
         for _, interchange in interchanges()
         for name in interchange.tags
     )
-
-
-def torch_variables() -> dict[Kind, Mapping[str, str]]:
-    """Our names and PyTorch's of a layer's arrays."""
-    kernel = {"kernel": "weight"}
-    with_bias = kernel | {"bias": "bias"}
-    bn = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
-    return {
-        "conv": kernel,
-        "depthwise": kernel,
-        "gate": with_bias,
-        "dense": with_bias,
-        "bn": bn,
-        "norm": {"scale": "weight", "bias": "bias"},
-    }
 
 
 def tensorflow_variables(depthwise: str) -> dict[Kind, Mapping[str, str]]:
@@ -241,3 +228,28 @@ def from_torch(kind: Kind, array: np.ndarray) -> np.ndarray:
 def swap_depthwise(kind: Kind, array: np.ndarray) -> np.ndarray:
     """Between our `[kh, kw, 1, C]` and TensorFlow's `[kh, kw, C, 1]`: the same both ways."""
     return array.transpose(0, 1, 3, 2) if kind == "depthwise" and array.ndim == 4 else array
+
+
+def _torch_variables() -> dict[Kind, Mapping[str, str]]:
+    """Our names and PyTorch's of a layer's arrays."""
+    kernel = {"kernel": "weight"}
+    with_bias = kernel | {"bias": "bias"}
+    bn = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+    return {
+        "conv": kernel,
+        "depthwise": kernel,
+        "gate": with_bias,
+        "dense": with_bias,
+        "bn": bn,
+        "norm": {"scale": "weight", "bias": "bias"},
+    }
+
+
+TORCH: dict[str, Any] = {
+    "variables": _torch_variables(),
+    "separator": ".",
+    "to_theirs": to_torch,
+    "to_ours": from_torch,
+    "ignored": (".num_batches_tracked",),
+}
+"""Fields of a `Library` whose arrays are PyTorch's."""

@@ -35,6 +35,11 @@ class ModelConfig:
         """Neighbouring examples that share statistics in training, as a field `bn_group` says."""
         return getattr(self, "bn_group", None) or 1
 
+    def stated(self) -> dict[str, Any]:
+        """The fields that follow from the name where they are not None."""
+        fields = {name: getattr(self, name) for name in self.FOLLOW_NAME}
+        return {name: value for name, value in fields.items() if value is not None}
+
     def resolved(self) -> Self:
         """The config with every field stated that is None where it follows from something else."""
         return self

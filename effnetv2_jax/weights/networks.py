@@ -45,11 +45,8 @@ def check_same_network(title: str, theirs: ModelConfig, ours: ModelConfig) -> No
 
 def stated_fields(config: ModelConfig) -> dict[str, Any]:
     """In what a library's network differs from the one of its name, and how it computes."""
-    changed = {field: getattr(config, field) for field in config.FOLLOW_NAME}
     computes = config.resolved()
-    return {field: value for field, value in changed.items() if value is not None} | {
-        field: getattr(computes, field) for field in config.NUMERICS
-    }
+    return config.stated() | {field: getattr(computes, field) for field in config.NUMERICS}
 
 
 class Counterpart(NamedTuple):

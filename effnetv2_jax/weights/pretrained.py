@@ -60,9 +60,10 @@ def load_pretrained(
       ValueError: there is no such model.
       TypeError: the model has no such field.
     """
-    if name is not None and name not in list_models() and (theirs := timm_network(name)):
+    if name is not None and name not in list_models() and (known := timm_network(name)):
         if weights is None and "." in name:
             weights = f"hub:timm/{name}"
+        _, theirs = known
         name, overrides = theirs.name, stated_fields(theirs) | overrides
     if weights is None:
         of_name = f" of {name}: {tags_of(name)}" if name else ": a tag"

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from effnetv2_jax.models.libraries import Library, interchanges
+from effnetv2_jax.models.libraries import Library, timm_network
 from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.networks import stated_fields
@@ -48,14 +48,11 @@ def network(content: Mapping[str, Any], title: str) -> Network:
     theirs = content.get("architecture") or _settings(content).get("architecture")
     if theirs is None:
         return Network(None, {})
-    architecture, _, _ = str(theirs).partition(".")  # The rest is the weights' tag.
-    for _, interchange in interchanges():
-        timm = interchange.library("timm")
-        if timm is not None and architecture in timm.models:
-            config = timm.models[architecture]
-            fields = _of_arguments(content.get("model_args") or {}, timm, title)
-            return Network(config.name, stated_fields(config) | fields)
-    raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
+    if (known := timm_network(str(theirs))) is None:
+        raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
+    timm, config = known
+    fields = _of_arguments(content.get("model_args") or {}, timm, title)
+    return Network(config.name, stated_fields(config) | fields)
 
 
 def preprocessing(content: Mapping[str, Any]) -> Preprocessing | None:

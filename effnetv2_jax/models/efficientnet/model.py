@@ -13,6 +13,7 @@ from effnetv2_jax.models.efficientnet.blocks import BLOCKS, Block
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.scaling import round_channels, scaled_repeats
 from effnetv2_jax.models.efficientnet.variants import StageSpec, get_variant
+from effnetv2_jax.models.image_model import classify
 from effnetv2_jax.models.layers import (
     ACTIVATIONS,
     BatchNorm,
@@ -20,8 +21,8 @@ from effnetv2_jax.models.layers import (
     ConvNorm,
     Rate,
     check_images,
-    dropout,
     last_of_each_resolution,
+    pixel_mean,
 )
 from effnetv2_jax.ops.conv import Padding
 from effnetv2_jax.preprocessing import Preprocessing, squashed
@@ -175,12 +176,7 @@ class EfficientNet(nn.Module):
             return self.features(images, train, stochastic_depth_rate)
         *_, x = self._feature_maps(images, train, stochastic_depth_rate)
         x = self.head(x, train=train)
-        # Means over many pixels need more digits than bfloat16 has.
-        x = x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
-        rate = self.dropout_rate if dropout_rate is None else dropout_rate
-        if train and not (isinstance(rate, float | int) and rate == 0):
-            x = dropout(x, rate, self.make_rng("dropout"))
-        return self.classifier(x) if self.num_classes else x
+        return classify(self, pixel_mean(x), train, dropout_rate)
 
     def features(
         self, images: jax.Array, train: bool = False, stochastic_depth_rate: Rate | None = None

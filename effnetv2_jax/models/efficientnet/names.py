@@ -14,14 +14,12 @@ from effnetv2_jax.models.efficientnet.published import (
 )
 from effnetv2_jax.models.efficientnet.variants import S
 from effnetv2_jax.models.libraries import (
+    TORCH,
     Interchange,
     Library,
-    from_torch,
     mean_pooling_only,
     swap_depthwise,
     tensorflow_variables,
-    to_torch,
-    torch_variables,
 )
 
 
@@ -171,11 +169,7 @@ TIMM = Library(
     layer_name=_timm,
     first="conv_stem",
     classifier="classifier",
-    variables=torch_variables(),
-    separator=".",
-    to_theirs=to_torch,
-    to_ours=from_torch,
-    ignored=(".num_batches_tracked",),
+    **TORCH,
 )
 TORCHVISION = dataclasses.replace(
     TIMM,

@@ -5,7 +5,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from effnetv2_jax.models.image_model import ImageModel, dtypes_of
 from effnetv2_jax.models.layers import (
@@ -17,6 +16,7 @@ from effnetv2_jax.models.layers import (
     check_images,
     draw_kept,
     last_of_each_resolution,
+    pixel_mean,
     stochastic_depth,
 )
 from effnetv2_jax.models.resnet.config import ResNetConfig
@@ -113,9 +113,7 @@ class ResNet(ImageModel):
 
     def pooled(self, images: jax.Array, train: bool, drop_rate: Rate | None) -> jax.Array:
         """The means over the last feature map, float32 `[B, C]`."""
-        x = self._feature_maps(images, train, drop_rate)[-1]
-        # Means over many pixels need more digits than bfloat16 has.
-        return x.mean((1, 2), dtype=jnp.promote_types(self.dtype, jnp.float32))
+        return pixel_mean(self._feature_maps(images, train, drop_rate)[-1])
 
     def features(
         self, images: jax.Array, train: bool = False, stochastic_depth_rate: Rate | None = None

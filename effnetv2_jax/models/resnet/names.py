@@ -5,12 +5,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from effnetv2_jax.models.libraries import (
+    TORCH,
     Interchange,
     Layer,
     Library,
-    from_torch,
-    to_torch,
-    torch_variables,
 )
 from effnetv2_jax.models.resnet.config import ResNetConfig
 from effnetv2_jax.models.resnet.published import TAGS, published
@@ -73,11 +71,7 @@ TIMM = Library(
     layer_name=_name,
     first="layer1.0.conv1",
     classifier="fc",
-    variables=torch_variables(),
-    separator=".",
-    to_theirs=to_torch,
-    to_ours=from_torch,
-    ignored=(".num_batches_tracked",),
+    **TORCH,
 )
 TORCHVISION = dataclasses.replace(
     TIMM,

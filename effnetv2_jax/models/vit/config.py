@@ -43,9 +43,7 @@ class ViTConfig(ModelConfig):
     @property
     def whole(self) -> Architecture:
         """What it is, stated here or in the table of names."""
-        stated = {name: getattr(self, name) for name in self.FOLLOW_NAME}
-        stated = {name: value for name, value in stated.items() if value is not None}
-        return dataclasses.replace(get_variant(self.name).architecture, **stated)
+        return dataclasses.replace(get_variant(self.name).architecture, **self.stated())
 
     def resolved(self) -> Self:
         """With every field stated that follows from the name."""

@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from effnetv2_jax.models.libraries import (
+    TORCH,
     Interchange,
     Layer,
     Library,
-    from_torch,
     only_pooling,
-    to_torch,
-    torch_variables,
 )
 from effnetv2_jax.models.vit.config import ViTConfig
 from effnetv2_jax.models.vit.published import TAGS, published, timm_name
@@ -65,10 +63,7 @@ TIMM = Library(
     layer_name=_timm,
     first="patch_embed.proj",
     classifier="head",
-    variables=torch_variables(),
-    separator=".",
-    to_theirs=to_torch,
-    to_ours=from_torch,
+    **TORCH,
 )
 
 INTERCHANGE = Interchange(libraries=(TIMM,), layers=layers, tags=TAGS, published=published)
