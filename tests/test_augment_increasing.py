@@ -1,8 +1,7 @@
 """RandAugment of increasing strength: the law of its draws, and timm's operations."""
 
 import functools
-import sys
-import types
+import importlib
 from typing import Any
 
 import jax
@@ -75,7 +74,7 @@ def test_a_higher_level_distorts_more(name: str, milder: float, stronger: float)
 @pytest.mark.parametrize("level", LEVELS)
 def test_operations_are_timms(level: float, sign: float, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
-    sys.modules.setdefault(name := "torchvision._meta_registrations", types.ModuleType(name))
+    importlib.import_module("torch_models")  # Without which timm may not find its torchvision.
     timm: Any = pytest.importorskip("timm.data.auto_augment")
     monkeypatch.setattr(timm, "_randomly_negate", lambda value: sign * value)
     image = picture()

@@ -42,7 +42,15 @@ def test_models_are_listed_by_a_pattern() -> None:
     assert {*v2, "mixer-tiny"} < set(list_models())
 
 
-@pytest.mark.parametrize("name", [next(iter(each.variants)) for each in families()])
+HERE = [
+    next(iter(each.variants))
+    for each in families()
+    # Other tests register families of their own, which may come before or after.
+    if each.build.__module__.startswith(("effnetv2_jax.", "mixer_family"))
+]
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_images_of_integers_are_refused_by_every_family(name: str) -> None:
     """Pixels that were never normalised would give nonsense."""
     family = family_of(name)

@@ -3,7 +3,7 @@
 import collections
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from effnetv2_jax.config.experiment import DataConfig
@@ -12,6 +12,7 @@ from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.folder_layout import shown
 from effnetv2_jax.data.sources.folder_tree import describe
 from effnetv2_jax.data.sources.open import open_source, open_sources
+from effnetv2_jax.system.text import some
 
 TRAINING = "training"
 EVALUATION = "evaluation"
@@ -124,6 +125,4 @@ def _doubts(sources: Mapping[str, Source]) -> list[str]:
 
 
 def _some(names: Iterable[str]) -> str:
-    listed: Sequence[str] = list(names)
-    more = f" and {len(listed) - _NAMED:,} more" if len(listed) > _NAMED else ""
-    return ", ".join(map(shown, listed[:_NAMED])) + more
+    return some(map(shown, names), _NAMED)

@@ -12,6 +12,7 @@ from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.report import EVALUATION, describe_data
 from effnetv2_jax.data.sources.eval_sets import get_eval_set, open_eval_set
 from effnetv2_jax.data.sources.relabelled import RelabelledSource
+from effnetv2_jax.system.text import some
 from effnetv2_jax.weights.class_names import places, same_classes
 
 _NAMED = 10
@@ -131,5 +132,4 @@ def match_classes(
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED:,} others" if len(names) > _NAMED else ""
-    return ", ".join(map(repr, names[:_NAMED])) + more
+    return some(map(repr, names), _NAMED)

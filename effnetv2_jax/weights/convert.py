@@ -16,6 +16,7 @@ from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.registry import family_of_model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.state_checksum import named_leaves
+from effnetv2_jax.system.text import some
 from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.errors import WeightsError
 
@@ -169,5 +170,4 @@ def _listed(fault: str, names: Iterable[str]) -> list[str]:
     names = list(names)
     if not names:
         return []
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return [f"{len(names)} {fault}: {', '.join(names[:SHOWN])}{more}"]
+    return [f"{len(names)} {fault}: {some(names, SHOWN)}"]

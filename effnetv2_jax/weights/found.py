@@ -13,6 +13,7 @@ from effnetv2_jax.models.libraries import Library, interchange_of
 from effnetv2_jax.models.protocol import Model, ModelConfig
 from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
+from effnetv2_jax.system.text import some
 from effnetv2_jax.weights.arrays import Arrays
 from effnetv2_jax.weights.class_names import in_certain_order, same_classes
 from effnetv2_jax.weights.convert import SHOWN, Variables, entries, from_library, from_own
@@ -200,12 +201,12 @@ class LibraryWeights(Found):
         strange = self._strange_head(model)
         if strange and strict:
             raise WeightsError(
-                f"{self.title} has {_some(strange)} in place of {library.title}'s "
+                f"{self.title} has {some(strange, SHOWN)} in place of {library.title}'s "
                 f"{library.classifier}; num_classes=0 leaves that out, and any other number starts "
                 "a new classifier"
             )
         if left := strange or self._parts.others:
-            _log.warning("%s: left out %s", self.title, _some(left))
+            _log.warning("%s: left out %s", self.title, some(left, SHOWN))
         kept = {name: array for name, array in arrays.items() if name not in strange}
         return from_library(model, kept, library, title=self.title)
 
@@ -334,11 +335,6 @@ class OwnWeights(Found):
         assert self.name is not None
         head = "/".join(("params", *family_of(self.name).head, ""))
         return next((a.shape[-1] for name, a in self.arrays.items() if name.startswith(head)), 0)
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
 
 
 def _written(values: Mapping[str, Any]) -> str:

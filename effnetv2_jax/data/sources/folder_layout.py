@@ -11,6 +11,7 @@ from typing import NamedTuple
 from effnetv2_jax.data.record import DataError
 from effnetv2_jax.data.sources.folder_tree import Folder
 from effnetv2_jax.data.sources.split_names import Role, is_kind, role_of, without_role
+from effnetv2_jax.system import text
 
 _MANY = 10
 """More folders than this that hold subfolders of the same names are hardly splits."""
@@ -170,8 +171,7 @@ def _as_classes(names: Iterable[str]) -> str:
 
 def some(names: Iterable[str]) -> str:
     """Folders as a message names them: all, or the first of many."""
-    listed = [f"{shown(name)}/" for name in names]
-    return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+    return text.some((f"{shown(name)}/" for name in names), 8)
 
 
 def shown(name: str) -> str:
