@@ -13,6 +13,7 @@ from etils import epath
 
 from effnetv2_jax.config.differences import differences
 from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.nas.architecture import digest
 from effnetv2_jax.nas.candidate import candidate_hash
 from effnetv2_jax.nas.config import Search
 from effnetv2_jax.nas.executors import Executor
@@ -113,6 +114,8 @@ class Study:
         """The first trial of every candidate, by hash."""
         for proposal in self.proposals:
             self._first.setdefault(proposal.hash, proposal.number)
+        self._hashes: dict[str, str] = {}
+        """By what was chosen."""
         self._duplicates = 0
         for proposal in self.proposals:
             self._count_duplicate(proposal)
@@ -215,11 +218,14 @@ class Study:
         return None
 
     def _hash(self, picks: Picks) -> str:
-        bare = Proposal(number=0, picks=picks, hash="", seen=0)
-        try:
-            return candidate_hash(candidate_of(self._search, bare))
-        except Unsuitable:
-            return "unsuitable " + repr(sorted(picks.items()))
+        key = repr(sorted(picks.items()))
+        if key not in self._hashes:
+            bare = Proposal(number=0, picks=picks, hash="", seen=0)
+            try:
+                self._hashes[key] = candidate_hash(candidate_of(self._search, bare))
+            except Unsuitable:  # It is given up when it is tried.
+                self._hashes[key] = digest(key)
+        return self._hashes[key]
 
     def _count_duplicate(self, proposal: Proposal) -> None:
         self._duplicates = 0 if proposal.duplicate_of is None else self._duplicates + 1
