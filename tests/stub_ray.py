@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import ray
 import searches
@@ -32,7 +33,7 @@ def task(directory: str) -> None:
 
 def main() -> None:
     study = Path(sys.argv[1])
-    node = {"num_cpus": 3, "object_store_memory": 80_000_000}
+    node: dict[str, Any] = {"num_cpus": 3, "object_store_memory": 80_000_000}
     cluster = Cluster(
         initialize_head=True,
         head_node_args={**node, "num_cpus": 0, "include_dashboard": False},
