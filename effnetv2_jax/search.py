@@ -91,7 +91,7 @@ def run(command: "SearchCommand") -> int:
         return stopped.exit_status
     except KeyboardInterrupt:
         return 130
-    except (ConfigError, DataError, StudyError, WorkdirError) as error:
+    except (ConfigError, DataError, StudyError, WorkdirError, OSError) as error:
         progress.close()
         return complain(error)
     progress.close()
