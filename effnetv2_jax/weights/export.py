@@ -35,7 +35,7 @@ def export_model(
       platforms: which it is lowered for; each has its own convolutions.
 
     Returns:
-      A function of uint8 `[B, S, S, 3]`, resized but not normalised, to float32 logits
+      A function of uint8 `[B, S, S, C]`, resized but not normalised, to float32 logits
       `[B, num_classes]`, with symbolic B.
 
     Raises:
@@ -43,7 +43,7 @@ def export_model(
     """
     size = image_size or model.preprocessing.image_size
     (batch,) = export.symbolic_shape("batch")
-    images = jax.ShapeDtypeStruct((batch, size, size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct((batch, size, size, model.config.input_channels), jnp.uint8)
     classify = jax.jit(_classifier(model, variables))
     return export.export(classify, platforms=list(platforms))(images)
 
@@ -57,7 +57,7 @@ def export_onnx(
 ) -> Path:
     """Writes the model's inference as an ONNX file, weights and normalisation included.
 
-    Its input `images` is uint8 `[B, S, S, 3]`, resized but not normalised, with symbolic B, and its
+    Its input `images` is uint8 `[B, S, S, C]`, resized but not normalised, with symbolic B, and its
     output `logits` float32 `[B, num_classes]`. The conversion is jax2onnx's.
 
     Args:
@@ -80,7 +80,7 @@ def export_onnx(
                 "exporting to ONNX needs jax2onnx: pip install effnetv2_jax[onnx]"
             ) from error
     size = image_size or model.preprocessing.image_size
-    images = jax.ShapeDtypeStruct(("B", size, size, 3), jnp.uint8)
+    images = jax.ShapeDtypeStruct(("B", size, size, model.config.input_channels), jnp.uint8)
     with plain_operations(), _quiet("jax2onnx"), _quiet("onnx_ir"):
         converted = jax2onnx.to_onnx(
             _classifier(model, variables),

@@ -43,7 +43,7 @@ def make_batches(
       workers: processes that make the batches; None makes them in threads of this one.
 
     Returns:
-      A generator of `{"image": uint8 [B / P, S, S, 3], "labels": int32 [B / P, L]}`, for evaluation
+      A generator of `{"image": uint8 [B / P, S, S, C], "labels": int32 [B / P, L]}`, for evaluation
       with `"mask": bool [B / P]`. L is `data.max_labels`, and -1 stands in place of labels that an
       example does not have. `close()` stops the threads; they end with the pictures they are at.
 
@@ -85,7 +85,7 @@ def _generate(
     unreadable = Unreadable(data.max_unreadable) if unreadable is None else unreadable
     batches: ThreadBatches | WorkerBatches
     if workers is None:
-        reader = Reader(source, max_labels=data.max_labels, unreadable=unreadable)
+        reader = make_reader(source, examples, unreadable)
         batches = ThreadBatches(examples, reader, rows, threads=data.threads or cores())
     else:
         batches = workers.begin(source, examples, rows, unreadable)

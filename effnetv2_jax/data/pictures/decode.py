@@ -1,11 +1,12 @@
-"""Encoded pictures to `uint8` RGB arrays: the whole, or a part planned from the picture's size."""
+"""Encoded pictures to `uint8` arrays, most often RGB: the whole, or a part planned from the picture's size."""
 
 import dataclasses
 from typing import Protocol
 
 from effnetv2_jax.data.pictures import jpeg, pillow
 from effnetv2_jax.data.pictures.box import Box, Pixels, stored_box, turn, turned_size
-from effnetv2_jax.data.pictures.limits import MAX_BYTES
+from effnetv2_jax.data.pictures.channels import is_array, is_tiff, read_array, read_tiff, to_channels
+from effnetv2_jax.data.pictures.limits import MAX_BYTES, MAX_PIXELS
 from effnetv2_jax.data.record import DecodeError
 
 
@@ -21,7 +22,7 @@ class OpenPicture(Protocol):
     def width(self) -> int: ...
 
     def part(self, box: Box) -> Pixels:
-        """The pixels inside a box: uint8 [box.height, box.width, 3], possibly not contiguous.
+        """The pixels inside a box: uint8 [box.height, box.width, C], possibly not contiguous.
 
         They do not depend on whether the rest is decoded.
 
@@ -31,7 +32,9 @@ class OpenPicture(Protocol):
         ...
 
 
-def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
+def decode(
+    encoded: bytes, *, exif: bool = False, channels: int = 3, max_pixels: int = MAX_PIXELS
+) -> Pixels:
     """Decodes a picture in any of the `pillow.FORMATS`; of an animation, its first frame.
 
     JPEG goes through libjpeg-turbo with accurate DCT and smooth chroma upsampling. Grey becomes
@@ -41,9 +44,12 @@ def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
     Args:
       encoded: the file's bytes.
       exif: turn the picture as its EXIF orientation says.
+      channels: C, of what is wanted: 3 for RGB, 1 for grey, into which colours are turned. Others
+        have to be the file's, a `.npy` array's or a TIFF's.
+      max_pixels: a larger picture is refused.
 
     Returns:
-      uint8 [height, width, 3], RGB; possibly a view that is not contiguous.
+      uint8 [height, width, C]; possibly a view that is not contiguous.
 
     Raises:
       DecodeError: it is no picture, is damaged, has no 8- or 16-bit channels, or exceeds one of the
@@ -51,11 +57,15 @@ def decode(encoded: bytes, *, exif: bool = False) -> Pixels:
         the bytes are.
     """
     header = _read_header(encoded)
-    pixels, orientation = _decode_stored(encoded, header)
-    return turn(pixels, orientation) if exif else pixels
+    if (pixels := _decode_channels(encoded, channels, max_pixels)) is not None:
+        return pixels
+    pixels, orientation = _decode_stored(encoded, header, max_pixels)
+    return to_channels(turn(pixels, orientation) if exif else pixels, channels)
 
 
-def open_picture(encoded: bytes, *, exif: bool = False) -> OpenPicture:
+def open_picture(
+    encoded: bytes, *, exif: bool = False, channels: int = 3, max_pixels: int = MAX_PIXELS
+) -> OpenPicture:
     """Finds out a picture's size, so that a part of it can be chosen and decoded.
 
     Of baseline JPEG only the headers are read here, and later no rows below the part: damage
@@ -63,17 +73,17 @@ def open_picture(encoded: bytes, *, exif: bool = False) -> OpenPicture:
     their EXIF orientation may stand behind the pixels.
 
     Args:
-      encoded, exif: as for `decode`.
+      encoded, exif, channels, max_pixels: as for `decode`.
 
     Raises:
       DecodeError: as for `decode`.
     """
     header = _read_header(encoded)
-    size = None if header is None else jpeg.size_for_parts(encoded, header)
-    if header is None or size is None:
-        pixels, orientation = _decode_stored(encoded, header)
-        return _Decoded(turn(pixels, orientation) if exif else pixels)
-    return _BaselineJpeg(encoded, header, *size, header.orientation if exif else 1)
+    size = None if header is None else jpeg.size_for_parts(encoded, header, max_pixels)
+    if header is None or size is None or channels not in (1, 3):
+        return _Decoded(decode(encoded, exif=exif, channels=channels, max_pixels=max_pixels))
+    orientation = header.orientation if exif else 1
+    return _BaselineJpeg(encoded, header, *size, orientation, channels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +114,7 @@ class _BaselineJpeg:
     stored_width: int
     orientation: int
     """By which it is turned."""
+    channels: int
 
     @property
     def height(self) -> int:
@@ -118,11 +129,12 @@ class _BaselineJpeg:
         pixels = jpeg.decode_part(self.encoded, self.header, stored)
         if pixels is None:
             # Whatever orientation Pillow may find, the box was planned with the header's.
-            whole, _ = _decode_stored(self.encoded, self.header)
+            limit = self.stored_height * self.stored_width
+            whole, _ = _decode_stored(self.encoded, self.header, limit)
             if whole.shape[:2] != (self.stored_height, self.stored_width):
                 raise DecodeError("its headers state more than one size")
             pixels = stored.cut(whole)
-        return turn(pixels, self.orientation)
+        return to_channels(turn(pixels, self.orientation), self.channels)
 
 
 def _read_header(encoded: bytes) -> jpeg.JpegHeader | None:
@@ -140,10 +152,30 @@ def _read_header(encoded: bytes) -> jpeg.JpegHeader | None:
     return header
 
 
-def _decode_stored(encoded: bytes, header: jpeg.JpegHeader | None) -> tuple[Pixels, int]:
+def _decode_channels(encoded: bytes, channels: int, max_pixels: int) -> Pixels | None:
+    """A picture that Pillow does not read, with its own channels; None for others.
+
+    Raises:
+      DecodeError: as for `decode`.
+    """
+    if is_array(encoded):
+        return to_channels(read_array(encoded, max_pixels), channels)
+    if channels in (1, 3):
+        return None
+    if is_tiff(encoded):
+        return to_channels(read_tiff(encoded, max_pixels), channels)
+    raise DecodeError(
+        f"the model takes {channels} channels (config.model.input_channels), which only TIFF and "
+        ".npy files have"
+    )
+
+
+def _decode_stored(
+    encoded: bytes, header: jpeg.JpegHeader | None, max_pixels: int
+) -> tuple[Pixels, int]:
     """All pixels as they are stored, and the EXIF orientation."""
     if header is not None:
-        pixels = jpeg.decode_jpeg(encoded)
+        pixels = jpeg.decode_jpeg(encoded, max_pixels)
         if pixels is not None:
             return pixels, header.orientation
-    return pillow.decode(encoded)
+    return pillow.decode(encoded, max_pixels)

@@ -6,7 +6,7 @@ import simplejpeg
 from PIL import ExifTags, Image
 
 from effnetv2_jax.data.pictures.box import Box, Pixels
-from effnetv2_jax.data.pictures.limits import MAX_PIXELS, MAX_SCANS
+from effnetv2_jax.data.pictures.limits import MAX_SCANS
 from effnetv2_jax.data.record import DecodeError
 
 _BASELINE_FRAME = 0xC0
@@ -57,17 +57,19 @@ def check_scans(encoded: bytes) -> None:
         raise DecodeError(f"it has {scans} scans, more than {MAX_SCANS}")
 
 
-def decode_jpeg(encoded: bytes) -> Pixels | None:
+def decode_jpeg(encoded: bytes, max_pixels: int) -> Pixels | None:
     """All pixels; None where libjpeg-turbo refuses or warns, and Pillow has to judge."""
     try:
-        if _size(encoded) is None:
+        if _size(encoded, max_pixels) is None:
             return None
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
     except ValueError:
         return None
 
 
-def size_for_parts(encoded: bytes, header: JpegHeader) -> tuple[int, int] | None:
+def size_for_parts(
+    encoded: bytes, header: JpegHeader, max_pixels: int
+) -> tuple[int, int] | None:
     """Height and width of a JPEG that `decode_part` can decode in parts.
 
     None for others, and for what may have lost its end, which decoding the whole refuses.
@@ -76,7 +78,7 @@ def size_for_parts(encoded: bytes, header: JpegHeader) -> tuple[int, int] | None
     if start is None or not encoded.endswith(_END_OF_IMAGE):
         return None
     try:
-        size = _size(encoded)
+        size = _size(encoded, max_pixels)
     except ValueError:
         return None
     if size is None or encoded[start : start + 4] != size[0].to_bytes(2) + size[1].to_bytes(2):
@@ -104,14 +106,14 @@ def decode_part(encoded: bytes, header: JpegHeader, box: Box) -> Pixels | None:
         return None
 
 
-def _size(encoded: bytes) -> tuple[int, int] | None:
+def _size(encoded: bytes, max_pixels: int) -> tuple[int, int] | None:
     """Height and width of what libjpeg-turbo is to decode; None for CMYK and what is too large.
 
     Raises:
       ValueError: libjpeg-turbo refuses the headers.
     """
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
-    if colorspace in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
+    if colorspace in ("CMYK", "YCCK") or height * width > max_pixels:
         return None
     return height, width
 
