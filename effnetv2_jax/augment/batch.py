@@ -36,8 +36,8 @@ def augment_batch(
     Args:
       key: PRNG key of the batch; an image's draws depend on it and on the image's place only, so
         they are the same however the batch is sharded.
-      images: uint8 [B, H, W, C]. The policies take C = 3, RGB, or C = 1: grey, which becomes what it
-        would as RGB of three equal channels.
+      images: uint8 [B, H, W, C]. The policies take C = 3, RGB, or C = 1: grey, which becomes what
+        it would as RGB of three equal channels.
       magnitude: of RandAugment, 0 to 10 or above; may be traced.
       flip: mirror half of the images, before the policy.
       policy: the law by which operations are drawn; "none" applies none.

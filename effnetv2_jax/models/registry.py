@@ -129,7 +129,8 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Any
       name: one of `list_models()`, such as "efficientnetv2-s".
       num_classes: number of logits; 0 for pooled features in place of logits.
       **overrides: fields of the family's config, such as `width`, `depth`, `stages`, `bn_momentum`,
-        `input_channels` or `dtype`, and any other field of the module, such as `dropout_rate` or `features_only`.
+        `input_channels` or `dtype`, and any other field of the module, such as `dropout_rate` or
+        `features_only`.
 
     Raises:
       ValueError: unknown name; the message has the known ones and the closest.

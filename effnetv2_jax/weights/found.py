@@ -111,7 +111,7 @@ class Found(abc.ABC):
         return 3 if stem is None else stem[1].shape[2]
 
     def _adapted(self, model: Model, arrays: Arrays) -> Arrays:
-        """The arrays with the first kernel for the channels that a model takes; says what it did."""
+        """The arrays, the first kernel for the channels that a model takes; says what it did."""
         stem, channels = self._stem(), model.config.input_channels
         if stem is None or stem[1].shape[2] == channels:
             return arrays

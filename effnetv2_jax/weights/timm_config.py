@@ -74,6 +74,7 @@ def preprocessing(content: Mapping[str, Any]) -> Preprocessing | None:
         raise ValueError(f"input_size is {list(size)}, and images are square here")
     share = float(settings.get("test_crop_pct") or settings.get("crop_pct") or _CROP_PCT)
     resized = math.floor(height / share)
+    channels = _channels(content)
     mode = settings.get("crop_mode") or "center"
     if mode not in ("center", "squash") or (mode == "squash" and resized != height):
         cut = f" with crop_pct={share}" if mode == "squash" else ""
@@ -83,9 +84,9 @@ def preprocessing(content: Mapping[str, Any]) -> Preprocessing | None:
         crop_padding=None if mode == "squash" else resized - height,
         interpolation=settings.get("interpolation") or "bicubic",
         antialias=True,
-        mean=_grey_levels(settings.get("mean")) or IMAGENET_MEAN,
-        std=_grey_levels(settings.get("std")) or IMAGENET_STD,
-    ).for_channels(_channels(content))
+        mean=_grey_levels(settings.get("mean"), channels) or IMAGENET_MEAN,
+        std=_grey_levels(settings.get("std"), channels) or IMAGENET_STD,
+    ).for_channels(channels)
 
 
 def class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -141,6 +142,8 @@ def _channels(content: Mapping[str, Any]) -> int:
     return operator.index(size[0] if stated is None else stated)
 
 
-def _grey_levels(values: Any) -> PerChannel | None:
+def _grey_levels(values: Any, channels: int) -> PerChannel | None:
     """Per channel, on the scale from 0 to 255."""
-    return tuple(value * 255 for value in values) if values else None
+    if not values:
+        return None
+    return tuple(value * 255 for value in (list(values) * channels if len(values) == 1 else values))

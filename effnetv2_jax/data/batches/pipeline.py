@@ -11,9 +11,9 @@ import collections
 import itertools
 from collections.abc import Callable, Generator, Iterable
 
-from effnetv2_jax.data.batches.examples import Examples, HostBatch
+from effnetv2_jax.data.batches.examples import Examples, HostBatch, make_reader
 from effnetv2_jax.data.batches.order import Order
-from effnetv2_jax.data.batches.reader import Reader, key_of
+from effnetv2_jax.data.batches.reader import key_of
 from effnetv2_jax.data.batches.threads import ThreadBatches
 from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.batches.workers import WorkerBatches, Workers

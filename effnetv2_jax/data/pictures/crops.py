@@ -82,8 +82,12 @@ def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     channels = pixels.shape[-1]
     if preprocessing.antialias:
         # Pillow resizes each channel by itself, and takes arrays of three or of one.
-        planes = [pixels] if channels == 3 else [pixels[..., channel] for channel in range(channels)]
-        resized = [Image.fromarray(each).resize(size, _RESAMPLING[interpolation]) for each in planes]
+        planes = (
+            [pixels] if channels == 3 else [pixels[..., channel] for channel in range(channels)]
+        )
+        resized = [
+            Image.fromarray(each).resize(size, _RESAMPLING[interpolation]) for each in planes
+        ]
         return np.dstack([np.asarray(each) for each in resized])
     scaled = cv2.resize(pixels, size, interpolation=_INTERPOLATIONS[interpolation])
     return np.asarray(scaled, np.uint8).reshape(*size, channels)

@@ -1,11 +1,17 @@
-"""Encoded pictures to `uint8` arrays, most often RGB: the whole, or a part planned from the picture's size."""
+"""Encoded pictures to `uint8` arrays, mostly RGB: the whole, or a part planned from its size."""
 
 import dataclasses
 from typing import Protocol
 
 from effnetv2_jax.data.pictures import jpeg, pillow
 from effnetv2_jax.data.pictures.box import Box, Pixels, stored_box, turn, turned_size
-from effnetv2_jax.data.pictures.channels import is_array, is_tiff, read_array, read_tiff, to_channels
+from effnetv2_jax.data.pictures.channels import (
+    is_array,
+    is_tiff,
+    read_array,
+    read_tiff,
+    to_channels,
+)
 from effnetv2_jax.data.pictures.limits import MAX_BYTES, MAX_PIXELS
 from effnetv2_jax.data.record import DecodeError
 

@@ -67,9 +67,7 @@ def decode_jpeg(encoded: bytes, max_pixels: int) -> Pixels | None:
         return None
 
 
-def size_for_parts(
-    encoded: bytes, header: JpegHeader, max_pixels: int
-) -> tuple[int, int] | None:
+def size_for_parts(encoded: bytes, header: JpegHeader, max_pixels: int) -> tuple[int, int] | None:
     """Height and width of a JPEG that `decode_part` can decode in parts.
 
     None for others, and for what may have lost its end, which decoding the whole refuses.

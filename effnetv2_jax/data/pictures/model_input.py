@@ -1,5 +1,6 @@
 """Pictures to what a model takes, outside of any training program."""
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,10 +58,11 @@ def preprocess(
     one = isinstance(images, str | os.PathLike | bytes | Image.Image)
     one = one or getattr(images, "ndim", 4) < 4
     pictures: Any = [images] if one else images
-    wanted = {"exif": exif, "channels": preprocessing.channels, "max_pixels": max_pixels}
+    read = functools.partial(
+        _pixels, exif=exif, channels=preprocessing.channels, max_pixels=max_pixels
+    )
     pixels = [
-        eval_image(_pixels(picture, place, **wanted), preprocessing)
-        for place, picture in enumerate(pictures)
+        eval_image(read(picture, place), preprocessing) for place, picture in enumerate(pictures)
     ]
     mean, std = np.array([preprocessing.mean, preprocessing.std], np.float32)
     if not pixels:
