@@ -1,7 +1,8 @@
 """Encoded pictures to `uint8` arrays, mostly RGB: the whole, or a part planned from its size."""
 
 import dataclasses
-from typing import Protocol
+import math
+from typing import NamedTuple, Protocol
 
 from effnetv2_jax.data.pictures import jpeg, pillow
 from effnetv2_jax.data.pictures.box import Box, Pixels, stored_box, turn, turned_size
@@ -67,6 +68,53 @@ def decode(
         return pixels
     pixels, orientation = _decode_stored(encoded, header, max_pixels)
     return to_channels(turn(pixels, orientation) if exif else pixels, channels)
+
+
+class Scaled(NamedTuple):
+    """A picture that was decoded at a smaller scale."""
+
+    pixels: Pixels
+    height: int
+    """Of the whole, as are the pixels turned."""
+    width: int
+
+
+def decode_scaled(
+    encoded: bytes, *, least: int, exif: bool = False, max_pixels: int = MAX_PIXELS
+) -> Scaled | None:
+    """Decodes a JPEG of more than `max_pixels` at a half, a quarter or other eighths of its size.
+
+    What is computed and kept are the pixels of that size, but for the file and, of a progressive
+    one, up to 6 bytes for each pixel of the whole.
+
+    Args:
+      encoded: the file's bytes.
+      least: pixels that the short side has to keep.
+      exif: turn the picture as its EXIF orientation says.
+      max_pixels: of the result; a progressive one may have three times as many before.
+
+    Returns:
+      Its pixels, uint8 RGB; None for other pictures, which `decode` can decode as a whole.
+
+    Raises:
+      DecodeError: it is damaged, or too large even so.
+    """
+    header = _read_header(encoded)
+    stored = None if header is None else jpeg.stored_size(encoded)
+    if header is None or stored is None or math.prod(stored) <= max_pixels:
+        return None
+    size, progressive = jpeg.scaled_size(stored, least), header.size_at is None
+    if math.prod(size) > max_pixels or (progressive and math.prod(stored) > 3 * max_pixels):
+        raise DecodeError(
+            f"it has {stored[1]} x {stored[0]} pixels{', progressive' if progressive else ''}, too "
+            f"many to be shrunk with max_pixels={max_pixels:,}"
+        )
+    try:
+        pixels = jpeg.decode_scaled(encoded, size)
+    except ValueError as error:
+        raise DecodeError(f"it cannot be decoded at a smaller scale: {error}") from error
+    orientation = header.orientation if exif else 1
+    return Scaled(turn(pixels, orientation), *turned_size(*stored, orientation))
 
 
 def open_picture(

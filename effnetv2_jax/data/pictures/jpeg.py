@@ -1,5 +1,6 @@
 """JPEG through libjpeg-turbo: its headers, its pixels, and the pixels of a part."""
 
+import sys
 from typing import NamedTuple
 
 import simplejpeg
@@ -102,6 +103,35 @@ def decode_part(encoded: bytes, header: JpegHeader, box: Box) -> Pixels | None:
         return box.cut(simplejpeg.decode_jpeg(shortened, colorspace="RGB", strict=False))
     except ValueError:
         return None
+
+
+def stored_size(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG; None for CMYK, and where libjpeg-turbo refuses the headers."""
+    try:
+        return _size(encoded, sys.maxsize)
+    except ValueError:
+        return None
+
+
+def scaled_size(size: tuple[int, int], least: int) -> tuple[int, int]:
+    """The smallest height and width to which libjpeg scales a picture and which are enough.
+
+    Args:
+      least: pixels on the short side; where the whole has fewer, the whole is meant.
+    """
+    height, width = size
+    sizes = ((-(-height * part // 8), -(-width * part // 8)) for part in range(1, 9))
+    return next((size for size in sizes if min(size) >= least), size)
+
+
+def decode_scaled(encoded: bytes, size: tuple[int, int]) -> Pixels:
+    """A JPEG at a size that `scaled_size` found, of which libjpeg computes no more than that.
+
+    Raises:
+      ValueError: libjpeg-turbo refuses it or warns.
+    """
+    height, width = size
+    return simplejpeg.decode_jpeg(encoded, colorspace="RGB", min_height=height, min_width=width)
 
 
 def _size(encoded: bytes, max_pixels: int) -> tuple[int, int] | None:
