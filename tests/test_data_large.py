@@ -83,7 +83,7 @@ def test_scaled_decoding_is_close_to_the_whole(short_side: int, options: dict[st
     assert min(found.shape[:2]) == short_side
     # Levels of 255: photographs are nearer, see docs/data.md.
     assert np.abs(found - expected).mean() < 2.5
-    assert np.quantile(np.abs(found - expected), 0.99) <= 6
+    assert np.quantile(np.abs(found - expected), 0.99) <= 8
 
 
 def test_no_more_is_decoded_than_is_wanted() -> None:
