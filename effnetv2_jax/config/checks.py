@@ -7,6 +7,28 @@ from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.schedules import WarmupStableDecay
 
+_PLACES = {
+    "folder": "a folder of pictures",
+    "csv": "a table of pictures",
+    "huggingface": "a saved data set or the folder of Parquet files",
+    "webdataset": "the folder of tar files",
+}
+"""What `data.path` is."""
+
+OF_SOURCES = {
+    "picture_key": ("csv", "tfrecord", "huggingface", "webdataset"),
+    "label_key": ("csv", "tfrecord", "huggingface", "webdataset"),
+    "split_key": ("csv",),
+    "label_columns": ("csv",),
+    "label_separator": ("csv", "webdataset"),
+    "pictures": ("csv",),
+    "header": ("csv",),
+    "delimiter": ("csv",),
+    "encoding": ("csv",),
+    "files": ("tfrecord", "huggingface", "webdataset"),
+}
+"""Fields of `data` that some sources have."""
+
 
 def check(experiment: Experiment) -> None:
     """Raises a ConfigError for values that have the right type and make no sense."""
@@ -77,7 +99,23 @@ def check(experiment: Experiment) -> None:
 
     data = experiment.data
     need(data.source != "tfds" or bool(data.name), "data.name must name a TFDS set")
-    need(data.source != "folder" or bool(data.path), "data.path must name a folder of pictures")
+    for source, what in _PLACES.items():
+        need(data.source != source or bool(data.path), f"data.path must name {what}")
+    for name, sources in OF_SOURCES.items():
+        need(
+            getattr(data, name) in ("", (), "auto") or data.source in sources,
+            f"data.{name} is of data.source={' or '.join(sources)}, not of {data.source}",
+        )
+    need(
+        data.max_labels > 1 or not (data.label_separator or data.label_columns),
+        "data.max_labels must be stated, since data.label_separator or data.label_columns give an "
+        "example several labels: the largest number of them",
+    )
+    need(
+        not (data.label_columns and (data.label_key or data.label_separator)),
+        "data.label_columns are the labels; leave out data.label_key and data.label_separator",
+    )
+    need(len(data.delimiter) < 2, f"data.delimiter must be one character, not {data.delimiter!r}")
     need(
         data.source != "tfrecord" or (bool(data.path) and data.num_classes is not None),
         "data.path must name the directory of the TFRecord files, and data.num_classes be stated",

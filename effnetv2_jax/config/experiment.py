@@ -18,33 +18,67 @@ from effnetv2_jax.progressive import Plan, Stage, plan, uniform
 class DataConfig:
     """Where pictures come from and how they become training images."""
 
-    source: Literal["embedded", "tfds", "tfrecord", "folder"] = "embedded"
+    source: Literal[
+        "embedded", "tfds", "tfrecord", "folder", "csv", "huggingface", "webdataset"
+    ] = "embedded"
     """`embedded`: TrashNet, inside the package. `tfds`: a TensorFlow Datasets set prepared as
-    ArrayRecord. `tfrecord`: TFRecord files. `folder`: your own pictures, a subfolder per class."""
+    ArrayRecord. `tfrecord`: TFRecord files. `folder`: your own pictures, a subfolder per class.
+    `csv`: a table of pictures and labels. `huggingface`: Parquet files or a saved set of Hugging
+    Face's `datasets`. `webdataset`: tar files, as WebDataset reads them."""
     name: str = ""
     """`tfds`: name of the set, such as `imagenet2012` or `cifar10:3.0.2`."""
     path: str = ""
     """`tfds`: the data directory (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets). `tfrecord`: the
     directory of the files. `folder`: the folder, which holds `train/` and `val/`, or the class
-    folders themselves."""
+    folders themselves. `csv`: the file, or the folder of `train.csv` and `val.csv`. `huggingface`
+    and `webdataset`: the folder, or a file."""
     train_split: str = "train"
     """The split to train on; a slice takes part of it, such as `train[25023:]` or `train[:90%]`.
     Of `tfrecord`, the word that the files' names have, in whose order a slice is taken; of
     `folder`, the subfolder, and a slice is a random sample; `all` is all of it."""
     eval_split: str = "test"
-    """The split to evaluate on, likewise. Of `folder`, `val` and `test` stand in for each other
-    where only one is there, and for what is held out where none is."""
+    """The split to evaluate on, likewise. Of `folder` and other sources with files of your own,
+    `val` and `test` stand in for each other where only one is there, and for what is held out where
+    none is."""
     layout: Literal["auto", "classes"] = "auto"
     """`folder`: `auto` tells folders of splits from those of classes by what they are called and
     hold, and refuses what could be either. `classes`: all of them are classes."""
     validation_share: float = 0.1
-    """`folder` without `train/` and `val/`: the share of every class held out for evaluation."""
+    """`folder` without `train/` and `val/`, and likewise `csv`, `huggingface` and `webdataset`: the
+    share of every class held out for evaluation."""
+    picture_key: str = ""
+    """`csv`: the picture's column, by its name or its number from 1. `tfrecord`, `huggingface` and
+    `webdataset`: the key that the picture has. Empty takes one that is usual."""
+    label_key: str = ""
+    """Likewise of the label, or labels. `webdataset`: `cls`, `txt`, or `json:KEY`."""
+    split_key: str = ""
+    """`csv`: likewise the column that says of which split a row is; empty takes a column `split`
+    with names of splits in it, if there is one."""
+    label_columns: tuple[str, ...] = ()
+    """`csv`: columns that are classes, with a 0 or 1 in every row; `("*",)` is all others. For
+    several labels, in place of `label_key`."""
+    label_separator: str = ""
+    """`csv` and `webdataset`: what stands between the labels of an example, such as `;`; empty: it
+    has one."""
+    pictures: str = ""
+    """`csv`: the folder that relative paths start from, seen from the table's."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """`csv`: whether the first row names the columns; `auto` says what it takes it for."""
+    delimiter: str = ""
+    """`csv`: what stands between the cells; empty finds out, of comma, semicolon, tab and bar."""
+    encoding: str = ""
+    """`csv`: of the text, such as `cp1252`; empty is UTF-8."""
+    files: str = ""
+    """`tfrecord`, `huggingface` and `webdataset`: the names of the files, as `{split}-*.rec`, with
+    `{split}` for the split's name; empty takes those that are usual."""
     max_labels: int = 1
     """Labels that an example may have; ImageNet21k's have several."""
     first_label: int = 0
-    """`tfrecord`: the number of the first class; 1 in the older files of ImageNet."""
+    """`tfrecord`, `csv` and `webdataset`, of labels that are numbers: that of the first class; 1 in
+    the older files of ImageNet."""
     num_classes: int | None = None
-    """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
+    """Stated so that a plan needs no data, and checked against the data; None takes the data's.
+    Labels of `csv` and `webdataset` that are numbers are places among so many."""
     num_train_examples: int | None = None
     """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
     crop: Literal["tensorflow", "efficientnet", "torchvision", "none"] = "tensorflow"

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.checks import OF_SOURCES
+from effnetv2_jax.config.experiment import DataConfig, Experiment
 from effnetv2_jax.models.registry import family_of
 
 EMBEDDED_EXAMPLES = 2016
@@ -61,6 +62,7 @@ def smoke(experiment: Experiment) -> Experiment:
             eval_split="test[:64]",
             num_classes=None,
             num_train_examples=None,
+            **{name: getattr(DataConfig(), name) for name in OF_SOURCES},
         ),
         schedule=dataclasses.replace(
             schedule, **{name: getattr(schedule, name) * shorter for name in in_epochs}
