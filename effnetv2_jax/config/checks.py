@@ -135,7 +135,31 @@ def check(experiment: Experiment) -> None:
         stated = getattr(data, name)
         need(stated is None or stated > 0, f"data.{name} must be above 0 or None, not {stated}")
 
+    weighted = [name for name, _ in experiment.class_weights]
+    need(
+        len({*weighted}) == len(weighted),
+        f"class_weights has a class twice: {', '.join(weighted)}",
+    )
+    for name, weight in experiment.class_weights:
+        need(0 <= weight < math.inf, f"class_weights: {name!r} must weigh 0 or more, not {weight}")
+    need(
+        not (experiment.class_weights and experiment.balanced_loss),
+        "class_weights states what balanced_loss would take from the data; leave one of them out",
+    )
+    need(
+        not (experiment.balanced_loss and data.sampling == "balanced"),
+        "balanced_loss and data.sampling=balanced make up for the same imbalance twice; leave one "
+        "of them out",
+    )
+
     evaluation = experiment.evaluation
+    best_by = experiment.checkpoint.best_by or "loss"
+    measured = ("map",) if evaluation.metric == "average_precision" else ("top1", "top5")
+    need(
+        best_by.removeprefix("raw_") in (*measured, "loss"),
+        f"checkpoint.best_by is {best_by}, which evaluation.metric={evaluation.metric} does not "
+        f"measure; it can be {', '.join((*measured, 'loss'))}",
+    )
     pixels = evaluation.image_size
     need(
         pixels is None or pixels >= smallest,

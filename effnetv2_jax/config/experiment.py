@@ -71,6 +71,11 @@ class DataConfig:
     files: str = ""
     """`tfrecord`, `huggingface` and `webdataset`: the names of the files, as `{split}-*.rec`, with
     `{split}` for the split's name; empty takes those that are usual."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """What is trained on, and how often: `natural`, every example once in an epoch. `balanced`,
+    every class equally often, each in turn with its next example; in an epoch of as many examples
+    those of a rare class come several times, and not all of a frequent one. An example with several
+    labels stands for each of them, one without is left out."""
     max_labels: int = 1
     """Labels that an example may have; ImageNet21k's have several."""
     first_label: int = 0
@@ -149,7 +154,11 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How accuracy is measured."""
+    """How a run's weights are measured."""
+
+    metric: Literal["accuracy", "average_precision"] = "accuracy"
+    """`accuracy`: top-1 and top-5, for which any of an example's labels is right.
+    `average_precision`: for several labels, its mean over the classes (mAP)."""
 
     image_size: int | None = None
     """Height and width in pixels, at least 32; None takes the size and the resizing that the
@@ -177,10 +186,13 @@ class CheckpointConfig:
     """How many of the newest checkpoints are kept."""
     keep_best: int = 1
     """How many of the checkpoints with the best evaluation are kept besides."""
-    best_by: Literal["top1", "top5", "loss", "raw_top1", "raw_top5", "raw_loss"] = "top1"
-    """What is best: the highest accuracy or the lowest loss, in evaluation, of the averaged
-    weights (`raw_`: of those trained last, as it also is where there are no averages). Of equals
-    the newest."""
+    best_by: (
+        Literal["top1", "top5", "map", "loss", "raw_top1", "raw_top5", "raw_map", "raw_loss"] | None
+    ) = None
+    """What is best: the highest accuracy or mean average precision (`map`) or the lowest loss, in
+    evaluation, of the averaged weights (`raw_`: of those trained last, as it also is where there
+    are no averages). Of equals the newest. None is `top1`, or `map` where `evaluation.metric` is
+    average precision."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -239,6 +251,14 @@ class Experiment:
     for each class by itself, summed over the classes (the released code can also average)."""
     label_smoothing: float = 0.1
     """Share of the targets that is spread over all classes, in [0, 1)."""
+    class_weights: tuple[tuple[str, float], ...] = ()
+    """How much classes weigh in the loss, by name: `(("rare", 5.0),)`; others weigh 1. The softmax
+    loss of an example is multiplied by the weight of its label (the mean of several); of the
+    sigmoid loss, a class's term where an example has it. Evaluation does not weigh."""
+    balanced_loss: bool = False
+    """Weights from the training data in place of stated ones. Softmax: N / (K n) for a class of n
+    of the N labels of K classes, which is 1 on average. Sigmoid: (N - n) / n for one that n of N
+    examples have."""
     init: str = ""
     """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),
     `hub:OWNER/REPO[@REVISION]`, `workdir:DIR` or `file:PATH`; empty for random ones. A head for
@@ -260,6 +280,16 @@ class Experiment:
     """Whether this process is one of several: `auto` asks the environment (a TPU slice, Slurm, Open
     MPI, Kubernetes, or the JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID of a start
     by hand); `on` makes it an error if that does not say; `off` trains alone."""
+
+    @property
+    def kept(self) -> CheckpointConfig:
+        """Which checkpoints are kept, with what is best by stated."""
+        if self.checkpoint.best_by is not None:
+            return self.checkpoint
+        of_metric: Literal["map", "top1"] = "top1"
+        if self.evaluation.metric == "average_precision":
+            of_metric = "map"
+        return dataclasses.replace(self.checkpoint, best_by=of_metric)
 
     def settled(self) -> "Experiment":
         """As a run records it: what its network computes does not depend on defaults."""

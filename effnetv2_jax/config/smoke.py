@@ -42,6 +42,7 @@ def smoke(experiment: Experiment) -> Experiment:
         epochs=epochs,
         batch_size=BATCH_SIZE,
         init="",
+        class_weights=(),
         stages=tuple(
             dataclasses.replace(
                 stage,
@@ -60,6 +61,7 @@ def smoke(experiment: Experiment) -> Experiment:
             path="",
             train_split="train",
             eval_split="test[:64]",
+            sampling="natural",
             num_classes=None,
             num_train_examples=None,
             **{name: getattr(DataConfig(), name) for name in OF_SOURCES},

@@ -30,6 +30,8 @@ class Survey(NamedTuple):
     classes: int
     report: tuple[str, ...]
     """As `describe_data` makes it; empty for data that were not listed."""
+    train: Source | None
+    """The training examples; None where they were not opened."""
 
 
 def survey(data: DataConfig) -> Survey:
@@ -39,13 +41,13 @@ def survey(data: DataConfig) -> Survey:
       DataError: as `open_source`.
     """
     if data.num_train_examples is not None and data.num_classes is not None:
-        return Survey(data.num_train_examples, data.num_classes, ())
+        return Survey(data.num_train_examples, data.num_classes, (), None)
     if data.source not in LISTED:
         source = open_source(data, "train")
-        return Survey(len(source), len(source.class_names), ())
+        return Survey(len(source), len(source.class_names), (), source)
     train, evaluation = open_sources(data)
     report = tuple(describe_data({TRAINING: train, EVALUATION: evaluation}))
-    return Survey(len(train), len(train.class_names), report)
+    return Survey(len(train), len(train.class_names), report, train)
 
 
 def describe_data(sources: Mapping[str, Source]) -> list[str]:
