@@ -5,6 +5,7 @@ import itertools
 import pathlib
 import pickle
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ LABELS = st.lists(
 ).filter(any)
 
 
-def order(labels: list[tuple[int, ...]], **fields: int) -> BalancedOrder:
+def order(labels: Sequence[tuple[int, ...]], **fields: int) -> BalancedOrder:
     return BalancedOrder(
         len(labels), fields.pop("seed", 0), classes=LabelIndex(labels, 5), **fields
     )
@@ -83,20 +84,8 @@ def test_salts_and_repeats() -> None:
 def test_the_order_stays_what_it_is() -> None:
     labels = [(0,)] * 6 + [(1,)] * 2 + [(2, 4)] * 3
     found = pickle.loads(pickle.dumps(order(labels, seed=7)))
-    assert [found.example(position) for position in range(12)] == [
-        1,
-        10,
-        7,
-        10,
-        6,
-        9,
-        9,
-        2,
-        3,
-        8,
-        6,
-        8,
-    ]
+    expected = [1, 10, 7, 10, 6, 9, 9, 2, 3, 8, 6, 8]
+    assert [found.example(position) for position in range(12)] == expected
 
 
 @pytest.mark.parametrize("processes", [1, 2])

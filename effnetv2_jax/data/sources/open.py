@@ -118,6 +118,9 @@ def _open_tfrecord(data: DataConfig, split: str) -> Source:
         num_classes=data.num_classes,
         first_label=data.first_label,
         max_labels=data.max_labels,
+        files=data.files,
+        picture_key=data.picture_key,
+        label_key=data.label_key,
     )
 
 
