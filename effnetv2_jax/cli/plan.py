@@ -120,8 +120,9 @@ def describe(experiment: Experiment) -> str:
 
 
 def _several(experiment: Experiment) -> str:
-    labels = experiment.data.max_labels
-    return f", up to {labels} labels an example" if labels > 1 else ""
+    if experiment.evaluation.metric != "average_precision":
+        return ""
+    return f", up to {experiment.data.max_labels} labels an example"
 
 
 def _fields(config: OptimizerConfig) -> str:

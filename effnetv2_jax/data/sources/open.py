@@ -152,7 +152,24 @@ def _list_csv(data: DataConfig) -> Take:
     return lambda split, names: TableSource(table, split, data, names)
 
 
-_LISTERS: dict[str, Callable[[DataConfig], Take]] = {"folder": _list_folder, "csv": _list_csv}
+def _list_arrow(data: DataConfig) -> Take:
+    from effnetv2_jax.data.sources.arrow_set import ArrowSet
+
+    return ArrowSet(data).source
+
+
+def _list_tar(data: DataConfig) -> Take:
+    from effnetv2_jax.data.sources.webdataset import TarFiles
+
+    return TarFiles(data).source
+
+
+_LISTERS: dict[str, Callable[[DataConfig], Take]] = {
+    "folder": _list_folder,
+    "csv": _list_csv,
+    "huggingface": _list_arrow,
+    "webdataset": _list_tar,
+}
 LISTED = tuple(_LISTERS)
 """Sources whose examples are listed, with their classes, before the first is read."""
 
