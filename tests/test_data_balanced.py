@@ -29,10 +29,8 @@ LABELS = st.lists(
 ).filter(any)
 
 
-def order(labels: Sequence[tuple[int, ...]], **fields: int) -> BalancedOrder:
-    return BalancedOrder(
-        len(labels), fields.pop("seed", 0), classes=LabelIndex(labels, 5), **fields
-    )
+def order(labels: Sequence[tuple[int, ...]], seed: int = 0, repeats: int = 1) -> BalancedOrder:
+    return BalancedOrder(len(labels), seed, (), repeats, classes=LabelIndex(labels, 5))
 
 
 @given(labels=LABELS, seed=st.integers(0, 2**32), start=st.integers(0, 10**6))

@@ -93,7 +93,7 @@ class TfrecordSource:
         self.class_names = read_class_names(system, entries, num_classes)
         sizes = [(file.name.rpartition("/")[2], file.size) for file in self._files]
         self._places = {name.encode(): place for place, name in enumerate(self.class_names)}
-        told = (sizes, self._numbers, first_label, self.class_names)
+        told: tuple[object, ...] = (sizes, self._numbers, first_label, self.class_names)
         # As it was before there were keys, where none are stated.
         told += (picture_key, label_key) if picture_key or label_key else ()
         self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:16]

@@ -115,7 +115,8 @@ def _examples(file: SplitFile) -> Iterator[tuple[str, dict[str, _Member]]]:
         raise DataError(
             f"{file.path} is compressed, which leaves no random access; unpack it to a .tar"
         )
-    before, members = "", {}
+    before = ""
+    members: dict[str, _Member] = {}
     try:
         with tarfile.open(file.path, "r:") as archive:
             for member in archive:
