@@ -80,7 +80,7 @@ def test_balanced_sampling_survives_kills_with_the_same_bits(
     data = {"source": "csv", "path": str(pictures / "single.csv"), "sampling": "balanced"}
     run = experiment(data, class_weights=(("rare", 2.0),))
     assert "balanced sampling: each of 2 classes gets the same share" in describe(run)
-    options = {"processes": processes, "devices": 2}
+    options: dict[str, Any] = {"processes": processes, "devices": 2}
     launch(run, tmp_path / "undisturbed", **options).finish()
     for step in (3, STEPS - 4):
         kill_at(step, run, tmp_path / "killed", **options)
