@@ -1,5 +1,6 @@
 """Values of a config that have the right type and make no sense."""
 
+import dataclasses
 import math
 import re
 
@@ -22,6 +23,7 @@ OF_SOURCES = {
     "label_columns": ("csv",),
     "label_separator": ("csv", "webdataset"),
     "pictures": ("csv",),
+    "labels": ("folder",),
     "header": ("csv",),
     "delimiter": ("csv",),
     "encoding": ("csv",),
@@ -101,9 +103,13 @@ def check(experiment: Experiment) -> None:
     need(data.source != "tfds" or bool(data.name), "data.name must name a TFDS set")
     for source, what in _PLACES.items():
         need(data.source != source or bool(data.path), f"data.path must name {what}")
+    if data.source == "folder" and data.labels:
+        table = dataclasses.replace(data, source="csv", labels="")
+    else:
+        table = data
     for name, sources in OF_SOURCES.items():
         need(
-            getattr(data, name) in ("", (), "auto") or data.source in sources,
+            getattr(table, name) in ("", (), "auto") or table.source in sources,
             f"data.{name} is of data.source={' or '.join(sources)}, not of {data.source}",
         )
     need(

@@ -62,6 +62,10 @@ class DataConfig:
     has one."""
     pictures: str = ""
     """`csv`: the folder that relative paths start from, seen from the table's."""
+    labels: str = ""
+    """`folder`: a list of the pictures for evaluation and their classes, seen from `path`, where
+    they are in no class folders; read as a `csv` is, with `pictures` and the fields of its columns.
+    Tiny ImageNet's `val_annotations.txt` is found."""
     header: Literal["auto", "yes", "no"] = "auto"
     """`csv`: whether the first row names the columns; `auto` says what it takes it for."""
     delimiter: str = ""

@@ -39,6 +39,12 @@ _KNOWN = {
 _UNUSABLE = "ILSVRC2012_validation_ground_truth.txt"
 
 
+def list_in(folder: pathlib.Path) -> pathlib.Path | None:
+    """The list that a folder of pictures without class folders brings; None without one."""
+    found = folder / "val_annotations.txt"
+    return found if found.is_file() else None
+
+
 def known_list(path: pathlib.Path, data: DataConfig) -> KnownList | None:
     """How a file of this name is read; None for one that explains itself.
 

@@ -58,11 +58,17 @@ def numbered(count: int) -> tuple[str, ...]:
 
 
 def indices(
-    written: Sequence[Written], class_names: Sequence[str], *, first_label: int, column: str
+    written: Sequence[Written],
+    class_names: Sequence[str],
+    *,
+    numbers: bool,
+    first_label: int,
+    column: str,
 ) -> list[tuple[int, ...]]:
     """The labels as indices into `class_names`, each once.
 
     Args:
+      numbers: whether numbers that name no class are places among them.
       first_label: what the first class is written as, where classes are known by number.
       column: where labels stand, in messages.
 
@@ -73,10 +79,10 @@ def indices(
     by_number = tuple(class_names) == numbered(len(class_names))
 
     def place(label: str) -> int | None:
-        if by_number and _is_number(label):
+        index = None if by_number else places.get(normal(label))
+        if index is None and (by_number or numbers) and _is_number(label):
             index = int(label) - first_label
-            return index if 0 <= index < len(class_names) else None
-        return places.get(normal(label))
+        return index if index is not None and 0 <= index < len(class_names) else None
 
     found: list[tuple[int, ...]] = []
     strange: list[str] = []

@@ -31,7 +31,7 @@ def open_source(
     data = _local(data)
     split = _split_name(data, purpose)
     if data.source in LISTED:
-        return _checked(_list(data)(split, class_names), data, purpose)
+        return _checked(list_source(data)(split, class_names), data, purpose)
     return _checked(_OPENERS[data.source](data, split), data, purpose)
 
 
@@ -52,7 +52,7 @@ def open_sources(
     from effnetv2_jax.data.sources.picture_folder import normal
 
     data = _local(data)
-    take = _list(data)
+    take = list_source(data)
     train = take(data.train_split, None)
     if began_with is not None and sorted(map(normal, began_with)) == sorted(train.class_names):
         train = take(data.train_split, began_with)
@@ -137,11 +137,34 @@ Take = Callable[[str, Sequence[str] | None], Source]
 def _list_folder(data: DataConfig) -> Take:
     from effnetv2_jax.data.sources.folder import FolderSource
     from effnetv2_jax.data.sources.picture_folder import PictureFolder
+    from effnetv2_jax.data.sources.split_names import role_of
+    from effnetv2_jax.data.sources.splits import parse_split
 
     folder, share = PictureFolder(data.path, layout=data.layout), data.validation_share
-    return lambda split, names: FolderSource(
-        folder, split, validation_share=share, class_names=names
-    )
+    listed = folder.lists()
+    if data.labels:
+        listed = dict.fromkeys(("val", "test"), folder.root / data.labels)
+
+    def take(split: str, names: Sequence[str] | None) -> Source:
+        role = role_of(parse_split(split).name)
+        if role in listed:
+            known = names or take("train", None).class_names
+            return _open_list(data, listed[role], split, known)
+        return FolderSource(folder, split, validation_share=share, class_names=names)
+
+    return take
+
+
+def _open_list(
+    data: DataConfig, path: pathlib.Path, split: str, class_names: Sequence[str]
+) -> Source:
+    """Pictures outside of class folders, with the list of their labels."""
+    from effnetv2_jax.data.sources.picture_table import PictureTable
+    from effnetv2_jax.data.sources.table import TableSource
+
+    data = dataclasses.replace(data, source="csv", path=str(path))
+    _, bracket, part = split.partition("[")
+    return TableSource(PictureTable(data), f"all{bracket}{part}", data, class_names)
 
 
 def _list_csv(data: DataConfig) -> Take:
@@ -174,8 +197,12 @@ LISTED = tuple(_LISTERS)
 """Sources whose examples are listed, with their classes, before the first is read."""
 
 
-def _list(data: DataConfig) -> Take:
-    """Lists a source once, for all of its splits."""
+def list_source(data: DataConfig) -> Take:
+    """Lists a source of `LISTED` once, for all of its splits.
+
+    Raises:
+      DataError: as `open_source`; and what it returns, too.
+    """
     return _LISTERS[data.source](data)
 
 

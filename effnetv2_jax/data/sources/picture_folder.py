@@ -17,6 +17,7 @@ from effnetv2_jax.data.sources.folder_layout import (
 )
 from effnetv2_jax.data.sources.folder_tree import Folder, describe, list_tree
 from effnetv2_jax.data.sources.held_out import STANDS_IN, Half
+from effnetv2_jax.data.sources.label_lists import list_in
 from effnetv2_jax.data.sources.split_names import Role, role_of
 
 _LOOSE = "pictures outside of class folders"
@@ -87,6 +88,15 @@ class PictureFolder:
         return not {"val", "test"}.isdisjoint(
             {*self._layout.splits.values(), *self._layout.unlabelled.values()}
         )
+
+    def lists(self) -> dict[Role, pathlib.Path]:
+        """Lists of labels that folders of splits bring in place of class folders, by split."""
+        found = {}
+        for folder in self._tree.folders:
+            role, path = role_of(folder.name), list_in(self.root / folder.name)
+            if role is not None and path is not None:
+                found[role] = path
+        return found
 
     def part(self, name: str) -> Part:
         """What a split of this name is taken from.

@@ -86,7 +86,13 @@ def take_split(
         numbers.sort(key=lambda n: by_hash(entries[n]))
         numbers = [numbers[index] for index in wanted.indices(len(numbers))]
     written = [Written(entries[n].place, entries[n].labels) for n in numbers]
-    labels = indices(written, known, first_label=data.first_label, column=of)
+    labels = indices(
+        written,
+        known,
+        numbers=data.num_classes is not None,
+        first_label=data.first_label,
+        column=of,
+    )
     examples = [Example(entries[n].path, its) for n, its in zip(numbers, labels)]
     from_part = ", ".join(filter(None, map(shown, part.names)))
     title = "held out" if part.half == "held out" else from_part
