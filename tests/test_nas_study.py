@@ -277,3 +277,12 @@ def test_a_runner_keeps_to_its_room(tmp_path: Path) -> None:
     runner.start()
     assert runner.running == 2
     assert runner.busy
+
+
+def test_a_study_in_an_object_store(remote: epath.Path, tmp_path: Path) -> None:
+    searched = searches.search(trials=10)
+    here = run(searched, tmp_path / "s", Inline())
+    run(searched, remote, Inline(ends=4))
+    there = run(searched, remote, Inline(seed=2))
+    assert proposed(here) == proposed(there)
+    assert here.results == there.results == read_trials(remote)[1]
