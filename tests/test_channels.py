@@ -132,7 +132,7 @@ def test_weights_for_rgb_are_adapted_and_it_is_said(
     variables = random_variables(model)
     arrays = to_library(model, variables, TIMM)
     save_pretrained(tmp_path, model, variables, library="effnetv2_jax")
-    fields = {"width": 0.1, "depth": 0.1, "input_channels": 1}
+    fields: dict[str, Any] = {"width": 0.1, "depth": 0.1, "input_channels": 1}
     grey, from_timm = load_pretrained("tf_efficientnetv2_b0", arrays, **fields)
     assert "for 3 channels, and the model takes 1 (input_channels): summed" in caplog.text
     ours, from_own = load_pretrained(None, tmp_path, input_channels=1)
@@ -218,7 +218,8 @@ def test_model_input_has_the_models_channels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(preprocess(same, like=five), expected)
     assert preprocess([], like=five).shape == (0, 8, 8, 5)
     luma = np.asarray(Image.fromarray(RGB).convert("L"))
-    for same in (RGB, luma, Image.fromarray(RGB)):
+    pictures: tuple[Any, ...] = (RGB, luma, Image.fromarray(RGB))
+    for same in pictures:
         np.testing.assert_array_equal(preprocess(same, like=grey), preprocess([luma], like=grey))
     with pytest.raises(DecodeError, match="picture 0: it has 3 channels"):
         preprocess(RGB, like=five)
