@@ -54,6 +54,8 @@ HALF: dict[str, Any] = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
         ),
         ({"crop_pct": 0.9, "test_crop_pct": 1.0}, timm(224, 0)),
         (dict.fromkeys(("crop_pct", "mean", "std", "interpolation", "crop_mode")), timm()),
+        ({"input_size": [1, 224, 224], "mean": [0.5], "std": [0.5]}, timm(**HALF).for_channels(1)),
+        ({"input_size": [5, 224, 224]}, timm().for_channels(5)),
         (
             {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"},
             timm(**HALF, interpolation="bilinear"),
@@ -155,6 +157,18 @@ def test_the_config_says_how_the_network_computes(
     assert (config.padding, config.bn_epsilon) == fields
     with pytest.raises(WeightsError, match="has weights for bn_epsilon="):
         found.check(dataclasses.replace(config, bn_epsilon=0.1))
+
+
+def test_the_config_says_the_channels(tmp_path: Path) -> None:
+    for content in (
+        {"model_args": {"in_chans": 5}},
+        {"pretrained_cfg": {"input_size": [5, 224, 224]}},
+    ):
+        assert folder(tmp_path, OF_S | content).network(config_of_s()).input_channels == 5
+
+
+def config_of_s() -> EfficientNetConfig:
+    return EfficientNetConfig(name="efficientnetv2-s")
 
 
 def test_a_run_that_starts_from_a_folder_takes_its_network(tmp_path: Path) -> None:

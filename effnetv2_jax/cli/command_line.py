@@ -102,7 +102,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         check_network(experiment, overrides, network_of(f"workdir:{workdir}"), title=workdir)
     elif experiment.init:
         own = network_of(experiment.init)
-        check_network(experiment, overrides, own, title="the run in config.init")
+        check_network(experiment, overrides, own, title="the run in config.init", adapted=True)
     if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
     if values.topology and values.mode != "plan":
