@@ -104,16 +104,18 @@ class Conv(nn.Module):
         init = depthwise_normal if self.depthwise else fan_out_normal
         kernel = self.param("kernel", init, shape, self.param_dtype)
         groups = inputs if self.depthwise else 1
+        wide = jnp.promote_types(self.dtype, self.param_dtype)
         x = conv2d(
             jnp.asarray(x, self.dtype),
-            jnp.asarray(kernel, self.dtype),
+            jnp.asarray(kernel, wide),
             stride=self.stride,
             groups=groups,
             padding=self.padding,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-            x += bias.astype(self.dtype)
+            # A wide sum of both, since the gradient of the bias is a sum of its type.
+            x = (x + jnp.asarray(bias, wide)).astype(self.dtype)
         return x
 
 

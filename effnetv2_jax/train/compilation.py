@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -35,6 +36,7 @@ class Programs:
       plan: whose stages they are.
       state: what the steps will be called with.
       start: steps done; stages that end before are not compiled.
+      class_weights: of the loss, see `make_train_step`.
     """
 
     def __init__(
@@ -47,11 +49,12 @@ class Programs:
         mesh: Mesh,
         *,
         start: int,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         shapes: TrainState = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
-        train_step = make_train_step(experiment, model, optimizer, mesh)
+        train_step = make_train_step(experiment, model, optimizer, mesh, class_weights)
         labels, channels = experiment.data.max_labels, experiment.model.input_channels
 
         def compile_stage(planned: PlannedStage) -> TrainStep:
@@ -60,7 +63,8 @@ class Programs:
             )
 
         def compile_evaluation() -> EvalStep:
-            eval_step: Any = make_eval_step(model, mesh, loss=experiment.loss)
+            metric = experiment.evaluation.metric
+            eval_step: Any = make_eval_step(model, mesh, loss=experiment.loss, metric=metric)
             count, size = experiment.evaluation.batch_size, model.preprocessing.image_size
             mask = jax.ShapeDtypeStruct((count,), jnp.bool, sharding=by_example(mesh))
             batch = _batch(count, size, labels, mesh, channels) | {"mask": mask}
