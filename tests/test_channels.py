@@ -17,6 +17,7 @@ from random_weights import assert_equal, random_variables, thin
 
 from effnetv2_jax import create_model, load_pretrained, preprocess, save_pretrained
 from effnetv2_jax.augment import augment_batch
+from effnetv2_jax.cli.overrides import check_network, read_overrides
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config import AugmentConfig, CheckpointConfig, DataConfig, Experiment
 from effnetv2_jax.config.checks import check
@@ -261,6 +262,15 @@ def test_a_config_says_what_does_not_go_with_its_channels() -> None:
         check(experiment(5))
     with pytest.raises(ConfigError, match=r"data\.mean is .*model\.input_channels 5"):
         check(experiment(5, augment=plain, data=DataConfig(mean=(1.0,) * 3)))
+
+
+def test_an_evaluation_takes_its_runs_channels() -> None:
+    own, other = (experiment(channels).model for channels in (3, 1))
+    stated = read_overrides(["--config.model.input_channels=1"])
+    with pytest.raises(ConfigError, match=r"model\.input_channels is 1, but RUN has 3"):
+        check_network(experiment(1), stated, own, title="RUN")
+    check_network(experiment(1), stated, own, title="RUN", adapted=True)
+    check_network(experiment(1), stated, other, title="RUN")
 
 
 def test_a_plan_says_the_channels() -> None:
