@@ -58,7 +58,7 @@ _COLUMNS = (
     "GFLOP/image",
     "MB/image",
     "bound by",
-    "images/s/device at most",
+    "images/s/device, estimate",
     "compiled in",
 )
 

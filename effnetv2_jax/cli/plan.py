@@ -79,12 +79,17 @@ def describe(experiment: Experiment) -> str:
     table = align([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
     size = model.preprocessing.image_size
     cost = cost_at(size)
+    channels = experiment.model.input_channels
+    of_channels = {1: "; pictures of 1 channel", 3: ""}.get(
+        channels, f"; pictures of {channels} channels"
+    )
     computes = jnp.dtype(experiment.model.dtype).name
     others = sorted(abstract_variables(model).keys() - {"params"})
     named = "BatchNorm statistics" if others == ["batch_stats"] else ", ".join(others)
     network = (
         f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
         f"parameters{f', {cost.total:,} with {named}' if others else ''}; computes in {computes}"
+        f"{of_channels}"
     )
     blocks = experiment.model.rows()
     training = (

@@ -133,6 +133,20 @@ def check(experiment: Experiment) -> None:
         need(0 < low <= high, f"data.{name} must be a rising pair above 0, not {(low, high)}")
     need(data.crop_area[1] <= 1, f"data.crop_area must not exceed 1, not {data.crop_area}")
     need(all(value > 0 for value in data.std or ()), f"data.std must be above 0, not {data.std}")
+    channels = model.input_channels
+    for name, values in (("mean", data.mean), ("std", data.std)):
+        need(
+            values is None or len(values) == channels,
+            f"data.{name} is {values}, and model.input_channels {channels}: it must have as many "
+            "numbers, or be None to follow from the model",
+        )
+    policy = experiment.augment.policy
+    need(
+        policy == "none" or channels in (1, 3),
+        f"augment.policy is {policy!r}, some of whose operations are on colours, and "
+        f"model.input_channels is {channels}; set it to 'none'",
+    )
+    need(data.max_pixels > 0, f"data.max_pixels must be above 0, not {data.max_pixels}")
     need(data.threads is None or data.threads > 0, "data.threads must be above 0 or None")
     need(data.processes is None or data.processes >= 0, "data.processes must be 0 or more, or None")
     need(data.prefetch_batches > 0, "data.prefetch_batches must be above 0")

@@ -10,7 +10,7 @@ from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.optimizers import OptimizerConfig
 from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.models.protocol import ModelConfig
-from effnetv2_jax.preprocessing import CROP_PADDING, Interpolation, Preprocessing, Triple
+from effnetv2_jax.preprocessing import CROP_PADDING, Interpolation, PerChannel, Preprocessing
 from effnetv2_jax.progressive import Plan, Stage, plan, uniform
 
 
@@ -104,13 +104,14 @@ class DataConfig:
     interpolation: Interpolation | None = None
     """How crops are resized, in training and evaluation, without antialiasing; None takes what
     the weights in `init` were trained with, or else what the model was published with."""
-    mean: Triple | None = None
-    """Subtracted per channel (RGB) from pixels in [0, 255]; None likewise."""
-    std: Triple | None = None
+    mean: PerChannel | None = None
+    """Subtracted per channel (mostly RGB) from pixels in [0, 255]; None likewise. Other channels
+    than three have the three's average (grey) or take them in turn."""
+    std: PerChannel | None = None
     """Divides per channel, after the mean is subtracted; None likewise."""
     threads: int | None = None
-    """Decoding threads of each process; None takes one per CPU core. A picture of the largest size,
-    67 megapixels, may take each 1.3 GB."""
+    """Decoding threads of each process; None takes one per CPU core. A picture of `max_pixels`, 67
+    megapixels, may take each 1.3 GB."""
     processes: int | None = None
     """Processes that share these threads out, so that Python's interpreter lock holds neither them
     nor the training up; 0 decodes in the training process, several thousand pictures a second at
@@ -118,6 +119,9 @@ class DataConfig:
     50 MB, and a copy of the list of pictures."""
     prefetch_batches: int = 4
     """Batches decoded ahead of the device."""
+    max_pixels: int = 2**26
+    """Larger pictures count as unreadable, by what their headers say, so that no file can take
+    unbounded memory: a thread takes up to 20 bytes for each of so many pixels."""
     max_unreadable: int = 100
     """Unreadable pictures are named, counted and replaced by others of their class (in evaluation:
     left out); one more than this in a process stops the run."""
@@ -130,7 +134,8 @@ class AugmentConfig:
     flip: bool = True
     """Mirror half of the images."""
     policy: Literal["randaugment", "increasing", "autoaugment", "none"] = "randaugment"
-    """`randaugment`: at each stage's magnitude. `increasing`: likewise, with operations that all
+    """Of pictures in grey or RGB, since some operations are on colours; for others `none` alone.
+    `randaugment`: at each stage's magnitude. `increasing`: likewise, with operations that all
     distort more at a higher one, of which half are left out, as DeiT was trained. `autoaugment`:
     AutoAugment's v0 policy for ImageNet, the same at every stage."""
     randaugment_layers: int = 2
@@ -306,6 +311,7 @@ class Experiment:
           own: of the weights in `init`, or else of the model; fills in what the config leaves open.
         """
         data, evaluation = self.data, self.evaluation
+        own = own.for_channels(self.model.input_channels)
         size, padding = evaluation.image_size, own.crop_padding
         if evaluation.resize != "auto":
             padding = CROP_PADDING if evaluation.resize == "crop" else None

@@ -62,7 +62,7 @@ def make_eval_step(
 ) -> EvalStep:
     """Compiles an evaluation of several sets of weights on one batch.
 
-    The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, 3]`, `labels` int32
+    The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, C]`, `labels` int32
     `[B, L]`, `mask` bool `[B]`), and returns `{name: Sums}`, or `{name: Scores}` for average
     precision, on every process.
 

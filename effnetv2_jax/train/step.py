@@ -25,7 +25,7 @@ from effnetv2_jax.train.rates import trained_params, with_trained
 from effnetv2_jax.train.state import TrainState, moving_average
 
 Batch = dict[str, jax.Array]
-"""`image`: uint8 `[B, H, W, 3]`. `labels`: int32 `[B, L]`, filled up with -1."""
+"""`image`: uint8 `[B, H, W, C]`. `labels`: int32 `[B, L]`, filled up with -1."""
 Metrics = dict[str, jax.Array]
 
 StepValues = dict[str, float]

@@ -27,6 +27,7 @@ from typing import Any
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from effnetv2_jax.config.experiment import DataConfig
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.prepare.array_record_set import SHARD_BYTES, Recipe, prepare, verify
 from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.data.report import describe_data
@@ -201,6 +202,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--short-side", type=_positive, metavar="PIXELS", help=side)
     quality = "of the JPEG files of changed pictures, 1 to 100 (95)"
     add("--quality", type=_positive, default=95, metavar="N", help=quality)
+    pixels = f"leave out larger pictures, but for JPEG that --short-side shrinks ({MAX_PIXELS:,})"
+    add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N", help=pixels)
     shards = f"files of each split (one for every {SHARD_BYTES >> 20} MiB)"
     add("--shards", type=_positive, metavar="N", help=shards)
     add("--threads", type=_positive, metavar="N", help="that work (one per CPU core)")
