@@ -50,9 +50,9 @@ def train(
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
     with open_run(experiment, workdir, progress) as run:
-        if run.done == run.plan.total_steps and run.result:
+        if run.finished:
             run.progress.message(f"step {run.done} | {summary(run.result)}")
-        while not (run.done == run.plan.total_steps and run.result):
+        while not run.finished:
             try:
                 _train_on(run)
             except _RollBack:
@@ -73,7 +73,7 @@ def _train_on(run: Run) -> None:
     with contextlib.closing(run.batches()) as batches:
         while True:
             _evaluate_and_save(run)
-            if run.done == plan.total_steps:
+            if run.finished:
                 return
 
             run.watchdog.now(f"the input of step {run.done + 1}")
@@ -104,7 +104,6 @@ def _evaluate_and_save(run: Run) -> None:
     if evaluates and not run.result:
         run.watchdog.now(f"the evaluation after step {run.done}")
         run.step_log.flush()
-        final = run.done == run.plan.total_steps
         with run.preemption.waiting():
             result = evaluate(
                 run.programs.eval_step(),
@@ -115,10 +114,13 @@ def _evaluate_and_save(run: Run) -> None:
                 run.mesh,
                 run.workers,
             )
-        notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
+        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
+        run.patience = run.patience.after(run.result)
+        notes = {"params_sha256": params_sha256(run.state.params)} if run.finished else {}
         run.writers.write(run.done, "eval", result, **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")
-        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
+        if run.finished and run.done < run.plan.total_steps:
+            run.log("stopped_early", run.ending())
     run.watchdog.now(f"the checkpoint after step {run.done}")
     _check_state(run)
     run.save()
@@ -201,9 +203,14 @@ def _roll_back(run: Run) -> None:
 
 
 def evaluation_is_due(experiment: Experiment, plan: Plan, done: int, num_examples: int) -> bool:
-    """Whether step `done - 1` completes another `evaluation.every_epochs`, or the run."""
-    if done in (0, plan.total_steps):
-        return done > 0
+    """Whether step `done - 1` completes another `evaluation.every_epochs`, or the run.
+
+    Before the first step there is something to evaluate where a head was fitted.
+    """
+    if done == 0:
+        return experiment.probe.views > 0
+    if done == plan.total_steps:
+        return True
     interval = experiment.evaluation.every_epochs * num_examples
     before, after = plan.examples_before(done - 1), plan.examples_before(done)
     return math.floor(after / interval) > math.floor(before / interval)
