@@ -43,10 +43,11 @@ DATA = DataConfig(
     crop="torchvision",
     crop_area=(0.2, 1.0),
 )
+ARGUMENTS = (("s", "lite"),)
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    return choose(argument, finetune, ("s", "lite"))
+    return choose(argument, finetune, *ARGUMENTS)
 
 
 def finetune(start: str) -> Experiment:

@@ -31,10 +31,12 @@ from effnetv2_jax.system import accelerator
 AUTO = 0
 """The batch that suits the number of pictures."""
 MIN_STEPS = 5000
+ARGUMENTS = (("small", "large"),)
 
 
 def get_config(argument: str = "") -> ml_collections.ConfigDict:
-    by_device = ("small", "large") if accelerator.platform() == "cpu" else ("large", "small")
+    (sizes,) = ARGUMENTS
+    by_device = sizes if accelerator.platform() == "cpu" else sizes[::-1]
     return choose(argument, folder, by_device)
 
 

@@ -2,11 +2,12 @@
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
@@ -27,7 +28,11 @@ class _RollBack(Exception):
 
 
 def train(
-    experiment: Experiment, workdir: epath.PathLike, *, progress: Progress | None = None
+    experiment: Experiment,
+    workdir: epath.PathLike,
+    *,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, float]:
     """Trains an experiment in `workdir`, or continues the run that is there.
 
@@ -35,6 +40,7 @@ def train(
       experiment: what to train.
       workdir: where checkpoints and logs go; local or `gs://`.
       progress: shows how it goes; None shows it on standard error, in the first process.
+      callbacks: are told how it goes, in the first process.
 
     Returns:
       The final evaluation, see `train.evaluate.evaluate`, and `top1`, which is that of the averaged
@@ -49,7 +55,7 @@ def train(
       DivergenceError: training diverged, and `experiment.faults` says to halt.
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
-    with open_run(experiment, workdir, progress) as run:
+    with open_run(experiment, workdir, progress, callbacks=callbacks) as run:
         if run.finished:
             run.progress.message(f"step {run.done} | {summary(run.result)}")
         while not run.finished:
@@ -104,6 +110,7 @@ def _evaluate_and_save(run: Run) -> None:
     if evaluates and not run.result:
         run.watchdog.now(f"the evaluation after step {run.done}")
         run.step_log.flush()
+        final = run.done == run.plan.total_steps
         with run.preemption.waiting():
             result = evaluate(
                 run.programs.eval_step(),
@@ -114,12 +121,12 @@ def _evaluate_and_save(run: Run) -> None:
                 run.mesh,
                 run.workers,
             )
-        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
-        run.patience = run.patience.after(run.result)
-        notes = {"params_sha256": params_sha256(run.state.params)} if run.finished else {}
+        notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
         run.writers.write(run.done, "eval", result, **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")
-        if run.finished and run.done < run.plan.total_steps:
+        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
+        run.patience = run.patience.after(run.result)
+        if run.finished and not final:
             run.log("stopped_early", run.ending())
     run.watchdog.now(f"the checkpoint after step {run.done}")
     _check_state(run)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ from effnetv2_jax.data import (
 )
 from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.checkpoints import Checkpoints, scored
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
@@ -257,7 +258,11 @@ def derived(
 
 @contextlib.contextmanager
 def open_run(
-    experiment: Experiment, path: epath.PathLike, progress: Progress | None
+    experiment: Experiment,
+    path: epath.PathLike,
+    progress: Progress | None,
+    *,
+    callbacks: Sequence[Callback] = (),
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     path = workdir_path(path)
@@ -338,6 +343,7 @@ def open_run(
                 experiment.log,
                 step=run.done,
                 evaluated=bool(run.result),
+                callbacks=callbacks,
                 enabled=first,
             )
         )
@@ -352,6 +358,7 @@ def open_run(
             run.writers.event("start", step=run.done, **record)
             for doubt in doubts(experiment, plan, len(train_source)):
                 run.progress.message(f"note: {doubt}")
+        run.writers.begin(plan.total_steps)
         run.log_broken()
         run.step_log = StepLog(
             plan, run.writers, run.progress, every_steps=experiment.log.every_steps
