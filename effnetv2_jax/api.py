@@ -11,6 +11,7 @@
 called; `from effnetv2_jax.api import train` is the function alone.
 """
 
+import copy
 import dataclasses
 import logging
 import os
@@ -179,7 +180,7 @@ def _experiment(
         notes, experiment = command.notes, command.experiment
     else:
         own = to_config_dict(stated) if isinstance(stated, Experiment) else stated
-        config = own.copy_and_resolve_references()
+        config = copy.deepcopy(own)  # Overrides reach into it.
         given = read_overrides(flags)
         notes = tuple(adapt(config, given, shortened=False))
         assign(config, given)

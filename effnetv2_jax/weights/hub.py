@@ -64,13 +64,13 @@ def download(address: Address, filename: str) -> Path:
     from huggingface_hub import errors
 
     where, endpoint = f"{address}: {filename}", huggingface_hub.constants.ENDPOINT
-    answers = _answers(endpoint)
+    reached = answers(endpoint)
     try:
         path = huggingface_hub.hf_hub_download(
             address.repository,
             filename,
             revision=address.revision,
-            local_files_only=not answers,
+            local_files_only=not reached,
         )
     except errors.GatedRepoError as error:
         raise WeightsError(
@@ -85,7 +85,7 @@ def download(address: Address, filename: str) -> Path:
     except errors.LocalEntryNotFoundError as error:
         raise UnreachableError(
             f"{where} is not in the cache, and the Hub cannot be asked: offline (HF_HUB_OFFLINE) "
-            f"or out of reach ({_reason(error) if answers else f'nobody answers at {endpoint}'})"
+            f"or out of reach ({_reason(error) if reached else f'nobody answers at {endpoint}'})"
         ) from error
     except errors.EntryNotFoundError as error:
         raise NoSuchFileError(f"{where}: the repository has no such file") from error
@@ -98,7 +98,7 @@ def download(address: Address, filename: str) -> Path:
     return Path(path)
 
 
-def _answers(endpoint: str) -> bool:
+def answers(endpoint: str) -> bool:
     """Whether somebody listens there; the client itself would try again for half a minute."""
     parts = urllib.parse.urlsplit(endpoint)
     if urllib.request.getproxies() or parts.hostname is None:
