@@ -7,6 +7,9 @@ path: of a run's --workdir, of a folder that was saved, of a timm, torchvision o
 TensorFlow checkpoint. Where they say which model they are for, --model can be left out. A family
 that is not of this package is registered by --import=MODULE.
 
+Of a model of several labels --threshold=0.5 shows all classes that are as likely, each by itself;
+for the weights of a run that measures average precision this is the default.
+
 Millions of pictures, on many machines: --shard=3/64 takes every 64th from the third on, and with
 --output=FILE --format=json the same command goes on where it was stopped.
 """
@@ -47,7 +50,7 @@ class Prediction(NamedTuple):
 
     path: str
     guesses: tuple[Guess, ...]
-    """Best first; empty if the picture could not be read."""
+    """Best first; empty if the picture could not be read, or no class is likely enough."""
     error: str = ""
     """Why it could not be read."""
 
@@ -92,10 +95,16 @@ def _classify(options: argparse.Namespace) -> int:
                 stream, paths = stack.enter_context(continued(Path(options.output), paths))
             startup.start("off")
             model, variables = _load(options)
+            threshold = _threshold(options)
             predictions = predict(
-                model, variables, paths, top=options.top, batch_size=options.batch_size
+                model,
+                variables,
+                paths,
+                top=options.top,
+                threshold=threshold,
+                batch_size=options.batch_size,
             )
-            write = _Writer(options.format, stream)
+            write = _Writer(options.format, stream, threshold)
             stack.enter_context(contextlib.closing(predictions))
             advance = stack.enter_context(_progress(len(paths)))
             for prediction in predictions:
@@ -118,6 +127,7 @@ def predict(
     paths: Sequence[str],
     *,
     top: int = 5,
+    threshold: float | None = None,
     batch_size: int = 32,
     threads: int | None = None,
 ) -> Generator[Prediction, None, None]:
@@ -127,6 +137,8 @@ def predict(
       model, variables: as `load_pretrained` returns them.
       paths: files of any format that training reads.
       top: guesses for each picture.
+      threshold: for models of several labels: all classes whose own probability, the sigmoid of
+        their logit, is at least this are the guesses, in place of the `top` of the softmax.
       batch_size: pictures per step, rounded up to a multiple of the devices; not more than there
         are pictures.
       threads: that decode; None takes one per CPU core.
@@ -154,7 +166,9 @@ def predict(
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 
     preprocessing, mesh = model.preprocessing, make_mesh(jax.local_devices())
-    top = min(top, model.num_classes)
+    top = model.num_classes if threshold is not None else min(top, model.num_classes)
+    likely = 0.0 if threshold is None else threshold
+    probability = jax.nn.softmax if threshold is None else jax.nn.sigmoid
     batch_size = -(-min(batch_size, len(paths)) // mesh.size) * mesh.size
     unreadable = Unreadable(len(paths))
     variables = jax.device_put(variables, replicated(mesh))
@@ -163,7 +177,7 @@ def predict(
     def best(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
         logits: Any = model.apply(variables, images, train=False)
-        return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
+        return jax.lax.top_k(probability(logits.astype(jnp.float32)), top)
 
     def predictions(start: int, mask: np.ndarray, found: Any) -> Iterator[Prediction]:
         probabilities, labels = map(np.asarray, found)
@@ -177,6 +191,7 @@ def predict(
                 tuple(
                     Guess(int(label), class_name(model, int(label)), float(probability))
                     for label, probability in zip(labels[row], probabilities[row], strict=True)
+                    if probability >= likely
                 ),
             )
 
@@ -226,6 +241,23 @@ def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
     return model, variables
 
 
+def _threshold(options: argparse.Namespace) -> float | None:
+    """The one that is stated, or 0.5 for a run of several labels."""
+    from effnetv2_jax.outputs.workdir import find_run, read_config
+
+    run = None if options.threshold is not None else find_run(options.weights)
+    if run is None:
+        stated: float | None = options.threshold
+        return stated
+    metric = read_config(run.workdir).get("evaluation", {}).get("metric", "accuracy")
+    if metric == "accuracy":
+        return None
+    print(
+        "several labels: classes with a probability of 0.5 or more (--threshold)", file=sys.stderr
+    )
+    return 0.5
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m effnetv2_jax.predict",
@@ -246,6 +278,8 @@ def _parser() -> argparse.ArgumentParser:
         help="imported first, since it registers a family of models",
     )
     parser.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to show (5)")
+    threshold = "show classes of at least this probability, each by itself (sigmoid)"
+    parser.add_argument("--threshold", type=_share, metavar="P", help=threshold)
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
     parser.add_argument(
         "--output", metavar="FILE", help="in place of standard output; continued if it exists"
@@ -276,11 +310,19 @@ def _positive(text: str) -> int:
     return number
 
 
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
+    return number
+
+
 class _Writer:
     """Writes predictions as they come: for people, a JSON object a line, or a CSV row a guess."""
 
-    def __init__(self, kind: str, stream: TextIO) -> None:
+    def __init__(self, kind: str, stream: TextIO, threshold: float | None) -> None:
         self._stream = stream
+        self._none = f"no class with a probability of {threshold:g} or more" if threshold else ""
         self._csv = csv.writer(stream, lineterminator="\n")
         writers = {"table": self._table, "json": self._json, "csv": self._csv_rows}
         self._write: Callable[[Prediction], None] = writers[kind]
@@ -297,6 +339,8 @@ class _Writer:
         lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in prediction.guesses]
         if prediction.error:
             lines = [f"   cannot be read: {prediction.error}"]
+        elif not lines:
+            lines = [f"   {self._none}"]
         self._stream.write("\n".join([prediction.path, *lines, "", ""]))
 
     def _json(self, prediction: Prediction) -> None:
@@ -312,7 +356,7 @@ class _Writer:
         for rank, guess in enumerate(prediction.guesses, start=1):
             row = [prediction.path, rank, guess.label, guess.name, f"{guess.probability:.6f}", ""]
             self._csv.writerow(row)
-        if prediction.error:
+        if not prediction.guesses:
             self._csv.writerow([prediction.path, "", "", "", "", prediction.error])
 
 

@@ -26,7 +26,7 @@ def describe_compiled(
     """
     mesh = find_mesh(topology)
     device = mesh.devices.flat[0]
-    examples, classes, _ = survey(experiment.data)
+    examples, classes, *_ = survey(experiment.data)
     experiment = derive(experiment, examples, unit=mesh.size)
     check_batches(experiment, devices=mesh.size)
     limits = limits_of(device)
@@ -60,7 +60,7 @@ _COLUMNS = (
     "GFLOP/image",
     "MB/image",
     "bound by",
-    "images/s/device at most",
+    "images/s/device, estimate",
     "compiled in",
 )
 

@@ -2,7 +2,13 @@
 
 import dataclasses
 
-from effnetv2_jax.config.experiment import EarlyStoppingConfig, Experiment, ProbeConfig
+from effnetv2_jax.config.checks import OF_SOURCES
+from effnetv2_jax.config.experiment import (
+    DataConfig,
+    EarlyStoppingConfig,
+    Experiment,
+    ProbeConfig,
+)
 from effnetv2_jax.models.registry import family_of
 
 EMBEDDED_EXAMPLES = 2016
@@ -45,6 +51,7 @@ def smoke(experiment: Experiment) -> Experiment:
         init="",
         probe=ProbeConfig(),
         early_stopping=EarlyStoppingConfig(),
+        class_weights=(),
         stages=tuple(
             dataclasses.replace(
                 stage,
@@ -63,8 +70,10 @@ def smoke(experiment: Experiment) -> Experiment:
             path="",
             train_split="train",
             eval_split="test[:64]",
+            sampling="natural",
             num_classes=None,
             num_train_examples=None,
+            **{name: getattr(DataConfig(), name) for name in OF_SOURCES},
         ),
         schedule=dataclasses.replace(
             schedule, **{name: getattr(schedule, name) * shorter for name in in_epochs}

@@ -14,7 +14,7 @@ from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.divergence import Divergence, DivergenceError, NotFinite, Spike
-from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
+from effnetv2_jax.train.evaluate import HEADLINE, evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.step import as_float32, step_values
@@ -43,8 +43,8 @@ def train(
       callbacks: are told how it goes, in the first process.
 
     Returns:
-      The final evaluation, see `train.evaluate.evaluate`, and `top1`, which is that of the averaged
-      weights where there are any.
+      The final evaluation, see `train.evaluate.evaluate`, and `top1` (or `map`), which is that of
+      the averaged weights where there are any.
 
     Raises:
       ConfigError: the experiment does not fit the devices or the data.
@@ -124,7 +124,8 @@ def _evaluate_and_save(run: Run) -> None:
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
         run.writers.write(run.done, "eval", result, **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")
-        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
+        name = HEADLINE[experiment.evaluation.metric]
+        run.result = result | {name: result.get(f"ema_{name}", result[f"raw_{name}"])}
         run.patience = run.patience.after(run.result)
         if run.finished and not final:
             run.log("stopped_early", run.ending())

@@ -23,6 +23,7 @@ from effnetv2_jax.data import (
     open_sources,
 )
 from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
+from effnetv2_jax.data.sources.labelled import LabelIndex
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.checkpoints import Checkpoints, scored
@@ -43,6 +44,7 @@ from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.costs import fitting_batch
 from effnetv2_jax.train.divergence import LossWatch
@@ -79,6 +81,8 @@ class Run:
     """To start from; None draws them."""
     train_source: Source
     eval_source: Source
+    classes: LabelIndex | None
+    """The training examples of every class, where these come equally often."""
     workers: Workers | None
     """Processes that decode; None where threads of this one do."""
     unreadable: Unreadable
@@ -215,6 +219,7 @@ class Run:
             salts=self.salts,
             unreadable=self.unreadable,
             workers=self.workers,
+            classes=self.classes,
         )
 
     def examples_of(self, done: int) -> list[str]:
@@ -269,6 +274,7 @@ def open_run(
     mesh = make_mesh()
     first = jax.process_index() == 0
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
+    balance = balance_of(experiment, train_source)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
     stated = experiment
     experiment = derived(stated, path, mesh, train_source)
@@ -308,20 +314,18 @@ def open_run(
             variables=variables,
             train_source=train_source,
             eval_source=eval_source,
+            classes=balance.sampled,
             workers=stack.enter_context(make_workers(experiment.data)),
             unreadable=Unreadable(experiment.data.max_unreadable),
-            checkpoints=stack.enter_context(
-                Checkpoints(workdir / "checkpoints", experiment.checkpoint)
-            ),
+            checkpoints=stack.enter_context(Checkpoints(workdir / "checkpoints", experiment.kept)),
             progress=Progress(enabled=first) if progress is None else progress,
             losses=LossWatch(experiment.faults.loss_spike),
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
             lock=lock,
         )
-        run.progress.message(
-            "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
-        )
+        about = describe_data({TRAINING: train_source, EVALUATION: eval_source})
+        run.progress.message("\n".join([*about, *balance.lines]))
         if derives := derivation(stated, experiment, len(train_source)):
             run.progress.message(derives)
         run.fit_head()
@@ -365,7 +369,16 @@ def open_run(
         )
         run.programs = stack.enter_context(
             contextlib.closing(
-                Programs(experiment, model, optimizer, plan, run.state, mesh, start=run.done)
+                Programs(
+                    experiment,
+                    model,
+                    optimizer,
+                    plan,
+                    run.state,
+                    mesh,
+                    start=run.done,
+                    class_weights=balance.weights,
+                )
             )
         )
         stack.enter_context(run.watchdog)
