@@ -19,6 +19,7 @@ from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import Unreadable, make_workers, open_sources
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.costs import fitting_batch
 from effnetv2_jax.train.feed import TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
@@ -65,6 +66,7 @@ def find_rate(
     """
     mesh = make_mesh()
     source, _ = open_sources(experiment.data)
+    balance = balance_of(experiment, source)
     batch_size = None
     if experiment.batch_size == 0:
         batch_size = fitting_batch(
@@ -81,7 +83,7 @@ def find_rate(
     model, variables = initial_model(experiment, source.class_names, None)
     optimizer = make_optimizer(experiment)
     state = create_state(experiment, model, optimizer, mesh, variables)
-    train_step = make_train_step(experiment, model, optimizer, mesh)
+    train_step = make_train_step(experiment, model, optimizer, mesh, balance.weights)
     key = key_of(experiment.seed)
     losses: list[float] = []
     with make_workers(experiment.data) as workers:
@@ -93,6 +95,7 @@ def find_rate(
             seed=experiment.seed,
             unreadable=Unreadable(experiment.data.max_unreadable),
             workers=workers,
+            classes=balance.sampled,
         )
         with contextlib.closing(feed(data, mesh, start=0)) as batches:
             for step, planned, images in batches:
