@@ -138,7 +138,8 @@ def test_a_proposal_that_cannot_be_written_is_not_proposed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("effnetv2_jax.nas.study._WAIT_SECONDS", 0.0)
-    undisturbed = run(searches.search(trials=12), tmp_path / "one", Inline())
+    searched = searches.search(trials=12, lag=1)  # So that nothing else runs meanwhile.
+    undisturbed = run(searched, tmp_path / "one", Inline())
     write, full = records.write_proposal, [3, 3, 7]
 
     def on_a_full_disk(directory: epath.Path, proposal: Proposal) -> None:
@@ -149,7 +150,7 @@ def test_a_proposal_that_cannot_be_written_is_not_proposed_anew(
 
     monkeypatch.setattr("effnetv2_jax.nas.study.write_proposal", on_a_full_disk)
     said: list[str] = []
-    disturbed = run(searches.search(trials=12), tmp_path / "two", Inline(), said)
+    disturbed = run(searched, tmp_path / "two", Inline(), said)
     assert not full
     assert any("No space left" in line for line in said)
     assert proposed(disturbed) == proposed(undisturbed)

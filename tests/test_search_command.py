@@ -206,6 +206,17 @@ def test_a_whole_search(tmp_path: Path) -> None:
     assert len(optuna.load_study(study_name="search", storage=copy._storage).trials) >= 16
 
 
+def test_a_best_that_was_not_written_is_written_later(tmp_path: Path) -> None:
+    search, study = searches.search(trials=8), tmp_path / "study"
+    best = nas_run.run_search(search, study, searches.Inline(), report=print)
+    assert best is not None
+    # As a coordinator leaves it that is killed when the best has just ended.
+    content = json.loads((study / "best.json").read_text())
+    (study / "best.json").write_text(json.dumps(content | {"trial": best.number + 1}))
+    nas_run.run_search(search, study, searches.Inline(), report=print)
+    assert json.loads((study / "best.json").read_text()) == content
+
+
 def test_a_copy_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     said: list[str] = []

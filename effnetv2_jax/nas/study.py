@@ -142,7 +142,7 @@ class Study:
             self._propose()
             self._runner.start()
             yield self.standing
-            if not self._runner.busy:
+            if not self._runner.busy and self._unwritten is None:
                 return
             for result in self._runner.wait(_WAIT_SECONDS):
                 self._take(result)
