@@ -139,6 +139,7 @@ class Study:
         """
         while True:
             self._check_pruned()
+            self._runner.start()  # A free worker does not wait for what comes after.
             self._propose()
             self._runner.start()
             yield self.standing
