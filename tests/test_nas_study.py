@@ -58,10 +58,10 @@ def test_proposals_depend_on_neither_timing_nor_interruptions(tmp_path: Path, sa
 def test_several_objectives_continue_likewise(tmp_path: Path) -> None:
     for sampler in ("tpe", "nsga2"):
         searched = searches.search(
-            trials=30, sampler=sampler, objective="pareto", population=8, tournament=2
+            trials=18, sampler=sampler, objective="pareto", population=6, tournament=2
         )
         undisturbed = run(searched, tmp_path / f"{sampler}1", Inline())
-        run(searched, tmp_path / f"{sampler}2", Inline(ends=17, seed=2))
+        run(searched, tmp_path / f"{sampler}2", Inline(ends=11, seed=2))
         continued = run(searched, tmp_path / f"{sampler}2", Inline(seed=3))
         assert proposed(undisturbed) == proposed(continued)
 
