@@ -83,7 +83,9 @@ def mix(
         which = jax.random.randint(which_key, (), 0, 2, jnp.int32)
         shares = jnp.broadcast_to(own_share(share_key, which), (batch, height, width, 1))
     else:
-        places = jnp.arange(batch, dtype=jnp.int32) + (part.first if part else 0)
+        places = jnp.arange(batch, dtype=jnp.int32)
+        if part is not None:
+            places += part.first
         shares = jax.vmap(own_share)(keys_at(key, batch, part), places)
     weight = jnp.mean(shares, axis=(1, 2, 3))
     partners = _reverse_groups(images, group)

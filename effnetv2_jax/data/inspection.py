@@ -39,7 +39,9 @@ def inspect(source: Source, *, clock: Callable[[], float] = time.monotonic) -> I
     if count > MOST:
         return Inspection(counts, _sizes(source, sorted(spread)), None, None)
     until = clock() + SECONDS
-    sizes, keys, digests = [], [], {}
+    sizes: list[list[int]] = []
+    keys: list[str] = []
+    digests: dict[str, str] = {}
     found = [0] * len(source.class_names)
     for index in range(count):
         if clock() > until:

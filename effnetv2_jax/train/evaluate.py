@@ -224,14 +224,15 @@ def _joined(answered: Sequence[Answers], places: np.ndarray) -> Predictions:
     Args:
       places: int `[B]`: which example of a batch stands in each row.
     """
-    whole = Answers(*(np.concatenate(parts) for parts in zip(*answered, strict=True)))
+    fields = {
+        name: np.concatenate([np.asarray(getattr(each, name)) for each in answered])
+        for name in Answers._fields
+    }
     batches = np.arange(len(answered))[:, None] * len(places)
     index = (batches + places).ravel()
     order = np.argsort(index)
-    order = order[np.asarray(whole.mask)[order]]
-    fields = {name: np.asarray(value)[order] for name, value in whole._asdict().items()}
-    del fields["mask"]
-    return Predictions(index=index[order], **fields)
+    order = order[fields.pop("mask")[order]]
+    return Predictions(index=index[order], **{name: array[order] for name, array in fields.items()})
 
 
 def _examples_of_rows(mesh: Mesh, batch_size: int) -> np.ndarray:

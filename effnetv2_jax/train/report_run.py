@@ -1,4 +1,4 @@
-"""What `python -m effnetv2_jax.report` does where a run left no report: evaluates, and writes it."""
+"""The report of a run that left none, or an older one: evaluates it, and writes the page."""
 
 import dataclasses
 from collections.abc import Callable

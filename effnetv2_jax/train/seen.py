@@ -72,8 +72,8 @@ def seen_of(experiment: Experiment, data: TrainingData, planned: PlannedStage) -
         values = as_float32(step_values(planned.stage, learning_rate=0.0))
         step = np.int32(planned.first_step)
         found = jax.device_get(jax.jit(program)(batch, values, key_of(experiment.seed), step))
-    levels = np.asarray(found.images, np.float32) * np.float32(data.preprocessing.std)
-    levels += np.float32(data.preprocessing.mean)
+    levels = np.asarray(found.images, np.float32) * np.array(data.preprocessing.std, np.float32)
+    levels += np.array(data.preprocessing.mean, np.float32)
     pixels = levels.clip(0, 255).round().astype(np.uint8)
     return SeenBatch(pixels, found.labels, found.partner_labels, found.weight)
 

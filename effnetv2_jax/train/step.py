@@ -69,10 +69,11 @@ class StepKeys(NamedTuple):
     """That the others are from; folded with 3 it is that of erasing, which came later."""
 
 
-def keys_of_step(key: ArrayLike, step: ArrayLike) -> StepKeys:
+def keys_of_step(key: jax.Array, step: ArrayLike) -> StepKeys:
     """The keys of step `step`, from a run's, which `key_of` returns."""
     key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
-    return StepKeys(*jax.random.split(key, 3), key)
+    augment, mix, dropout = jax.random.split(key, 3)
+    return StepKeys(augment, mix, dropout, key)
 
 
 def network_input(

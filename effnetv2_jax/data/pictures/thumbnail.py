@@ -21,7 +21,8 @@ def thumbnail(encoded: bytes, *, exif: bool, side: int) -> bytes:
     scale = side / max(height, width)
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
-        pixels = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
+        return to_jpeg(small.astype(np.uint8))
     return to_jpeg(pixels)
 
 

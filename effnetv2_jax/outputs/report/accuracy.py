@@ -44,7 +44,7 @@ class Confusion(NamedTuple):
 
     label: int
     predicted: int
-    count: int
+    pictures: int
 
 
 def confusions(predictions: Predictions, classes: int) -> list[Confusion]:
@@ -67,10 +67,10 @@ def class_rows(cells: Sequence[Confusion], names: Sequence[str]) -> list[ClassRo
     support, predicted, right = ([0] * len(names) for _ in range(3))
     mistaken: dict[int, int] = {}
     for cell in cells:
-        support[cell.label] += cell.count
-        predicted[cell.predicted] += cell.count
+        support[cell.label] += cell.pictures
+        predicted[cell.predicted] += cell.pictures
         if cell.label == cell.predicted:
-            right[cell.label] = cell.count
+            right[cell.label] = cell.pictures
         else:
             mistaken.setdefault(cell.label, cell.predicted)
     return [
@@ -91,7 +91,7 @@ class Bin(NamedTuple):
 
     low: float
     high: float
-    count: int
+    pictures: int
     probability: float
     """Mean of what was predicted."""
     accuracy: float
@@ -122,7 +122,7 @@ def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:
             means = float(probability[members].mean()), float(right[members].mean())
             found.append(Bin(low, high, count, *means))
     total = max(len(predictions), 1)
-    error = sum(each.count * abs(each.probability - each.accuracy) for each in found) / total
+    error = sum(each.pictures * abs(each.probability - each.accuracy) for each in found) / total
     return Calibration(
         found,
         error,

@@ -58,7 +58,7 @@ class Judged(NamedTuple):
 class Sizes(NamedTuple):
     """Widths and heights of some pictures: smallest, median, largest."""
 
-    count: int
+    pictures: int
     width: tuple[int, int, int]
     height: tuple[int, int, int]
 
@@ -181,13 +181,9 @@ def _commands(run: RunFiles) -> list[tuple[str, str]]:
         ("classify pictures", f"python -m effnetv2_jax.predict --weights={quoted} PICTURES/")
     )
     if run.best is not None and run.best["step"] != run.steps_done:
+        evaluates = "python -m effnetv2_jax.main --mode=eval"
         best = shlex.quote(f"{workdir}@best")
-        found.append(
-            (
-                "evaluate the best checkpoint",
-                f"python -m effnetv2_jax.main --mode=eval --workdir={best}",
-            )
-        )
+        found.append(("evaluate the best checkpoint", f"{evaluates} --workdir={best}"))
     found.append(("write this page anew", f"python -m effnetv2_jax.report {quoted}"))
     return found
 
@@ -226,13 +222,11 @@ def _classes(run: RunFiles) -> Classes | None:
     if len(names) <= MATRIX:
         matrix = [[0] * len(names) for _ in names]
         for cell in cells:
-            matrix[cell.label][cell.predicted] = cell.count
-    columns = (
-        [row.precision for row in rows],
-        [row.recall for row in rows],
-        [row.f1 for row in rows],
+            matrix[cell.label][cell.predicted] = cell.pictures
+    precision, recall, f1 = (
+        statistics.fmean(getattr(row, name) for row in rows)
+        for name in ("precision", "recall", "f1")
     )
-    precision, recall, f1 = map(statistics.fmean, columns)
     return Classes(
         rows=sorted(rows, key=lambda row: row.f1)[:ROWS],
         mean=(precision, recall, f1),

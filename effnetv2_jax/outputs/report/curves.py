@@ -117,21 +117,21 @@ def reliability(found: Calibration) -> Markup:
         return gap + inner * share
 
     parts = [
-        f'<svg class="chart square" viewBox="0 0 {size} {size}" role="img">'
-        "<title>accuracy over predicted probability</title>"
+        f'<svg class="chart square" viewBox="0 0 {size} {size}" role="img">',
+        "<title>accuracy over predicted probability</title>",
     ]
     for tick in (0, 0.25, 0.5, 0.75, 1):
         y = size - place(tick)
         parts.append(f'<path class="grid" d="M{gap} {y:.1f}H{size - gap}"/>')
         parts.append(_text(gap - 5, y + 3.5, f"{tick:.0%}", "end"))
         parts.append(_text(place(tick), size - gap + 15, f"{tick:.0%}", "middle"))
-    most = max((each.count for each in found.bins), default=1)
+    most = max((each.pictures for each in found.bins), default=1)
     for each in found.bins:
         x, width = place(each.low) + 1, inner * (each.high - each.low) - 2
         height = inner * each.accuracy
-        share = each.count / most
+        share = each.pictures / most
         said = escape(
-            f"{each.low:.0%} to {each.high:.0%}: {each.count:,} pictures, predicted "
+            f"{each.low:.0%} to {each.high:.0%}: {each.pictures:,} pictures, predicted "
             f"{each.probability:.1%}, right {each.accuracy:.1%}"
         )
         parts.append(

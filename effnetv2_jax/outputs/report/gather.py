@@ -2,7 +2,7 @@
 
 import dataclasses
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,7 +164,7 @@ def read_run_files(workdir: epath.PathLike) -> RunFiles:
     )
 
 
-def mapped(steps: list[float], pairs: list[tuple[int, float]]) -> list[float]:
+def mapped(steps: Sequence[float], pairs: list[tuple[int, float]]) -> list[float]:
     """The values at steps that `pairs` of a step and a value have, linear between them."""
     known = np.array([(0, 0.0), *pairs], float)
     return [float(value) for value in np.interp(steps, known[:, 0], known[:, 1])]

@@ -91,11 +91,15 @@ def _environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        "percent": lambda share, digits=1: f"{share:.{digits}%}",
+        "percent": _percent,
         "clock": clock,
         "plain": _plain,
     }
     return environment
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{share:.{digits}%}"
 
 
 def _plain(text: object) -> str:
