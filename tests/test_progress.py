@@ -150,7 +150,12 @@ def test_the_last_word_explains_raw_and_averaged() -> None:
     workdir = epath.Path("runs/mine")
     spent = {"compiling": 25.0, "training": 74.9, "saving": 0.1, "total": 100.0}
     result = {"raw_top1": 0.5, "ema_top1": 0.625}
-    both: dict[str, Any] = {"steps": 2772, "best": "best checkpoint: step 9", "spent": spent}
+    both: dict[str, Any] = {
+        "metric": "top1",
+        "steps": 2772,
+        "best": "best checkpoint: step 9",
+        "spent": spent,
+    }
     raw = "top-1: 50.00% (raw) is of the weights as the last step left them"
     lines = closing(workdir, result, decay=0.99, reports=True, **both)
     assert lines == [

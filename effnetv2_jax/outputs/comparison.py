@@ -310,7 +310,11 @@ def _evaluations(a: _Record, b: _Record) -> list[str]:
         for step in sorted({*a.metrics, *b.metrics})
     }
     names = dict.fromkeys(
-        name for pair in found.values() for one in pair for name in one if name.endswith("_top1")
+        name
+        for pair in found.values()
+        for one in pair
+        for name in one
+        if name.endswith(("_top1", "_map"))
     )
     if not names:
         return ["there are none"]

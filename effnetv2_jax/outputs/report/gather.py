@@ -70,12 +70,18 @@ class RunFiles:
     @property
     def judged_by(self) -> str:
         """`ema` or `raw`: the weights that an evaluation is judged by."""
-        return "ema" if any("ema_top1" in row for row in self.evaluations) else "raw"
+        return "ema" if any("ema_loss" in row for row in self.evaluations) else "raw"
+
+    @property
+    def metric(self) -> str:
+        """What an evaluation is judged by: `top1`, or `map`, the mean average precision."""
+        averages = self.fields.get("evaluation.metric") == "average_precision"
+        return "map" if averages else "top1"
 
     @property
     def best(self) -> Row | None:
         """The evaluation that `checkpoint.best_by` takes for the best; of equals the newest."""
-        by = self.fields.get("checkpoint.best_by", "top1")
+        by = self.fields.get("checkpoint.best_by") or self.metric
         key = by if by.startswith("raw_") else f"{self.judged_by}_{by}"
         sign = -1 if key.endswith("loss") else 1
         rows = [row for row in self.evaluations if isinstance(row.get(key), float)]
