@@ -83,8 +83,8 @@ class Progress:
         """Whether it is time for another status."""
         return self._clock() - self._status >= (LIVE_SECONDS if self._live else LINE_SECONDS)
 
-    def show(self, status: Status) -> None:
-        """Replaces the status line."""
+    def show(self, status: object) -> None:
+        """Replaces the status line by the text of a `Status`, or of whatever else has one."""
         self._status = self._clock()
         self._line(str(status))
 
