@@ -148,8 +148,12 @@ def run(command: "Command", progress: "Progress | None" = None) -> int:
         StartupError,
         DivergenceError,
     ) as error:
+        if progress is not None:
+            progress.close()
         return complain(error)
     except JaxRuntimeError as error:
+        if progress is not None:
+            progress.close()
         if (message := out_of_memory(error)) is None:
             raise
         print(f"error: {message}", file=sys.stderr)

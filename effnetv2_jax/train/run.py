@@ -297,7 +297,7 @@ def open_run(
     path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
-    progress = Progress(enabled=first) if progress is None else progress
+    given, progress = progress, progress or Progress()
     progress.enabled = progress.enabled and first
     progress.waiting("opening the data")
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
@@ -308,6 +308,8 @@ def open_run(
     check_batches(experiment, devices=mesh.size)
 
     with contextlib.ExitStack() as stack:
+        if given is None:  # Whoever gives one lets it tick.
+            stack.enter_context(progress.ticking())
         began = began_with(path, "epochs")
         began = began if isinstance(began, int | float) else experiment.epochs
         config = dataclasses.asdict(dataclasses.replace(experiment, epochs=began).settled())
