@@ -23,6 +23,7 @@ from effnetv2_jax.cli.overrides import (
     read_overrides,
 )
 from effnetv2_jax.cli.suggestions import meant
+from effnetv2_jax.cli.winner import with_winner
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
@@ -83,8 +84,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
             f"--workdir={values.workdir} names a checkpoint, which --mode=eval can take; to start "
             f"from it in another directory, --config.init={values.workdir}"
         )
-    overrides = read_overrides(rest)
     notes: list[str] = []
+    overrides = with_winner(read_overrides(rest), notes)
     if of_run := values.mode == "eval" and bool(workdir):
         if file and stated:
             file.check_names(stated)
@@ -102,7 +103,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         check_network(experiment, overrides, network_of(f"workdir:{workdir}"), title=workdir)
     elif experiment.init:
         own = network_of(experiment.init)
-        check_network(experiment, overrides, own, title="the run in config.init")
+        check_network(experiment, overrides, own, title="the run in config.init", adapted=True)
     free = values.mode in ("plan", "find_rate") or (values.mode == "eval" and experiment.init)
     if not (values.workdir or free):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
