@@ -148,7 +148,7 @@ def test_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     searches.run(searches.search(trials=5), tmp_path / "s", searches.Inline(_in_ten_seconds))
     assert program.main([*command, f"--workdir={tmp_path / 's'}"]) == 0
     said = capsys.readouterr().out
-    assert "The 5 trials done took 0:00:10 each; the other 7 take" in said
+    assert "The 5 trials that were scored took 0:00:10 each; the other 7 take" in said
     assert "0:01:10 with 1 worker\n" in said
     assert "0:00:35 with 2 workers\n" in said
 
