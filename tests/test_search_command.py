@@ -142,7 +142,7 @@ def test_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "191,102,976 candidates, of which 12 run" in said
     assert "model.stages[...].kernel of 6 rows" in said
-    assert "756" in said
+    assert "504" in said
     assert "Finals: the best 2, 3 times each with other seeds" in said
     assert "How long a trial takes shows when one has run" in said
     searches.run(searches.search(trials=5), tmp_path / "s", searches.Inline(_in_ten_seconds))
