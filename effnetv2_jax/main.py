@@ -68,6 +68,7 @@ def run(command: "Command") -> int:
     from effnetv2_jax.cli.compiled_plan import describe_compiled
     from effnetv2_jax.cli.errors import complain
     from effnetv2_jax.cli.plan import describe
+    from effnetv2_jax.cli.scaling_plan import describe_scaling
     from effnetv2_jax.config.errors import ConfigError
     from effnetv2_jax.data import DataError
     from effnetv2_jax.outputs.checkpoints import CheckpointError
@@ -90,6 +91,10 @@ def run(command: "Command") -> int:
         match command.mode:
             case "plan":
                 print(describe(command.experiment))
+                if command.scaling:
+                    print()
+                    for line in describe_scaling(command.experiment):
+                        print(line, flush=True)
                 if command.topology:
                     lines = describe_compiled(
                         command.experiment, command.topology, search=command.largest_batch
