@@ -1,6 +1,6 @@
 """S of the reward: what a step of training costs, as a multiple of a reference network's step.
 
-    step_time(model) -> 1.3    # a third slower than the reference
+step_time(model) -> 1.3    # a third slower than the reference
 """
 
 import json
