@@ -1,7 +1,7 @@
 """How well a table of blocks predicts the traffic of whole networks, compiled for a TPU v5e.
 
     pip install "jax[tpu]"
-    python experiments/nas/table_against_whole.py --output=experiments/results/table_against_whole.json
+    python experiments/nas/table_against_whole.py --output=table_against_whole.json
 
 Networks of V2-B0's channels draw operator, kernel, expansion and layers for each stage. Six are
 spread over what the table predicts, and six lie within 10 % of its median. All are compiled whole
@@ -27,13 +27,15 @@ from scipy.stats import kendalltau
 
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
+from effnetv2_jax.models.efficientnet.variants import Operator
 from effnetv2_jax.models.registry import model_of
 from effnetv2_jax.nas.architecture import network_hash
 from effnetv2_jax.nas.cost.compiled import Compiled
 from effnetv2_jax.system.machine import versions
 
 REFERENCE = EfficientNetConfig(name="efficientnetv2-b0").written_out()
-CHOICES = (
+Pick = tuple[Operator, int, int]
+CHOICES: tuple[Pick, ...] = (
     ("fused", 3, 1),
     ("fused", 3, 4),
     ("fused", 5, 4),
@@ -63,7 +65,7 @@ def main() -> None:
     )
     for line in cost.prepare(covering()):
         print(line, file=sys.stderr, flush=True)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for group, network in chosen(cost):
         predicted, whole = cost.bytes(network), cost.whole(network)
         row = {
@@ -101,7 +103,7 @@ def main() -> None:
         options.output.write_text(text + "\n")
 
 
-def network_of(picks: Sequence[tuple[tuple[str, int, int], int]]) -> EfficientNetConfig:
+def network_of(picks: Sequence[tuple[Pick, int]]) -> EfficientNetConfig:
     rows = (
         dataclasses.replace(
             row,
