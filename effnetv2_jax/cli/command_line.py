@@ -23,6 +23,7 @@ from effnetv2_jax.cli.overrides import (
     read_overrides,
 )
 from effnetv2_jax.cli.suggestions import meant
+from effnetv2_jax.cli.winner import with_winner
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
@@ -85,8 +86,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
             f"--workdir={values.workdir} names a checkpoint, which --mode=eval can take; to start "
             f"from it in another directory, --config.init={values.workdir}"
         )
-    overrides = read_overrides(rest)
     notes: list[str] = []
+    overrides = with_winner(read_overrides(rest), notes)
     if of_run := values.mode == "eval" and bool(workdir):
         if file and stated:
             file.check_names(stated)

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.scaling import round_channels, scaled_repeats
@@ -12,7 +13,10 @@ from effnetv2_jax.models.protocol import ModelConfig
 _DIGITS = 16
 
 
-def canonical(model: ModelConfig) -> ModelConfig:
+Config = TypeVar("Config", bound=ModelConfig)
+
+
+def canonical(model: Config) -> Config:
     """The same network with its scale multiplied out, and nothing stated that has no effect.
 
     A table of stages is scaled, and squeeze-and-excitation is 0 where a block has nothing to
@@ -32,7 +36,7 @@ def canonical(model: ModelConfig) -> ModelConfig:
                 row,
                 outputs=round_channels(row.outputs, width, floor),
                 repeats=count,
-                se_ratio=0.0 if (row.operator, row.expand) == ("fused", 1) else row.se_ratio,
+                se_ratio=0.0 if _squeezes_nothing(row.operator, row.expand) else row.se_ratio,
             )
             for row, count in zip(rows, counts)
         ),
@@ -43,6 +47,19 @@ def canonical(model: ModelConfig) -> ModelConfig:
         fixed_ends=False,
         rounding_floor=0.0,
     )
+
+
+def without_idle_squeeze(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an EfficientNet, in whose stated table idle squeeze-and-excitation is 0."""
+    rows = [
+        {**row, "se_ratio": 0.0} if _squeezes_nothing(row["operator"], row["expand"]) else row
+        for row in model["stages"] or ()
+    ]
+    return {**model, "stages": rows or None}
+
+
+def _squeezes_nothing(operator: str, expand: int) -> bool:
+    return operator == "fused" and expand == 1
 
 
 def network_hash(model: ModelConfig) -> str:
