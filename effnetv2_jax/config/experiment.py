@@ -157,6 +157,8 @@ class LogConfig:
     """Steps between two lines of the training metrics."""
     tensorboard: bool = True
     """Writes the same numbers for TensorBoard, into `tensorboard/`."""
+    report: bool = True
+    """Writes `report.html`, and the predictions it is made from, at every evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -68,6 +68,15 @@ class Classed(Protocol):
 
 
 @runtime_checkable
+class Named(Protocol):
+    """A source that knows the names of its examples without reading them."""
+
+    def key(self, index: int) -> str:
+        """The `Record.key` of example `index`, from 0."""
+        ...
+
+
+@runtime_checkable
 class Partial(Protocol):
     """A source that may be a part of a split."""
 

@@ -2,7 +2,8 @@
 
 import concurrent.futures
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.evaluate import EvalStep, make_eval_step, weights_of
 from effnetv2_jax.train.state import TrainState, key_of
 from effnetv2_jax.train.step import TrainStep, as_float32, make_train_step, step_values
+
+Result = TypeVar("Result")
 
 WORKERS = 2 if (os.cpu_count() or 1) > 2 else 1
 """Programs compiled at a time, but on a GPU. Much of a compilation runs on one core; where there
@@ -84,6 +87,10 @@ class Programs:
     def eval_step(self) -> EvalStep:
         """An evaluation's, as `make_eval_step` describes it; waits until it is compiled."""
         return self._evaluation.result()
+
+    def submit(self, task: Callable[[], Result]) -> "concurrent.futures.Future[Result]":
+        """Does something else in the background, behind the programs."""
+        return self._executor.submit(task)
 
     def close(self) -> None:
         """Gives up what has not begun to compile."""

@@ -2,7 +2,7 @@
 
 import collections
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -16,6 +16,7 @@ from effnetv2_jax.data import DataError, EvalExamples, Source, Workers, make_bat
 from effnetv2_jax.data.record import available
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
+from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import put_batch, replicated
 from effnetv2_jax.preprocessing import Preprocessing
@@ -33,7 +34,36 @@ class Sums(NamedTuple):
     """How many could be read and have none, as some of ImageNet ReaL."""
 
 
-EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, Sums]]
+class Answers(NamedTuple):
+    """What the weights that a run is judged by make of each example of a batch, padding included.
+
+    k is 5, or the number of classes where there are fewer.
+    """
+
+    best: jax.Array
+    """int32 `[B, k]`: the most probable classes, the first before all."""
+    probability: jax.Array
+    """float32 `[B, k]`: theirs."""
+    own_probability: jax.Array
+    """float32 `[B]`: of the label; of several the highest."""
+    loss: jax.Array
+    """float32 `[B]`."""
+    labels: jax.Array
+    """int32 `[B, L]`, -1 where an example has fewer."""
+    mask: jax.Array
+    """bool `[B]`: whether it could be read and has a label."""
+
+
+class Evaluated(NamedTuple):
+    """An evaluation of one batch."""
+
+    sums: dict[str, Sums]
+    """By the name of the weights."""
+    answers: Answers
+    """Of the averaged weights, or of those there are."""
+
+
+EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Evaluated]
 
 
 def make_eval_step(
@@ -46,7 +76,7 @@ def make_eval_step(
     """Compiles an evaluation of several sets of weights on one batch.
 
     The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, 3]`, `labels` int32
-    `[B, L]`, `mask` bool `[B]`), and returns `{name: Sums}`.
+    `[B, L]`, `mask` bool `[B]`).
 
     Args:
       loss: one of `effnetv2_jax.ops.losses.LOSSES`.
@@ -54,12 +84,14 @@ def make_eval_step(
     """
     preprocessing = model.preprocessing
 
-    def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, Sums]:
+    probabilities = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[loss]
+
+    def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> Evaluated:
         images = normalize(batch["image"], preprocessing.mean, preprocessing.std, model.dtype)
         labels, readable = batch["labels"], batch["mask"]
         mask = readable & (labels >= 0).any(1)
 
-        def evaluate(variables: Any) -> Sums:
+        def evaluate(variables: Any) -> tuple[Sums, Answers]:
             logits = cast(jax.Array, model.apply(variables, images, train=False))
             if classes is not None:
                 chosen = np.isin(np.arange(logits.shape[1]), classes)
@@ -70,15 +102,28 @@ def make_eval_step(
             def total(values: jax.Array) -> jax.Array:
                 return jnp.where(mask, values, 0).sum(dtype=jnp.float32)
 
-            return Sums(
-                loss=total(LOSSES[loss](logits, labels)),
+            losses = LOSSES[loss](logits, labels)
+            sums = Sums(
+                loss=total(losses),
                 top1=total(right[:, 0]),
                 top5=total(right.any(1)),
                 examples=mask.sum(dtype=jnp.float32),
                 unlabelled=(readable & ~mask).sum(dtype=jnp.float32),
             )
+            shares = probabilities(logits.astype(jnp.float32))
+            own = jnp.take_along_axis(shares, jnp.maximum(labels, 0), axis=1)
+            return sums, Answers(
+                best=best.astype(jnp.int32),
+                probability=jnp.take_along_axis(shares, best, axis=1),
+                own_probability=jnp.where(labels >= 0, own, 0).max(1),
+                loss=losses.astype(jnp.float32),
+                labels=labels,
+                mask=mask,
+            )
 
-        return {name: evaluate(variables) for name, variables in weights.items()}
+        found = {name: evaluate(variables) for name, variables in weights.items()}
+        _, answers = found[judged_by(weights)]
+        return Evaluated({name: sums for name, (sums, _) in found.items()}, answers)
 
     options = compiler_options(mesh.devices.flat[0])
     return jax.jit(eval_step, out_shardings=replicated(mesh), compiler_options=options)
@@ -90,6 +135,12 @@ def weights_of(state: TrainState) -> dict[str, Any]:
     return weights if state.ema is None else weights | {"ema": state.ema}
 
 
+def judged_by(weights: Iterable[str]) -> str:
+    """Which of the sets of weights a run is judged by: the averages where there are some."""
+    names = list(weights)
+    return "ema" if "ema" in names else names[0]
+
+
 def evaluate(
     eval_step: EvalStep,
     weights: Mapping[str, Any],
@@ -98,12 +149,15 @@ def evaluate(
     preprocessing: Preprocessing,
     mesh: Mesh,
     workers: Workers | None = None,
+    *,
+    predictions: list[Predictions] | None = None,
 ) -> dict[str, float]:
     """Accuracy over all examples of a source, on all processes together.
 
     Args:
       preprocessing: the model's.
       workers: processes that decode; None decodes in threads of this one.
+      predictions: what is predicted for each example is appended here.
 
     Returns:
       `{"<weights>_top1": ..., "<weights>_top5": ..., "<weights>_loss": ..., "examples": ...,
@@ -124,11 +178,15 @@ def evaluate(
         workers=workers,
     )
     totals = {name: np.zeros(len(Sums._fields)) for name in weights}
-    pending: collections.deque[dict[str, Sums]] = collections.deque()
+    pending: collections.deque[Evaluated] = collections.deque()
+    answered: list[Answers] = []
 
     def collect() -> None:
-        for name, sums in jax.device_get(pending.popleft()).items():
+        done = pending.popleft()
+        for name, sums in jax.device_get(done.sums).items():
             totals[name] += np.asarray(sums, np.float64)
+        if predictions is not None:
+            answered.append(jax.device_get(done.answers))
 
     with contextlib.closing(batches):
         for batch in batches:
@@ -138,6 +196,9 @@ def evaluate(
         while pending:
             collect()
 
+    if predictions is not None:
+        places = _examples_of_rows(mesh, experiment.evaluation.batch_size)
+        predictions.append(_joined(answered, places))
     result: dict[str, float] = {}
     for name, total in totals.items():
         sums = Sums(*total)
@@ -155,6 +216,35 @@ def evaluate(
         "unreadable": float(len(source) - read),
         "available": float(available(source)),
     }
+
+
+def _joined(answered: Sequence[Answers], places: np.ndarray) -> Predictions:
+    """The answers to the examples of all batches, in the order of the examples.
+
+    Args:
+      places: int `[B]`: which example of a batch stands in each row.
+    """
+    fields = {
+        name: np.concatenate([np.asarray(getattr(each, name)) for each in answered])
+        for name in Answers._fields
+    }
+    batches = np.arange(len(answered))[:, None] * len(places)
+    index = (batches + places).ravel()
+    order = np.argsort(index)
+    order = order[fields.pop("mask")[order]]
+    return Predictions(index=index[order], **{name: array[order] for name, array in fields.items()})
+
+
+def _examples_of_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """int `[B]`: which example of a batch stands in each row of it, on the devices.
+
+    A process has the examples that follow each other, and its devices may not.
+    """
+    owners = np.array([device.process_index for device in mesh.devices.flat])
+    owners = np.repeat(owners, batch_size // len(owners))
+    places = np.empty(batch_size, np.int64)
+    places[np.argsort(owners, kind="stable")] = np.arange(batch_size)
+    return places
 
 
 def summary(result: Mapping[str, float]) -> str:

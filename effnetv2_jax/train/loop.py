@@ -2,12 +2,15 @@
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.outputs.parameters import params_sha256
+from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
@@ -27,7 +30,11 @@ class _RollBack(Exception):
 
 
 def train(
-    experiment: Experiment, workdir: epath.PathLike, *, progress: Progress | None = None
+    experiment: Experiment,
+    workdir: epath.PathLike,
+    *,
+    progress: Progress | None = None,
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Trains an experiment in `workdir`, or continues the run that is there.
 
@@ -35,6 +42,8 @@ def train(
       experiment: what to train.
       workdir: where checkpoints and logs go; local or `gs://`.
       progress: shows how it goes; None shows it on standard error, in the first process.
+      origin: where the experiment is from, as JSON values for the start's event: `config_file`, and
+        what differs from it, `changed`.
 
     Returns:
       The final evaluation, see `train.evaluate.evaluate`, and `top1`, which is that of the averaged
@@ -49,7 +58,7 @@ def train(
       DivergenceError: training diverged, and `experiment.faults` says to halt.
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
-    with open_run(experiment, workdir, progress) as run:
+    with open_run(experiment, workdir, progress, origin) as run:
         if run.done == run.plan.total_steps and run.result:
             run.progress.message(f"step {run.done} | {summary(run.result)}")
         while not (run.done == run.plan.total_steps and run.result):
@@ -61,7 +70,7 @@ def train(
                 _save_at_last(run)
                 run.log("preempted", f"{preempted} after step {run.done}")
                 raise
-        run.watchdog.now("the last checkpoint")
+        run.activity.now("saving", "the last checkpoint")
         run.checkpoints.wait()
         run.progress.message(run.best())
         return run.result
@@ -76,14 +85,15 @@ def _train_on(run: Run) -> None:
             if run.done == plan.total_steps:
                 return
 
-            run.watchdog.now(f"the input of step {run.done + 1}")
+            run.activity.now("waiting for input", f"the input of step {run.done + 1}")
             with run.preemption.waiting():
                 step, planned, batch = next(batches)
                 if step == planned.first_step:
                     run.step_log.flush()  # Before a wait for the compilation.
+                run.activity.now("compiling", f"the compilation of stage {planned.index + 1}")
                 train_step = run.programs.train_step(planned)
 
-            run.watchdog.now(f"step {step + 1}")
+            run.activity.now("training", f"step {step + 1}")
             rate = learning_rate(experiment, plan, step, num_examples=num_examples)
             values = step_values(planned.stage, rate)
             run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
@@ -101,27 +111,37 @@ def _evaluate_and_save(run: Run) -> None:
     if not (evaluates or (run.done and run.done % experiment.checkpoint.every_steps == 0)):
         return
     _handle(run, run.losses.flush())
+    predictions: list[Predictions] = []
     if evaluates and not run.result:
-        run.watchdog.now(f"the evaluation after step {run.done}")
         run.step_log.flush()
+        run.activity.now("compiling", "the compilation of the evaluation")
         final = run.done == run.plan.total_steps
         with run.preemption.waiting():
+            eval_step = run.programs.eval_step()
+            run.activity.now("evaluating", f"the evaluation after step {run.done}")
             result = evaluate(
-                run.programs.eval_step(),
+                eval_step,
                 weights_of(run.state),
                 run.eval_source,
                 experiment,
                 run.model.preprocessing,
                 run.mesh,
                 run.workers,
+                predictions=predictions,
             )
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
-        run.writers.write(run.done, "eval", result, **notes)
+        run.writers.write(run.done, "eval", result, spent=run.activity.spent(), **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")
         run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
-    run.watchdog.now(f"the checkpoint after step {run.done}")
+    run.activity.now("saving", f"the checkpoint after step {run.done}")
     _check_state(run)
     run.save()
+    if predictions:
+        run.activity.now("writing the report", "the report")
+        run.reporter.write(
+            run.done, predictions[0], seconds_left=run.step_log.seconds_left(run.done)
+        )
+        run.step_log.restart_clock()
 
 
 def _save_at_last(run: Run) -> None:

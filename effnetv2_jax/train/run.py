@@ -41,6 +41,7 @@ from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.activity import Activity
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.doubts import doubts
@@ -48,6 +49,7 @@ from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.longer import EPOCHS, plan_from
 from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.reporter import Reporter
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
 from effnetv2_jax.train.step_log import StepLog
 from effnetv2_jax.train.watchdog import Watchdog
@@ -97,6 +99,8 @@ class Run:
     spikes: int = 0
     """Of both, how many since this start."""
 
+    activity: Activity = dataclasses.field(init=False)
+    reporter: Reporter = dataclasses.field(init=False)
     writers: Writers = dataclasses.field(init=False)
     step_log: StepLog = dataclasses.field(init=False)
     programs: Programs = dataclasses.field(init=False)
@@ -196,7 +200,10 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    experiment: Experiment, path: epath.PathLike, progress: Progress | None
+    experiment: Experiment,
+    path: epath.PathLike,
+    progress: Progress | None,
+    origin: Mapping[str, Any],
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     path = workdir_path(path)
@@ -254,6 +261,7 @@ def open_run(
         run.progress.message(
             "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
         )
+        run.activity = Activity(run.watchdog.now)
         run.restore()
         if experiment.epochs != began:
             run.progress.message(
@@ -272,10 +280,12 @@ def open_run(
                 experiment.log,
                 step=run.done,
                 evaluated=bool(run.result),
+                epoch_of=lambda done: plan.examples_before(done) / len(train_source),
                 enabled=first,
             )
         )
         stack.enter_context(contextlib.closing(run.progress))
+        said = list(doubts(experiment, plan, len(train_source)))
         if run.done < plan.total_steps:
             record = run_record(
                 mesh,
@@ -283,8 +293,8 @@ def open_run(
                 train_data=fingerprint,
                 eval_data=eval_source.fingerprint,
             )
-            run.writers.event("start", step=run.done, **record)
-            for doubt in doubts(experiment, plan, len(train_source)):
+            run.writers.event("start", step=run.done, **record, **origin)
+            for doubt in said:
                 run.progress.message(f"note: {doubt}")
         run.log_broken()
         run.step_log = StepLog(
@@ -294,6 +304,16 @@ def open_run(
             contextlib.closing(
                 Programs(experiment, model, optimizer, plan, run.state, mesh, start=run.done)
             )
+        )
+        run.reporter = Reporter(
+            experiment,
+            workdir,
+            run.training_data(),
+            eval_source,
+            notes=said,
+            say=run.progress.message,
+            submit=run.programs.submit,
+            enabled=first,
         )
         stack.enter_context(run.watchdog)
         stack.enter_context(run.preemption)

@@ -111,6 +111,12 @@ class StepLog:
         self._since = time.perf_counter()
         self._images = 0
 
+    def seconds_left(self, done: int) -> float | None:
+        """An estimate for what comes after step `done`; None before the first images per second."""
+        planned = self._plan.stage_at(max(done - 1, 0))
+        speed = self._images_per_second
+        return speed and self._seconds_left(done, planned, speed)
+
     def _seconds_left(self, done: int, planned: PlannedStage, images_per_second: float) -> float:
         """An estimate from the pixels still to come, since later stages' images are larger."""
         pixels = sum(
