@@ -86,6 +86,7 @@ class Compiled:
         self._calibration = [self._table(model) for model in given]
         self._kept = Kept(directory or cache_directory() / "traffic")
         self._threads = threads or cores()
+        self._versions = versions(["effnetv2_jax", "jax", "libtpu"])
         for model in self._calibration:
             self._check_ends(model)
 
@@ -206,10 +207,9 @@ class Compiled:
         return _Job(title, self._key({"part": part, "activation": model.activation}), compile_it)
 
     def _key(self, what: dict[str, Any]) -> str:
-        with_what = versions(["effnetv2_jax", "jax", "libtpu"])
         chip = self._topology.partition(":")[0]
         return digest(
-            {**what, "chip": chip, "batch": self._batch, "dtype": self._dtype, "by": with_what}
+            {**what, "chip": chip, "batch": self._batch, "dtype": self._dtype, "by": self._versions}
         )
 
     def _known(self, job: _Job) -> bool:

@@ -9,6 +9,9 @@ from etils import epath
 
 from effnetv2_jax.outputs.storage import is_local
 
+MEASURED = "step_time"
+"""Folder of a study with what was measured of its networks."""
+
 
 class Kept:
     """JSON objects by key in a directory, which several processes and threads may fill."""
