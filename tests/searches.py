@@ -123,7 +123,8 @@ def run(searched: Search, path: Path, executor: Inline, said: list[str] | None =
     """Runs or continues a search until it ends or its coordinator is killed."""
     study = epath.Path(path)
     opened = open_study(searched, study, workers=executor.workers)
-    trials = Study(opened, study, executor, report=[].append if said is None else said.append)
+    heard: list[str] = [] if said is None else said
+    trials = Study(opened, study, executor, report=heard.append)
     try:
         for _ in trials.run():
             pass

@@ -62,7 +62,7 @@ def test_any_difference_that_is_built_makes_another_hash(
     row = form.stages[at]
     changes = {"kernel": row.kernel + 2, "repeats": row.repeats + 1, "expand": row.expand + 1}
     field = data.draw(st.sampled_from(sorted(changes)))
-    other = dataclasses.replace(row, **{field: changes[field]})
+    other = dataclasses.replace(row, **{field: changes[field]})  # type: ignore[arg-type]
     stages = (*form.stages[:at], other, *form.stages[at + 1 :])
     assert network_hash(dataclasses.replace(form, stages=stages)) != network_hash(model)
 

@@ -106,7 +106,7 @@ def test_tpe_finds_more_than_chance(tmp_path: Path) -> None:
     for sampler in ("tpe", "random"):
         found = [
             run(
-                searches.search(trials=40, sampler=sampler, seed=s),
+                searches.search(trials=30, sampler=sampler, seed=s),
                 tmp_path / f"{sampler}{s}",
                 Inline(),
             )

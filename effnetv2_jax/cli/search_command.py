@@ -16,12 +16,13 @@ from effnetv2_jax.cli.config_file import ConfigFile, find_config_file
 from effnetv2_jax.cli.errors import CommandError
 from effnetv2_jax.cli.families import import_family
 from effnetv2_jax.cli.help import entry
-from effnetv2_jax.cli.overrides import adapt, assign, read_overrides
+from effnetv2_jax.cli.overrides import adapt, assign, check_path, read_overrides
 from effnetv2_jax.cli.values import read_tuple, read_value
 from effnetv2_jax.cli.winner import with_winner
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.fields import fields_of
-from effnetv2_jax.config.reading import from_config_dict, to_config_dict
+from effnetv2_jax.config.reading import from_config_dict, hint_of, to_config_dict
+from effnetv2_jax.nas.architecture import canonical
 from effnetv2_jax.nas.config import Search, check
 from effnetv2_jax.nas.space import Choice, choice
 from effnetv2_jax.outputs.workdir import workdir_path
@@ -90,8 +91,10 @@ def parse_search(arguments: Sequence[str], *, description: str = "") -> SearchCo
     search = _of_file(file)
     notes: list[str] = []
     search = dataclasses.replace(
+        search, experiment=_overridden(search.experiment, rest, file, notes)
+    )
+    search = dataclasses.replace(
         search,
-        experiment=_overridden(search.experiment, rest, file, notes),
         space=_with_choices(search, flags),
         imports=tuple(imports) or search.imports,
         **_fields(flags),
@@ -157,7 +160,18 @@ def _with_choices(search: Search, flags: Sequence[tuple[str, str]]) -> tuple[Cho
         name.removeprefix("choices."): value for name, value in flags if name.startswith("choices.")
     }
     kept = [each for each in search.space if not set(each.fields) & stated.keys()]
-    return (*kept, *(choice(field, *read_tuple(text)) for field, text in stated.items()))
+    model = canonical(search.experiment.model)
+    config = to_config_dict(dataclasses.replace(search.experiment, model=model))
+    return (*kept, *(_choice(config, field, text) for field, text in stated.items()))
+
+
+def _choice(config: ml_collections.ConfigDict, field: str, text: str) -> Choice:
+    """Values with commas between, each as `--config.FIELD` takes it; or a tuple in brackets."""
+    check_path(config, field)
+    if text.strip()[:1] in ("(", "["):
+        return choice(field, *read_tuple(text))
+    hint = hint_of(config, field)
+    return choice(field, *(read_value(hint, part.strip(), field) for part in text.split(",")))
 
 
 def _fields(flags: Sequence[tuple[str, str]]) -> dict[str, Any]:
