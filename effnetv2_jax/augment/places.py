@@ -15,7 +15,7 @@ class Part(NamedTuple):
     """Examples of the batch."""
 
 
-def keys_at(key: PRNGKeyArray, count: int, part: Part | None) -> PRNGKeyArray:
+def keys_at(key: PRNGKeyArray, count: int, part: Part | None) -> jax.Array:
     """`[count]` keys of examples, the same whether they are a part of their batch or all of it."""
     if part is None:
         return jax.random.split(key, count)

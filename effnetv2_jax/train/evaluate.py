@@ -197,7 +197,7 @@ def evaluate(
             collect()
 
     if predictions is not None:
-        places = _examples_of_rows(mesh, experiment.evaluation.batch_size)
+        places = examples_of_rows(mesh.devices.flat, experiment.evaluation.batch_size)
         predictions.append(_joined(answered, places))
     result: dict[str, float] = {}
     for name, total in totals.items():
@@ -235,12 +235,15 @@ def _joined(answered: Sequence[Answers], places: np.ndarray) -> Predictions:
     return Predictions(index=index[order], **{name: array[order] for name, array in fields.items()})
 
 
-def _examples_of_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+def examples_of_rows(devices: Iterable[Any], batch_size: int) -> np.ndarray:
     """int `[B]`: which example of a batch stands in each row of it, on the devices.
 
-    A process has the examples that follow each other, and its devices may not.
+    A process has examples that follow each other, and its devices may not.
+
+    Args:
+      devices: of the mesh, in its order.
     """
-    owners = np.array([device.process_index for device in mesh.devices.flat])
+    owners = np.array([device.process_index for device in devices])
     owners = np.repeat(owners, batch_size // len(owners))
     places = np.empty(batch_size, np.int64)
     places[np.argsort(owners, kind="stable")] = np.arange(batch_size)

@@ -145,7 +145,7 @@ class Reporter:
             seconds_left=seconds_left,
         )
         write_facts(self._workdir, facts)
-        write_report(self._workdir)
+        write_report(self._workdir, (predictions, files))
 
     def _begin_pictures(self) -> None:
         for planned in self._data.plan.stages[:_STAGES]:

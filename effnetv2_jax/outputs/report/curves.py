@@ -61,7 +61,8 @@ def panel(
       label, x_label: write a value of the axes.
       stairs: whether the values hold until the next, as those of stages do.
     """
-    curves = [curve._replace(points=_thinned(curve)) for curve in curves if curve.points]
+    thin = _changes if stairs else _thinned
+    curves = [curve._replace(points=thin(curve)) for curve in curves if curve.points]
     xs = [x for curve in curves for x, _ in curve.points] + [band.end for band in bands]
     ys = [y for curve in curves for _, y in curve.points]
     low, high = _span(ys)
@@ -195,6 +196,13 @@ def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str
 def _stairs(places: Sequence[Point]) -> str:
     (x, y), *others = places
     return f"{x:.1f} {y:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in others)
+
+
+def _changes(curve: Curve) -> list[Point]:
+    """The points at which a curve has another value than before, and its last one."""
+    pairs = zip([None, *curve.points], curve.points)
+    kept = [point for before, point in pairs if before is None or before[1] != point[1]]
+    return [*kept, curve.points[-1]]
 
 
 def _thinned(curve: Curve) -> list[Point]:

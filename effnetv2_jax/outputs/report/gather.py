@@ -126,8 +126,13 @@ class RunFiles:
         ]
 
 
-def read_run_files(workdir: epath.PathLike) -> RunFiles:
+def read_run_files(
+    workdir: epath.PathLike, predicted: tuple[Predictions, list[str]] | None = None
+) -> RunFiles:
     """Reads what lies in a workdir, but its checkpoints.
+
+    Args:
+      predicted: predictions and their files, for whoever has them; None reads them.
 
     Raises:
       WorkdirError: there is no run.
@@ -147,7 +152,7 @@ def read_run_files(workdir: epath.PathLike) -> RunFiles:
         raise WorkdirError(f"cannot read the run in {path}: {error}") from error
     trouble = ""
     try:
-        found = read_predictions(path / PREDICTIONS, classes)
+        found = predicted or read_predictions(path / PREDICTIONS, classes)
     except ValueError as error:
         found, trouble = None, str(error)
     return RunFiles(

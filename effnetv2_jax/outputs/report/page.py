@@ -7,6 +7,7 @@ from typing import Any
 import jinja2
 from etils import epath
 
+from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.outputs.progress import clock
 from effnetv2_jax.outputs.report.contents import contents
 from effnetv2_jax.outputs.report.curves import Curve, panel
@@ -18,14 +19,19 @@ PAGE, TEXT = "report.html", "report.md"
 _PALETTE = 6
 
 
-def write_report(workdir: epath.PathLike) -> epath.Path:
+def write_report(
+    workdir: epath.PathLike, predicted: tuple[Predictions, list[str]] | None = None
+) -> epath.Path:
     """Writes `report.html` and `report.md` from what lies in a workdir, and returns the page.
+
+    Args:
+      predicted: predictions and their files, for whoever has them; None reads them.
 
     Raises:
       WorkdirError: there is no run.
       OSError: they cannot be written.
     """
-    run = read_run_files(workdir)
+    run = read_run_files(workdir, predicted)
     shown = contents(run)
     for name in (PAGE, TEXT):
         write_text(run.workdir / name, _template(name).render(it=shown, run=run))
