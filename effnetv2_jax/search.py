@@ -68,6 +68,7 @@ def run(command: "SearchCommand") -> int:
     from effnetv2_jax.nas.records import StudyError
     from effnetv2_jax.outputs.progress import Progress
     from effnetv2_jax.outputs.workdir import WorkdirError
+    from effnetv2_jax.parallel.topology import TopologyError
 
     progress = Progress()
     try:
@@ -91,7 +92,7 @@ def run(command: "SearchCommand") -> int:
         return stopped.exit_status
     except KeyboardInterrupt:
         return 130
-    except (ConfigError, DataError, StudyError, WorkdirError) as error:
+    except (ConfigError, DataError, StudyError, TopologyError, WorkdirError) as error:
         progress.close()
         return complain(error)
     progress.close()

@@ -8,18 +8,29 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
+import searches
 import tiny
+from etils import epath
+from searches import Inline
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import StageSpec
+from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.models.vit import ViTConfig
+from effnetv2_jax.nas import choice, paper_space
+from effnetv2_jax.nas.candidate import with_settings
 from effnetv2_jax.nas.cost import compiled as module
 from effnetv2_jax.nas.cost.compiled import Compiled, calibrating
+from effnetv2_jax.nas.cost.covering import covering
 from effnetv2_jax.nas.cost.kept import Kept
 from effnetv2_jax.nas.cost.parts import Ends, Part, ends_of, parts_of, table_of
 from effnetv2_jax.nas.cost.traffic import Traffic
+from effnetv2_jax.nas.run import run_search
+from effnetv2_jax.nas.space import Picks, Space, sample, settings
+from effnetv2_jax.nas.trial import step_time_of
 
 B0 = EfficientNetConfig(name="efficientnetv2-b0")
 AROUND = 150e6
@@ -160,6 +171,44 @@ def test_what_is_kept_is_whole_or_not_there(tmp_path: Path) -> None:
     (tmp_path / "folder" / "b.json").write_text('{"bytes": 1')
     assert kept.read("b") is None
     assert [path.name for path in (tmp_path / "folder").glob("*.tmp")] == []
+
+
+def test_few_candidates_have_every_block_of_a_space() -> None:
+    space = (*paper_space(B0, layers=(1.0, 2.0)), choice("optimizer.learning_rate", 0.1, 0.2))
+    picks = list(covering(space))
+    assert len(picks) == 2 * 2 * 3 * 2
+    few, many = (
+        {part for each in found for part in parts_of(network_in(space, each), 64)}
+        for found in (picks, [sample(space, np.random.default_rng(seed)) for seed in range(60)])
+    )
+    assert many <= few
+    # First and repeated blocks of 12 kinds in 6 stages; 1 stage has 1 block, or 2.
+    assert len(few) == 2 * 12 * 6
+
+
+def network_in(space: Space, picks: Picks) -> ModelConfig:
+    experiment = tiny.experiment(model=B0)
+    return with_settings(experiment, settings(space, picks)).model
+
+
+def test_a_search_compiles_before_its_trials_and_they_do_not(world: World, tmp_path: Path) -> None:
+    search = searches.search(cost="compiled", cost_path=str(tmp_path / "traffic"), trials=2)
+    trial = step_time_of(search, epath.Path(tmp_path))
+    with pytest.raises(ConfigError, match=r"is not kept in .*traffic; state a directory"):
+        trial(tiny.MODEL)
+    lines: list[str] = []
+    run_search(search, tmp_path / "study", Inline(), report=lines.append)
+    first = [line for line in lines if line.startswith("traffic ")]
+    assert len(first) == world.compiled.total() > 0
+    assert lines.index(first[-1]) < lines.index(
+        next(line for line in lines if line.startswith("trial "))
+    )
+    for seed in range(5):
+        picks = sample(search.space, np.random.default_rng(seed))
+        model = with_settings(search.experiment, settings(search.space, picks)).model
+        assert trial(model) > 0
+    assert len(first) == world.compiled.total()
+    assert trial.source.endswith("128 images of 40 pixels in bfloat16")
 
 
 @pytest.mark.long

@@ -24,12 +24,16 @@ from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import Operator
 from effnetv2_jax.models.protocol import ModelConfig
 from effnetv2_jax.nas.architecture import digest, network_hash
+from effnetv2_jax.nas.config import Search
 from effnetv2_jax.nas.cost.kept import Kept
 from effnetv2_jax.nas.cost.parts import Part, ends_of, parts_of, table_of
 from effnetv2_jax.nas.cost.traffic import Traffic, network_traffic, one_chip, part_traffic
 from effnetv2_jax.system.cache import cache_directory
 from effnetv2_jax.system.cores import cores
 from effnetv2_jax.system.machine import versions
+
+CLASSES = 1000
+"""Where none are stated; they are a small part of the constant."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,11 +59,12 @@ class Compiled:
         topology: str = "v5e:2x2",
         image_size: int,
         batch_size: int = 128,
-        classes: int = 1000,
+        classes: int = CLASSES,
         dtype: Literal["bfloat16", "float32"] = "bfloat16",
         calibration: Sequence[ModelConfig] = (),
         directory: epath.PathLike | None = None,
         threads: int | None = None,
+        compiles: bool = True,
     ) -> None:
         """Compiles nothing yet.
 
@@ -68,11 +73,14 @@ class Compiled:
           topology: a slice of v5e, v5p or v6e, of which one chip is compiled for.
           image_size: height and width in training, in pixels.
           batch_size: examples of a step on a chip.
-          dtype: that the networks compute in there, whatever their configs say.
+          dtype: that the networks compute in there. What their configs say of that, of BatchNorm
+            and of stochastic depth, which they all have there, makes no difference.
           calibration: whole networks, 3 to 8, that the constant is found with; empty for four with
             the reference's channels. Their stem, last block and head are as wide as its own.
           directory: where traffic is kept; None takes the package's cache directory.
           threads: blocks and networks compiled at a time; None takes one for each core.
+          compiles: False makes it an error where something is not kept. A process that trains must
+            not compile for other devices than its own.
 
         Raises:
           ConfigError: the reference is no EfficientNet, or a calibrating network has other ends.
@@ -85,7 +93,7 @@ class Compiled:
         given = calibration or calibrating(self._reference)
         self._calibration = [self._table(model) for model in given]
         self._kept = Kept(directory or cache_directory() / "traffic")
-        self._threads = threads or cores()
+        self._threads, self._compiles = threads or cores(), compiles
         self._versions = versions(["effnetv2_jax", "jax", "libtpu"])
         for model in self._calibration:
             self._check_ends(model)
@@ -102,7 +110,8 @@ class Compiled:
         """S of a network; compiles what of it is not kept yet.
 
         Raises:
-          ConfigError: it is no EfficientNet, or its ends are not the reference's.
+          ConfigError: it is no EfficientNet, its ends are not the reference's, or something is not
+            kept and `compiles` is False.
           TopologyError: there is no such topology, or its compiler is missing or another.
         """
         return self.bytes(model) / self.bytes(self._reference)
@@ -169,7 +178,9 @@ class Compiled:
         return sum(n * self._traffic(self._block(part, model)) for part, n in parts.items())
 
     def _table(self, model: ModelConfig) -> EfficientNetConfig:
-        return dataclasses.replace(table_of(model), dtype=self._dtype)
+        whole = table_of(model)
+        followed = {name: getattr(whole, name) for name in whole.FOLLOW_NAME}
+        return EfficientNetConfig(name=whole.name, dtype=self._dtype, **followed)
 
     def _check_ends(self, model: EfficientNetConfig) -> None:
         own = ends_of(model, self._size)
@@ -217,12 +228,35 @@ class Compiled:
 
     def _traffic(self, job: _Job) -> float:
         kept = self._kept.read(job.key)
+        if kept is None and not self._compiles:
+            raise ConfigError(
+                f"the traffic of {job.title} is not kept in {self._kept.directory}; state a "
+                "directory that the process which compiles it shares with this one"
+            )
         return float(kept["bytes"]) if kept else self._compile(job).bytes
 
     def _compile(self, job: _Job) -> Traffic:
         traffic = job.compile()
         self._kept.write(job.key, {"what": job.title, **dataclasses.asdict(traffic)})
         return traffic
+
+
+def table_for(search: Search, *, compiles: bool = True) -> Compiled:
+    """The table of a search that states `cost=compiled`.
+
+    Raises:
+      ConfigError: its reference is no EfficientNet.
+    """
+    experiment = search.experiment
+    return Compiled(
+        experiment.model,
+        topology=search.cost_topology,
+        image_size=search.cost_image_size or experiment.stages[-1].image_size,
+        batch_size=search.cost_batch_size,
+        classes=experiment.data.num_classes or CLASSES,
+        directory=search.cost_path or None,
+        compiles=compiles,
+    )
 
 
 def calibrating(reference: EfficientNetConfig) -> list[EfficientNetConfig]:

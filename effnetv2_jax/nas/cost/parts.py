@@ -79,5 +79,7 @@ def _blocks(whole: EfficientNetConfig, image_size: int) -> Iterator[Part]:
     for row in whole.stages or ():
         for repeat in range(row.repeats):
             stride = 1 if repeat else row.stride
-            yield Part(dataclasses.replace(row, stride=stride, repeats=1), inputs, size)
+            # 0 and 0.0 are one block, and have to be kept under one key.
+            block = dataclasses.replace(row, stride=stride, repeats=1, se_ratio=float(row.se_ratio))
+            yield Part(block, inputs, size)
             inputs, size = row.outputs, -(-size // stride)
