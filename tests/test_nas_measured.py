@@ -116,10 +116,11 @@ def test_the_source_says_what_was_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_longer_network_takes_longer(tmp_path: Path) -> None:
     rows = tiny.MODEL.stages or ()
     deeper = dataclasses.replace(
-        tiny.MODEL, stages=(rows[0], dataclasses.replace(rows[1], repeats=12))
+        tiny.MODEL, stages=(rows[0], dataclasses.replace(rows[1], repeats=6))
     )
     cost = Measured(tiny.experiment(), kept=tmp_path, rounds=5)
     assert cost(deeper) > 1.5
