@@ -134,7 +134,7 @@ def test_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "191,102,976 candidates, of which 12 run" in said
     assert "model.stages[...].kernel of 6 rows" in said
     assert "756" in said
-    assert "Finals: the best 2 with 3 seeds each" in said
+    assert "Finals: the best 2, 3 times each with other seeds" in said
     assert "How long a trial takes shows when one has run" in said
     searches.run(searches.search(trials=5), tmp_path / "s", searches.Inline(_in_ten_seconds))
     assert program.main([*command, f"--workdir={tmp_path / 's'}"]) == 0
@@ -330,3 +330,15 @@ def test_the_quickstart_in_short(tmp_path: Path) -> None:
     assert variables["params"]
     again = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == again.stdout
+
+
+@pytest.mark.parametrize("name", ["quickstart", "cifar10", "imagenet"])
+def test_the_configs(name: str) -> None:
+    whole, short = (
+        parsed(f"--config=configs/search_{name}.py{argument}", "--workdir=S", *place).search
+        for argument, place in (("", ["--config.data.path=PICTURES"]), (":smoke", []))
+    )
+    assert (short.trials, short.experiment.data.source) == (2, "embedded")
+    assert size(whole.space) > 10**8
+    # The search must not see what the winner is to be measured on.
+    assert whole.experiment.data.eval_split != "validation"

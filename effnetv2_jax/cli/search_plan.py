@@ -55,8 +55,8 @@ def describe_search(search: Search, workdir: str) -> str:
     lines = [describe_space(search), "", "A trial:", *_trial(search.experiment)]
     if search.finals:
         lines.append(
-            f"Finals: the best {search.finals} with {search.finals_seeds} seeds each and "
-            f"{search.finals_epochs:g} times the epochs, as much training as "
+            f"Finals: the best {search.finals}, {search.finals_seeds} times each with other seeds, "
+            f"for {search.finals_epochs:g} times the epochs, as much training as "
             f"{search.finals * search.finals_seeds * search.finals_epochs:g} trials"
         )
     seconds = _seconds(workdir) if workdir else []
