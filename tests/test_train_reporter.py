@@ -1,5 +1,6 @@
 """A run writes its report, and is none the worse if it cannot."""
 
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
@@ -49,7 +50,7 @@ def test_a_report_that_cannot_be_written_is_said(tmp_path: pathlib.Path) -> None
     said: list[str] = []
     missing = epath.Path(tmp_path / "no" / "such")
     reporter = Reporter(
-        REPORTED, missing, data, eval_source, say=said.append, submit=lambda task: None
+        REPORTED, missing, data, eval_source, say=said.append, submit=lambda task: never()
     )
     reporter.write(8, predictions(6, 40))
     (line,) = said
@@ -75,7 +76,7 @@ def test_pictures_that_are_not_ready_are_left_out(tmp_path: pathlib.Path) -> Non
     data, eval_source = training_data()
     config = dataclasses.asdict(REPORTED.settled())
     workdir = open_workdir(tmp_path, config, eval_source.class_names, squashed(40))
-    waiting: Any = jax_future()
+    waiting = never()
     said: list[str] = []
     reporter = Reporter(
         REPORTED, workdir, data, eval_source, say=said.append, submit=lambda task: waiting
@@ -93,10 +94,8 @@ def test_pictures_that_are_not_ready_are_left_out(tmp_path: pathlib.Path) -> Non
     assert run.files[0].startswith("trashnet/1.0.0 test[:40] example 0 (")
 
 
-def jax_future() -> Any:
-    """One that is never done."""
-    import concurrent.futures
-
+def never() -> concurrent.futures.Future[Any]:
+    """What is never done."""
     return concurrent.futures.Future()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +15,8 @@ from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
-from effnetv2_jax.progressive import Plan
+from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train.closing import closing
 from effnetv2_jax.train.divergence import Divergence, DivergenceError, NotFinite, Spike
 from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
@@ -72,7 +74,16 @@ def train(
                 raise
         run.activity.now("saving", "the last checkpoint")
         run.checkpoints.wait()
-        run.progress.message(run.best())
+        for line in closing(
+            run.workdir,
+            run.result,
+            steps=run.done,
+            best=run.best(),
+            spent=run.activity.spent(),
+            decay=experiment.ema_decay,
+            reports=experiment.log.report,
+        ):
+            run.progress.message(line)
         return run.result
 
 
@@ -90,7 +101,7 @@ def _train_on(run: Run) -> None:
                 step, planned, batch = next(batches)
                 if step == planned.first_step:
                     run.step_log.flush()  # Before a wait for the compilation.
-                run.activity.now("compiling", f"the compilation of stage {planned.index + 1}")
+                _announce(run, planned)
                 train_step = run.programs.train_step(planned)
 
             run.activity.now("training", f"step {step + 1}")
@@ -102,6 +113,15 @@ def _train_on(run: Run) -> None:
             _handle(run, run.losses.step(run.done, metrics))
             if run.done < plan.total_steps:
                 run.preemption.check()
+
+
+def _announce(run: Run, planned: PlannedStage) -> None:
+    """Says that a stage's step is still to be compiled, before that is waited for."""
+    what = f"compiling stage {planned.index + 1}/{len(run.plan.stages)}"
+    run.activity.now("compiling", what)
+    if not run.programs.is_ready(planned):
+        about = run.programs.expected_seconds(planned)
+        run.progress.message(f"{what} (about {round(about)} s, less if it was compiled before)")
 
 
 def _evaluate_and_save(run: Run) -> None:
@@ -119,6 +139,7 @@ def _evaluate_and_save(run: Run) -> None:
         with run.preemption.waiting():
             eval_step = run.programs.eval_step()
             run.activity.now("evaluating", f"the evaluation after step {run.done}")
+            began = time.perf_counter()
             result = evaluate(
                 eval_step,
                 weights_of(run.state),
@@ -129,6 +150,7 @@ def _evaluate_and_save(run: Run) -> None:
                 run.workers,
                 predictions=predictions,
             )
+        run.evaluation_seconds = time.perf_counter() - began
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
         run.writers.write(run.done, "eval", result, spent=run.activity.spent(), **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Generator, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -28,6 +30,7 @@ from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
+from effnetv2_jax.outputs.storage import write_text
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
     began_class_names,
@@ -48,6 +51,7 @@ from effnetv2_jax.train.doubts import doubts
 from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.longer import EPOCHS, plan_from
+from effnetv2_jax.train.opening import describe_devices, describe_network, describe_plan
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.reporter import Reporter
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
@@ -55,6 +59,7 @@ from effnetv2_jax.train.step_log import StepLog
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"
+_PARAMETERS = "parameters.txt"
 _NAMED = 64
 """Examples of a batch that an event names."""
 
@@ -95,6 +100,8 @@ class Run:
     """The evaluation of the state; empty where there is none."""
     broken: list[str] = dataclasses.field(default_factory=list)
     """What is wrong with checkpoints that were passed over."""
+    evaluation_seconds: float = 0.0
+    """That the last one took; 0 before there is one."""
     divergences: int = 0
     spikes: int = 0
     """Of both, how many since this start."""
@@ -187,6 +194,18 @@ class Run:
         order = self.training_data().order
         return example_keys(self.train_source, order, range(first, first + count))
 
+    def seconds_besides(self, done: int) -> float:
+        """What the rest of the run may take besides its steps: evaluations, and compilations.
+
+        Those of later stages run beside the steps of the present one.
+        """
+        coming = [planned for planned in self.plan.stages if planned.first_step >= done]
+        compilations = sum(self.programs.expected_seconds(planned) for planned in coming)
+        examples = self.plan.examples_before(self.plan.total_steps)
+        interval = self.experiment.evaluation.every_epochs * len(self.train_source)
+        evaluations = math.ceil((examples - self.plan.examples_before(done)) / interval)
+        return self.evaluation_seconds * evaluations + compilations
+
     def log_broken(self) -> None:
         """Logs the checkpoints that the last `restore` passed over."""
         while self.broken:
@@ -203,12 +222,15 @@ def open_run(
     experiment: Experiment,
     path: epath.PathLike,
     progress: Progress | None,
-    origin: Mapping[str, Any],
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
+    progress = Progress(enabled=first) if progress is None else progress
+    progress.enabled = progress.enabled and first
+    progress.waiting("opening the data")
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
     check_batches(experiment, devices=mesh.size)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
@@ -222,6 +244,7 @@ def open_run(
             plan = experiment.plan(len(train_source))
         else:
             plan = plan_from(experiment, path, began=began, num_examples=len(train_source))
+        progress.waiting("reading the weights to start from" if experiment.init else "the model")
         model, variables = initial_model(experiment, classes, path)
         lock = None
         with all_or_none(WorkdirError, f"another process cannot use {path}"):
@@ -252,7 +275,7 @@ def open_run(
             checkpoints=stack.enter_context(
                 Checkpoints(workdir / "checkpoints", experiment.checkpoint)
             ),
-            progress=Progress(enabled=first) if progress is None else progress,
+            progress=progress,
             losses=LossWatch(experiment.faults.loss_spike),
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
@@ -261,7 +284,8 @@ def open_run(
         run.progress.message(
             "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
         )
-        run.activity = Activity(run.watchdog.now)
+        run.activity = Activity(run.watchdog.now, progress.waiting)
+        run.activity.now("starting", "the state to begin with")
         run.restore()
         if experiment.epochs != began:
             run.progress.message(
@@ -273,7 +297,7 @@ def open_run(
         elif run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
         else:
-            run.progress.message(parameter_table(run.state.params))
+            _introduce(run, write=first)
         run.writers = stack.enter_context(
             Writers(
                 workdir,
@@ -298,7 +322,11 @@ def open_run(
                 run.progress.message(f"note: {doubt}")
         run.log_broken()
         run.step_log = StepLog(
-            plan, run.writers, run.progress, every_steps=experiment.log.every_steps
+            plan,
+            run.writers,
+            run.progress,
+            every_steps=experiment.log.every_steps,
+            besides=run.seconds_besides,
         )
         run.programs = stack.enter_context(
             contextlib.closing(
@@ -318,3 +346,21 @@ def open_run(
         stack.enter_context(run.watchdog)
         stack.enter_context(run.preemption)
         yield run
+
+
+def _introduce(run: Run, *, write: bool) -> None:
+    """Says what a run that begins is, and leaves the table of its parameters in its directory."""
+    progress, experiment = run.progress, run.experiment
+    params = run.state.params
+    path = run.workdir / _PARAMETERS
+    table = parameter_table(params)
+    if write:
+        write_text(path, table + "\n")
+    if experiment.log.parameters:
+        progress.message(table)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    classes = len(run.train_source.class_names)
+    progress.message(describe_devices(run.mesh))
+    progress.message(describe_network(experiment, classes, count, str(path)))
+    for line in describe_plan(run.plan, experiment.epochs, len(run.train_source)):
+        progress.message(line)

@@ -9,6 +9,7 @@ from etils import epath
 from effnetv2_jax.outputs.storage import read_fresh, write_text
 
 FACTS = "report.json"
+PAGE = "report.html"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

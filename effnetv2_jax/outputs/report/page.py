@@ -11,11 +11,12 @@ from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.outputs.progress import clock
 from effnetv2_jax.outputs.report.contents import contents
 from effnetv2_jax.outputs.report.curves import Curve, panel
+from effnetv2_jax.outputs.report.facts import PAGE
 from effnetv2_jax.outputs.report.gather import RunFiles, read_run_files
 from effnetv2_jax.outputs.report.panels import axes, number, percent, points_of
 from effnetv2_jax.outputs.storage import write_text
 
-PAGE, TEXT = "report.html", "report.md"
+TEXT = "report.md"
 _PALETTE = 6
 
 
