@@ -21,6 +21,7 @@ from effnetv2_jax.nas.report.page import write_study_report
 from effnetv2_jax.nas.report.pictures import front, network, round_numbers
 from effnetv2_jax.nas.study import Study
 from effnetv2_jax.nas.winner import write_winner
+from effnetv2_jax.report import main
 
 SOURCE = "traffic of fusions"
 
@@ -139,3 +140,15 @@ def test_a_network_is_drawn_block_by_block() -> None:
     assert drawn.count("<rect") == 40
     assert "stage 6: 15 x" in drawn
     assert "10 x 10 px, SE 0.25" in drawn
+
+
+def test_the_command_writes_the_page_of_a_study(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_of(tmp_path, trials=3)
+    assert main([str(tmp_path)]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'report.html'}\n"
+    assert (tmp_path / "report.html").exists()
+    (tmp_path / "search.json").write_text("{")
+    assert main([str(tmp_path)]) == 1
+    assert "search.json is not valid JSON" in capsys.readouterr().err

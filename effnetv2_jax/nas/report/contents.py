@@ -29,7 +29,6 @@ from effnetv2_jax.nas.report.pictures import (
     shares,
 )
 from effnetv2_jax.nas.space import Choice, size
-from effnetv2_jax.nas.study import best_of
 from effnetv2_jax.outputs.report.curves import Panel
 from effnetv2_jax.outputs.workdir import read_winner
 
@@ -89,7 +88,6 @@ class Contents:
     running: int
     complete: int
     pruned: list[Result]
-    best: Result | None
     winner: Winner | None
     progress: Panel | None
     pareto: list[Panel]
@@ -132,7 +130,6 @@ def contents(study: epath.Path) -> Contents:
         running=len(trained) - len(results),
         complete=len(complete),
         pruned=[result for result in results.values() if not result.complete],
-        best=best_of(results.values()),
         winner=_winner(study, search),
         progress=_progress(results) if complete else None,
         pareto=_pareto(complete),
@@ -203,29 +200,34 @@ def _progress(results: Mapping[int, Result]) -> Panel:
     )
 
 
-def _on_front(complete: Sequence[Result]) -> dict[int, Result]:
-    """The trials that no other one beats in accuracy, S and P together, by number."""
-
-    def beats(one: Result, other: Result) -> bool:
-        mine, theirs = _objectives(one), _objectives(other)
-        return mine != theirs and all(a >= b for a, b in zip(mine, theirs, strict=True))
-
-    return {
-        result.number: result
+def _on_front(complete: Sequence[Result]) -> set[int]:
+    """The numbers of the trials that no other one beats in accuracy, S and P together."""
+    # Of each, more is better.
+    objectives = {
+        result.number: (
+            result.accuracy or 0.0,
+            -(result.step_time or 0.0),
+            -float(result.parameters or 0),
+        )
         for result in complete
-        if not any(beats(other, result) for other in complete)
     }
 
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(
+            theirs != mine and all(a >= b for a, b in zip(theirs, mine))
+            for theirs in objectives.values()
+        )
 
-def _objectives(result: Result) -> tuple[float, float, float]:
-    """Of which more is better."""
-    return (result.accuracy or 0.0, -(result.step_time or 0.0), -(result.parameters or 0))
+    return {number for number, mine in objectives.items() if not beaten(mine)}
 
 
 def _pareto(complete: Sequence[Result]) -> list[Panel]:
-    """Accuracy against S and against P, with what no other trial beats."""
+    """Accuracy against S and against P, with what no other trial beats.
+
+    Args:
+      complete: from the highest reward on.
+    """
     found = []
-    best = best_of(complete)
     for title, label, of in (
         ("S, relative to the reference", lambda x: f"{x:.3g}", lambda r: r.step_time or 0.0),
         ("million parameters", lambda x: f"{x:.3g}", lambda r: (r.parameters or 0) / 1e6),
@@ -238,10 +240,8 @@ def _pareto(complete: Sequence[Result]) -> list[Panel]:
         kinds = [
             Dots("others", 0, [d for place, d in enumerate(dots) if place not in set(ahead)]),
             Dots("beaten by none", 2, [dots[place] for place in ahead], 4.0),
+            Dots("highest reward", 1, dots[:1], 5.5),
         ]
-        if best is not None:
-            place = [result.number for result in complete].index(best.number)
-            kinds.append(Dots("highest reward", 1, [dots[place]], 5.5))
         found.append(
             scatter(
                 "accuracy",
