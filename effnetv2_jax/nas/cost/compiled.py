@@ -15,10 +15,12 @@ import dataclasses
 import functools
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from etils import epath
 
+import effnetv2_jax
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import Operator
@@ -29,6 +31,7 @@ from effnetv2_jax.nas.cost.kept import Kept
 from effnetv2_jax.nas.cost.parts import Part, ends_of, parts_of, table_of
 from effnetv2_jax.nas.cost.traffic import Traffic, network_traffic, one_chip, part_traffic
 from effnetv2_jax.system.cache import cache_directory
+from effnetv2_jax.system.checksums import file_sha256
 from effnetv2_jax.system.cores import cores
 from effnetv2_jax.system.machine import versions
 
@@ -94,7 +97,7 @@ class Compiled:
         self._calibration = [self._table(model) for model in given]
         self._kept = Kept(directory or cache_directory() / "traffic")
         self._threads, self._compiles = threads or cores(), compiles
-        self._versions = versions(["effnetv2_jax", "jax", "libtpu"])
+        self._compiler = {"versions": versions(["jax", "libtpu"]), "code": _code()}
         for model in self._calibration:
             self._check_ends(model)
 
@@ -219,9 +222,8 @@ class Compiled:
 
     def _key(self, what: dict[str, Any]) -> str:
         chip = self._topology.partition(":")[0]
-        return digest(
-            {**what, "chip": chip, "batch": self._batch, "dtype": self._dtype, "by": self._versions}
-        )
+        of_all = {"chip": chip, "batch": self._batch, "dtype": self._dtype}
+        return digest({**what, **of_all, **self._compiler})
 
     def _known(self, job: _Job) -> bool:
         return self._kept.read(job.key) is not None
@@ -239,6 +241,15 @@ class Compiled:
         traffic = job.compile()
         self._kept.write(job.key, {"what": job.title, **dataclasses.asdict(traffic)})
         return traffic
+
+
+@functools.cache
+def _code() -> str:
+    """A checksum of the programs that are compiled: of others nothing may be reused."""
+    package = Path(effnetv2_jax.__file__).parent
+    folders = (package / name for name in ("ops", "models", "models/efficientnet"))
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    return digest([file_sha256(file) for file in (*files, package / "nas/cost/traffic.py")])
 
 
 def table_for(search: Search, *, compiles: bool = True) -> Compiled:
