@@ -27,6 +27,7 @@ from effnetv2_jax.nas.cost.compiled import Compiled, calibrating
 from effnetv2_jax.nas.cost.covering import covering
 from effnetv2_jax.nas.cost.kept import Kept
 from effnetv2_jax.nas.cost.parts import Ends, Part, ends_of, parts_of, table_of
+from effnetv2_jax.nas.cost.parts_table import read_parts_table, write_parts_table
 from effnetv2_jax.nas.cost.traffic import Traffic
 from effnetv2_jax.nas.run import run_search
 from effnetv2_jax.nas.space import Picks, Space, sample, settings
@@ -52,7 +53,7 @@ def test_a_network_is_its_first_and_its_repeated_blocks() -> None:
     assert found[Part(dataclasses.replace(row, stride=1), inputs=192, image_size=5)] == 7
     assert found[Part(StageSpec("fused", 3, 1, 1, 16, 1), inputs=32, image_size=65)] == 1
     assert len(found) == 11
-    assert ends_of(B0, 130) == Ends(stem=32, outputs=192, head=1280, image_size=130)
+    assert ends_of(B0) == Ends(stem=32, outputs=192, head=1280)
 
 
 def test_blocks_are_those_of_the_table_as_it_is_built() -> None:
@@ -99,20 +100,30 @@ def world() -> Iterator[World]:
         yield world
 
 
-def cost(folder: Path, **options: Any) -> Compiled:
+def compiler(folder: Path, **options: Any) -> Compiled:
     return Compiled(B0, directory=folder, **{"image_size": 128, "threads": 2} | options)
 
 
 def test_a_network_costs_what_its_blocks_do_and_a_constant(world: World, tmp_path: Path) -> None:
-    table = cost(tmp_path)
     other = with_rows(operator="mbconv", kernel=5, se_ratio=0.25)
+    one = compiler(tmp_path)
+    table = one.table([other])
     assert table(B0) == 1
-    assert table.bytes(other) == pytest.approx(table.whole(other))
-    assert table(other) == pytest.approx(table.whole(other) / table.whole(B0))
+    assert table.constant == pytest.approx(AROUND)
+    assert table.bytes(other) == pytest.approx(one.whole(other))
+    assert table(other) == pytest.approx(one.whole(other) / one.whole(B0))
     assert table(other) > 1
     assert table.source == (
         "traffic of fusions, compiled for one chip of v5e: 128 images of 128 pixels in bfloat16"
     )
+    with pytest.raises(ConfigError, match="the table of traffic has no Part"):
+        table(with_rows(kernel=7))
+    path = epath.Path(tmp_path) / "table.json"
+    write_parts_table(path, table)
+    assert read_parts_table(path) == table
+    path.write_text("{}")
+    with pytest.raises(ConfigError, match=r"table.json cannot be read .*delete it"):
+        read_parts_table(path)
 
 
 def test_everything_is_compiled_once_and_an_interrupted_table_goes_on(
@@ -121,45 +132,46 @@ def test_everything_is_compiled_once_and_an_interrupted_table_goes_on(
     networks = [with_rows(kernel=5), with_rows(operator="mbconv", se_ratio=0.25), B0]
     world.fails_after = 9
     with pytest.raises(InterruptedError):
-        list(cost(tmp_path).prepare(networks))
+        list(compiler(tmp_path).prepare(networks))
     world.fails_after = 10_000
-    lines = list(cost(tmp_path).prepare(networks))
+    lines = list(compiler(tmp_path).prepare(networks))
     total = world.compiled.total()
     assert set(world.compiled.values()) == {1}
     assert lines[-1].startswith(f"{len(lines)}/{len(lines)}  ")
     assert len(lines) == total - 9
-    assert list(cost(tmp_path).prepare(networks)) == []
-    for network in networks:
-        cost(tmp_path)(network)
+    assert list(compiler(tmp_path).prepare(networks)) == []
+    compiler(tmp_path).table(networks)
     assert world.compiled.total() == total
 
 
 def test_another_batch_size_or_chip_is_another_table(world: World, tmp_path: Path) -> None:
-    cost(tmp_path)(B0)
+    compiler(tmp_path).table([])
     first = world.compiled.total()
     for options in ({"batch_size": 64}, {"image_size": 96}, {"topology": "v6e:2x2"}):
-        cost(tmp_path, **options)(B0)
+        compiler(tmp_path, **options).table([])
         assert world.compiled.total() >= first + 4
         first = world.compiled.total()
-    cost(tmp_path, topology="v5e:4x4")(B0)  # of which it is one chip too
+    compiler(tmp_path, topology="v5e:4x4").table([])  # of which it is one chip too
     assert world.compiled.total() == first
 
 
 def test_networks_with_other_ends_are_refused(world: World, tmp_path: Path) -> None:
     wider = dataclasses.replace(B0, width=2.0)
     with pytest.raises(ConfigError, match=r"64, 384 and 2560 channels.* 32, 192 and 1280"):
-        cost(tmp_path)(wider)
+        compiler(tmp_path).table([wider])
     with pytest.raises(ConfigError, match="leave their widths out of the search"):
-        list(cost(tmp_path).prepare([B0, wider]))
+        list(compiler(tmp_path).prepare([B0, wider]))
     with pytest.raises(ConfigError, match="channels"):
-        cost(tmp_path, calibration=[wider])
+        compiler(tmp_path, calibration=[wider])
     assert not world.compiled
+    with pytest.raises(ConfigError, match="channels"):
+        compiler(tmp_path).table([])(wider)
 
 
 def test_the_calibrating_networks_have_the_ends_of_the_reference() -> None:
     base = table_of(B0)
     for network in calibrating(base):
-        assert ends_of(network, 128) == ends_of(base, 128)
+        assert ends_of(network) == ends_of(base)
         assert list(network.faults()) == []
 
 
@@ -191,24 +203,26 @@ def network_in(space: Space, picks: Picks) -> ModelConfig:
     return with_settings(experiment, settings(space, picks)).model
 
 
-def test_a_search_compiles_before_its_trials_and_they_do_not(world: World, tmp_path: Path) -> None:
-    search = searches.search(cost="compiled", cost_path=str(tmp_path / "traffic"), trials=2)
-    trial = step_time_of(search, epath.Path(tmp_path))
-    with pytest.raises(ConfigError, match=r"is not kept in .*traffic; state a directory"):
-        trial(tiny.MODEL)
+def test_a_search_compiles_before_its_trials_which_read_the_table(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    search, study = searches.search(cost="compiled", trials=2), epath.Path(tmp_path / "study")
     lines: list[str] = []
-    run_search(search, tmp_path / "study", Inline(), report=lines.append)
+    run_search(search, study, Inline(), report=lines.append)
     first = [line for line in lines if line.startswith("traffic ")]
     assert len(first) == world.compiled.total() > 0
-    assert lines.index(first[-1]) < lines.index(
-        next(line for line in lines if line.startswith("trial "))
-    )
-    for seed in range(5):
+    ends = next(line for line in lines if line.startswith("trial "))
+    assert lines.index(first[-1]) < lines.index(ends)
+    step_time = step_time_of(search, study)
+    assert step_time(search.experiment.model) == 1
+    for seed in range(20):
         picks = sample(search.space, np.random.default_rng(seed))
         model = with_settings(search.experiment, settings(search.space, picks)).model
-        assert trial(model) > 0
+        assert step_time(model) > 0
+    assert step_time.source.endswith("128 images of 40 pixels in bfloat16")
+    run_search(dataclasses.replace(search, trials=3), study, Inline(), report=lines.append)
     assert len(first) == world.compiled.total()
-    assert trial.source.endswith("128 images of 40 pixels in bfloat16")
 
 
 @pytest.mark.long
@@ -221,6 +235,7 @@ def test_a_table_predicts_a_whole_network(tmp_path: Path) -> None:
     deeper = dataclasses.replace(
         reference, stages=(rows[0], dataclasses.replace(rows[1], repeats=3))
     )
-    table = Compiled(reference, image_size=64, batch_size=64, classes=10, directory=tmp_path)
-    assert table.bytes(deeper) == pytest.approx(table.whole(deeper), rel=0.1)
+    one = Compiled(reference, image_size=64, batch_size=64, classes=10, directory=tmp_path)
+    table = one.table([deeper])
+    assert table.bytes(deeper) == pytest.approx(one.whole(deeper), rel=0.1)
     assert table(deeper) > 1.05

@@ -8,6 +8,8 @@ from etils import epath
 from effnetv2_jax.nas.candidate import with_settings
 from effnetv2_jax.nas.config import Search
 from effnetv2_jax.nas.cost.covering import covering
+from effnetv2_jax.nas.cost.parts_table import FILE as TRAFFIC
+from effnetv2_jax.nas.cost.parts_table import write_parts_table
 from effnetv2_jax.nas.executors import Executor
 from effnetv2_jax.nas.executors.local import LocalProcesses
 from effnetv2_jax.nas.finals import Finalist, agreement, run_finals, table
@@ -72,11 +74,12 @@ def run_search(
       WorkdirError: another search uses the directory.
     """
     study = workdir_path(workdir)
-    step_time_of(search, study)
-    if search.cost == "compiled":
-        _compile_table(search, report)
+    if search.cost != "compiled":  # Whose table is made in the study.
+        step_time_of(search, study)
     with lock_workdir(study):
         search = open_study(search, study, workers=executor.workers)
+        if search.cost == "compiled":
+            _compile_table(search, study, report)
         trials = Study(search, study, executor, report=report)
         report(
             f"{study}: {executor.workers} trials at a time, proposed by {search.sampler} from the "
@@ -112,21 +115,25 @@ def run_search(
         return _decide(search, study, finalists, report)
 
 
-def _compile_table(search: Search, report: Callable[[str], None]) -> None:
-    """Compiles, here and once, what the trials need of every network of the space.
+def _compile_table(search: Search, study: epath.Path, report: Callable[[str], None]) -> None:
+    """Writes what the trials read S from, unless it is there: the blocks of the whole space.
 
     Raises:
       ConfigError, TopologyError: it is not to be had.
     """
+    if (study / TRAFFIC).exists():
+        return
     # Imported here, for its JAX.
-    from effnetv2_jax.nas.cost.compiled import table_for
+    from effnetv2_jax.nas.cost.compiled import compiler_for
 
-    networks = (
+    networks = [
         with_settings(search.experiment, settings(search.space, picks)).model
         for picks in covering(search.space)
-    )
-    for line in table_for(search).prepare(networks):
+    ]
+    compiler = compiler_for(search)
+    for line in compiler.prepare(networks):
         report(f"traffic {line}")
+    write_parts_table(study / TRAFFIC, compiler.table(networks))
 
 
 def _write_best(search: Search, study: epath.Path, trials: Study, best: Result) -> None:

@@ -30,6 +30,8 @@ from effnetv2_jax.nas.architecture import network_hash
 from effnetv2_jax.nas.candidate import with_settings
 from effnetv2_jax.nas.config import Search
 from effnetv2_jax.nas.cost.kept import MEASURED
+from effnetv2_jax.nas.cost.parts_table import FILE as TRAFFIC
+from effnetv2_jax.nas.cost.parts_table import read_parts_table
 from effnetv2_jax.nas.records import (
     SEARCH,
     Proposal,
@@ -125,18 +127,16 @@ def step_time_of(search: Search, study: epath.Path) -> StepTime:
     Raises:
       ConfigError: it is not to be had.
     """
-    # Imported late, for their JAX.
     match search.cost:
         case "table":
             return read_table(search.cost_path)
         case "measured":
+            # Imported here, for its JAX.
             from effnetv2_jax.nas.cost.measured import Measured
 
             return Measured(search.experiment, kept=study / MEASURED)
         case "compiled":
-            from effnetv2_jax.nas.cost.compiled import table_for
-
-            return table_for(search, compiles=False)
+            return read_parts_table(study / TRAFFIC)
     return Constant()
 
 

@@ -23,14 +23,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from scipy.stats import kendalltau
-
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.efficientnet import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import Operator
 from effnetv2_jax.models.registry import model_of
+from effnetv2_jax.nas import rank
 from effnetv2_jax.nas.architecture import network_hash
 from effnetv2_jax.nas.cost.compiled import Compiled
+from effnetv2_jax.nas.cost.parts_table import PartsTable
 from effnetv2_jax.system.machine import versions
 
 REFERENCE = EfficientNetConfig(name="efficientnetv2-b0").written_out()
@@ -56,18 +56,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    cost = Compiled(
+    compiler = Compiled(
         REFERENCE,
         topology=options.topology,
         image_size=options.size,
         batch_size=options.batch,
         threads=options.threads,
     )
-    for line in cost.prepare(covering()):
+    for line in compiler.prepare(covering()):
         print(line, file=sys.stderr, flush=True)
+    table = compiler.table(covering())
     rows: list[dict[str, Any]] = []
-    for group, network in chosen(cost):
-        predicted, whole = cost.bytes(network), cost.whole(network)
+    for group, network in chosen(table):
+        predicted, whole = table.bytes(network), compiler.whole(network)
         row = {
             "network": network_hash(network),
             "group": group,
@@ -89,7 +90,7 @@ def main() -> None:
         "command": shlex.join(["python", *sys.argv]),
         "image_size": options.size,
         "batch_size": options.batch,
-        "source": cost.source,
+        "source": table.source,
         "median_error": statistics.median(errors),
         "largest_error": max(errors),
         "range_of_the_close": round(max(sizes) / min(sizes) - 1, 4),
@@ -126,7 +127,7 @@ def covering() -> list[EfficientNetConfig]:
     return [network_of([(choice, 2)] * stages) for choice in CHOICES]
 
 
-def chosen(cost: Compiled) -> list[tuple[str, EfficientNetConfig]]:
+def chosen(table: PartsTable) -> list[tuple[str, EfficientNetConfig]]:
     """Six networks spread over the predictions and six about their median."""
     rng = random.Random(0)
     stages = len(REFERENCE.stages or ())
@@ -134,7 +135,7 @@ def chosen(cost: Compiled) -> list[tuple[str, EfficientNetConfig]]:
         network_of([(rng.choice(CHOICES), rng.choice(LAYERS)) for _ in range(stages)])
         for _ in range(DRAWN)
     ]
-    ranked = sorted((cost.bytes(network), index) for index, network in enumerate(drawn))
+    ranked = sorted((table.bytes(network), index) for index, network in enumerate(drawn))
     spread = [ranked[place * (DRAWN - 1) // 5][1] for place in range(6)]
     median = ranked[DRAWN // 2][0]
     near = [index for size, index in ranked if abs(size / median - 1) < WITHIN / 2]
@@ -167,10 +168,7 @@ def kendall(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Kendall's tau of each predictor with the traffic of whole networks."""
     whole = [row["whole_megabytes"] for row in rows]
     names = ("predicted_megabytes", "activations", "macs", "parameters")
-    return {
-        name: round(float(kendalltau(whole, [row[name] for row in rows]).statistic), 3)
-        for name in names
-    }
+    return {name: round(rank.kendall(whole, [row[name] for row in rows]), 3) for name in names}
 
 
 if __name__ == "__main__":

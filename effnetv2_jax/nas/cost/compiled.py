@@ -1,9 +1,10 @@
-"""S by the traffic of fusions, compiled for a TPU that need not be here.
+"""The table of blocks' memory traffic, compiled for a TPU that need not be here.
 
-    cost = Compiled(reference, topology="v5e:2x2", image_size=128, batch_size=128)
-    for line in cost.prepare(networks):  # compiles what is missing, for minutes
+    compiled = Compiled(reference, topology="v5e:2x2", image_size=128, batch_size=128)
+    for line in compiled.prepare(networks):  # compiles what is missing, for minutes
         print(line)
-    cost(network)  # 1.3
+    table = compiled.table(networks)
+    table(networks[0])  # 1.3
 
 A network's traffic is the sum of its blocks', each compiled by itself, and one constant for what
 stands around them, found with a few whole networks. It is what the step's fusions read and write at
@@ -21,7 +22,6 @@ from typing import Any, Literal
 from etils import epath
 
 import effnetv2_jax
-from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
 from effnetv2_jax.models.efficientnet.variants import Operator
 from effnetv2_jax.models.protocol import ModelConfig
@@ -29,6 +29,7 @@ from effnetv2_jax.nas.architecture import digest, network_hash
 from effnetv2_jax.nas.config import Search
 from effnetv2_jax.nas.cost.kept import Kept
 from effnetv2_jax.nas.cost.parts import Part, ends_of, parts_of, table_of
+from effnetv2_jax.nas.cost.parts_table import PartsTable, check_ends, key_of
 from effnetv2_jax.nas.cost.traffic import Traffic, network_traffic, one_chip, part_traffic
 from effnetv2_jax.system.cache import cache_directory
 from effnetv2_jax.system.checksums import file_sha256
@@ -49,7 +50,7 @@ class _Job:
 
 
 class Compiled:
-    """A `StepTime`: the traffic of a network's fusions as a multiple of the reference's.
+    """Compiles blocks and networks, each once, and makes a `PartsTable` of them.
 
     What was compiled is kept on disk, so that an interrupted table goes on, and other studies with
     the same image size and batch share it.
@@ -67,7 +68,6 @@ class Compiled:
         calibration: Sequence[ModelConfig] = (),
         directory: epath.PathLike | None = None,
         threads: int | None = None,
-        compiles: bool = True,
     ) -> None:
         """Compiles nothing yet.
 
@@ -82,8 +82,6 @@ class Compiled:
             the reference's channels. Their stem, last block and head are as wide as its own.
           directory: where traffic is kept; None takes the package's cache directory.
           threads: blocks and networks compiled at a time; None takes one for each core.
-          compiles: False makes it an error where something is not kept. A process that trains must
-            not compile for other devices than its own.
 
         Raises:
           ConfigError: the reference is no EfficientNet, or a calibrating network has other ends.
@@ -92,14 +90,14 @@ class Compiled:
         self._size, self._batch = image_size, batch_size
         self._classes, self._topology = classes, topology
         self._reference = self._table(reference)
-        self._ends = ends_of(self._reference, image_size)
+        self._ends = ends_of(self._reference)
         given = calibration or calibrating(self._reference)
         self._calibration = [self._table(model) for model in given]
         self._kept = Kept(directory or cache_directory() / "traffic")
-        self._threads, self._compiles = threads or cores(), compiles
+        self._threads = threads or cores()
         self._compiler = {"versions": versions(["jax", "libtpu"]), "code": _code()}
         for model in self._calibration:
-            self._check_ends(model)
+            check_ends(model, self._ends)
 
     @property
     def source(self) -> str:
@@ -109,25 +107,36 @@ class Compiled:
             f"{self._batch} images of {self._size} pixels in {self._dtype}"
         )
 
-    def __call__(self, model: ModelConfig) -> float:
-        """S of a network; compiles what of it is not kept yet.
+    def whole(self, model: ModelConfig) -> float:
+        """Traffic of a network's step in bytes, compiled whole unless it is kept.
 
         Raises:
-          ConfigError: it is no EfficientNet, its ends are not the reference's, or something is not
-            kept and `compiles` is False.
+          ConfigError: it is no EfficientNet.
           TopologyError: there is no such topology, or its compiler is missing or another.
         """
-        return self.bytes(model) / self.bytes(self._reference)
-
-    def bytes(self, model: ModelConfig) -> float:
-        """Traffic of a network's step, predicted from its blocks; raises as a call does."""
-        whole = self._table(model)
-        self._check_ends(whole)
-        return self._of_blocks(whole) + self._constant
-
-    def whole(self, model: ModelConfig) -> float:
-        """Traffic of a network's step, compiled whole; raises as a call does."""
         return self._traffic(self._network(self._table(model)))
+
+    def table(self, models: Iterable[ModelConfig]) -> PartsTable:
+        """The traffic of all blocks of these networks; compiles what is not kept yet.
+
+        Raises:
+          ConfigError: one is no EfficientNet, or its ends are not the reference's.
+          TopologyError: as for `whole`.
+        """
+        blocks = self._blocks(models)
+        table = PartsTable(
+            source=self.source,
+            image_size=self._size,
+            ends=self._ends,
+            constant=0.0,
+            reference=1.0,
+            blocks={key: self._traffic(job) for key, job in blocks.items()},
+        )
+        constant = statistics.fmean(
+            self._traffic(self._network(model)) - table.bytes(model) for model in self._calibration
+        )
+        table = dataclasses.replace(table, constant=constant)
+        return dataclasses.replace(table, reference=table.bytes(self._reference))
 
     def prepare(self, models: Iterable[ModelConfig]) -> Iterator[str]:
         """Compiles what these networks need and is not kept yet, and yields a line for each of it.
@@ -135,19 +144,10 @@ class Compiled:
         Whatever is done is kept when the iteration ends early.
 
         Raises:
-          ConfigError: as a call does; before anything is compiled.
-          TopologyError: likewise.
+          ConfigError, TopologyError: as for `table`; before anything is compiled.
         """
-        tables = [self._table(model) for model in models]
-        for model in tables:
-            self._check_ends(model)
-        blocks = {
-            part: model
-            for model in (*tables, self._reference, *self._calibration)
-            for part in parts_of(model, self._size)
-        }
         jobs = [self._network(model) for model in self._calibration]
-        jobs += [self._block(part, model) for part, model in blocks.items()]
+        jobs += self._blocks(models).values()
         missing = [job for job in {job.key: job for job in jobs}.values() if not self._known(job)]
         if not missing:
             return
@@ -168,32 +168,21 @@ class Compiled:
     def _mesh(self) -> Any:
         return one_chip(self._topology)
 
-    @functools.cached_property
-    def _constant(self) -> float:
-        """What a whole network moves beside its blocks, on average over those of calibration."""
-        return statistics.fmean(
-            self._traffic(self._network(model)) - self._of_blocks(model)
-            for model in self._calibration
-        )
-
-    def _of_blocks(self, model: EfficientNetConfig) -> float:
-        parts = parts_of(model, self._size)
-        return sum(n * self._traffic(self._block(part, model)) for part, n in parts.items())
+    def _blocks(self, models: Iterable[ModelConfig]) -> dict[str, _Job]:
+        """The blocks of these networks, of the reference and of calibration, by `key_of`."""
+        tables = [self._table(model) for model in models]
+        for model in tables:
+            check_ends(model, self._ends)
+        return {
+            key_of(part, model.activation): self._block(part, model)
+            for model in (*tables, self._reference, *self._calibration)
+            for part in parts_of(model, self._size)
+        }
 
     def _table(self, model: ModelConfig) -> EfficientNetConfig:
         whole = table_of(model)
         followed = {name: getattr(whole, name) for name in whole.FOLLOW_NAME}
         return EfficientNetConfig(name=whole.name, dtype=self._dtype, **followed)
-
-    def _check_ends(self, model: EfficientNetConfig) -> None:
-        own = ends_of(model, self._size)
-        if own != self._ends:
-            raise ConfigError(
-                f"the stem, the last block and the head of a candidate have {own.stem}, "
-                f"{own.outputs} and {own.head} channels, those of the reference {self._ends.stem}, "
-                f"{self._ends.outputs} and {self._ends.head}; what they cost is one constant, so "
-                "leave their widths out of the search, or measure"
-            )
 
     def _network(self, model: EfficientNetConfig) -> _Job:
         def compile_it() -> Traffic:
@@ -218,7 +207,7 @@ class Compiled:
             f"{row.operator} {row.kernel}x{row.kernel} stride {row.stride} expand {row.expand} "
             f"{part.inputs}->{row.outputs} at {part.image_size} px"
         )
-        return _Job(title, self._key({"part": part, "activation": model.activation}), compile_it)
+        return _Job(title, self._key({"block": key_of(part, model.activation)}), compile_it)
 
     def _key(self, what: dict[str, Any]) -> str:
         chip = self._topology.partition(":")[0]
@@ -230,11 +219,6 @@ class Compiled:
 
     def _traffic(self, job: _Job) -> float:
         kept = self._kept.read(job.key)
-        if kept is None and not self._compiles:
-            raise ConfigError(
-                f"the traffic of {job.title} is not kept in {self._kept.directory}; state a "
-                "directory that the process which compiles it shares with this one"
-            )
         return float(kept["bytes"]) if kept else self._compile(job).bytes
 
     def _compile(self, job: _Job) -> Traffic:
@@ -252,8 +236,8 @@ def _code() -> str:
     return digest([file_sha256(file) for file in (*files, package / "nas/cost/traffic.py")])
 
 
-def table_for(search: Search, *, compiles: bool = True) -> Compiled:
-    """The table of a search that states `cost=compiled`.
+def compiler_for(search: Search) -> Compiled:
+    """What makes the table of a search that states `cost=compiled`.
 
     Raises:
       ConfigError: its reference is no EfficientNet.
@@ -265,8 +249,6 @@ def table_for(search: Search, *, compiles: bool = True) -> Compiled:
         image_size=search.cost_image_size or experiment.stages[-1].image_size,
         batch_size=search.cost_batch_size,
         classes=experiment.data.num_classes or CLASSES,
-        directory=search.cost_path or None,
-        compiles=compiles,
     )
 
 

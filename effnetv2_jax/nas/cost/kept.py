@@ -18,7 +18,7 @@ class Kept:
 
     def __init__(self, directory: epath.PathLike) -> None:
         """Takes a directory, local or `gs://`, which need not exist yet."""
-        self.directory = epath.Path(directory)
+        self._directory = epath.Path(directory)
 
     def read(self, key: str) -> dict[str, Any] | None:
         """What was kept under a key; None if nothing was, or no whole object is there."""
@@ -40,4 +40,4 @@ class Kept:
         own.replace(path)
 
     def _path(self, key: str) -> epath.Path:
-        return self.directory / f"{key}.json"
+        return self._directory / f"{key}.json"

@@ -33,8 +33,6 @@ class Ends:
     """Channels of the last block."""
     head: int
     """Channels."""
-    image_size: int
-    """Of the images, in pixels."""
 
 
 def table_of(model: ModelConfig) -> EfficientNetConfig:
@@ -63,7 +61,7 @@ def parts_of(model: ModelConfig, image_size: int) -> collections.Counter[Part]:
     return collections.Counter(_blocks(table_of(model), image_size))
 
 
-def ends_of(model: ModelConfig, image_size: int) -> Ends:
+def ends_of(model: ModelConfig) -> Ends:
     """What a network has before and after its blocks.
 
     Raises:
@@ -71,7 +69,7 @@ def ends_of(model: ModelConfig, image_size: int) -> Ends:
     """
     whole = table_of(model)
     rows = whole.stages or ()
-    return Ends(whole.stem or 0, rows[-1].outputs, whole.head or 0, image_size)
+    return Ends(whole.stem or 0, rows[-1].outputs, whole.head or 0)
 
 
 def _blocks(whole: EfficientNetConfig, image_size: int) -> Iterator[Part]:
