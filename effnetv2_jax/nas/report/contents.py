@@ -195,7 +195,7 @@ def _progress(results: Mapping[int, Result]) -> Panel:
         line=line,
         line_title="best so far",
         x_title="trial",
-        x_label=lambda x: f"{x:g}",
+        x_label=lambda x: f"{x:g}" if x == int(x) else "",
         y_label=lambda y: f"{y:.3g}",
     )
 
