@@ -28,10 +28,11 @@ from effnetv2_jax.nas.cost.covering import covering
 from effnetv2_jax.nas.cost.kept import Kept
 from effnetv2_jax.nas.cost.parts import Ends, Part, ends_of, parts_of, table_of
 from effnetv2_jax.nas.cost.parts_table import read_parts_table, write_parts_table
-from effnetv2_jax.nas.cost.traffic import Traffic
+from effnetv2_jax.nas.cost.traffic import Traffic, one_chip
 from effnetv2_jax.nas.run import run_search
 from effnetv2_jax.nas.space import Picks, Space, sample, settings
 from effnetv2_jax.nas.trial import step_time_of
+from effnetv2_jax.parallel.topology import TopologyError
 
 B0 = EfficientNetConfig(name="efficientnetv2-b0")
 AROUND = 150e6
@@ -166,6 +167,11 @@ def test_networks_with_other_ends_are_refused(world: World, tmp_path: Path) -> N
     assert not world.compiled
     with pytest.raises(ConfigError, match="channels"):
         compiler(tmp_path).table([])(wider)
+
+
+def test_traffic_is_of_a_tpu() -> None:
+    with pytest.raises(TopologyError, match="search.cost=measured"):
+        one_chip("local")
 
 
 def test_the_calibrating_networks_have_the_ends_of_the_reference() -> None:

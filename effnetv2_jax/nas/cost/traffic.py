@@ -47,7 +47,16 @@ class Traffic:
 
 
 def one_chip(topology: str) -> Mesh:
-    """A mesh of a single chip of a topology such as `v5e:2x2`; see `find_mesh`."""
+    """A mesh of a single chip of a TPU slice such as `v5e:2x2`.
+
+    Raises:
+      TopologyError: there is no such slice, or its compiler is missing.
+    """
+    if topology == "local":
+        raise TopologyError(
+            "traffic is compiled for a TPU slice such as v5e:2x2; steps on the devices at hand are "
+            "measured (search.cost=measured)"
+        )
     chips = find_mesh(topology)
     return Mesh(chips.devices.flat[:1], chips.axis_names, axis_types=chips.axis_types)
 

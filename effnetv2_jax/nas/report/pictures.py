@@ -205,14 +205,14 @@ def round_numbers(low: float, high: float, count: int) -> list[float]:
     return [number * step for number in range(first, last + 1)]
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
-    return (
-        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
-
-
 def counted(values: Sequence[str], labels: Sequence[str]) -> list[tuple[str, float]]:
     """The share of every label among values, in the order of the labels."""
     counts: Mapping[str, int] = {label: values.count(label) for label in labels}
     total = max(1, sum(counts.values()))
     return [(label, count / total) for label, count in counts.items()]
+
+
+def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+    return (
+        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    )
