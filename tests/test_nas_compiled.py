@@ -170,7 +170,7 @@ def test_networks_with_other_ends_are_refused(world: World, tmp_path: Path) -> N
 
 
 def test_traffic_is_of_a_tpu() -> None:
-    with pytest.raises(TopologyError, match="search.cost=measured"):
+    with pytest.raises(TopologyError, match=r"search\.cost=measured"):
         one_chip("local")
 
 
