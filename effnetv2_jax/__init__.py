@@ -1,9 +1,9 @@
 """EfficientNetV2 and its progressive learning in JAX and Flax.
 
-    from effnetv2_jax import load_pretrained, preprocess
+    from effnetv2_jax import jit, load_pretrained, preprocess
 
     model, variables = load_pretrained("efficientnetv2-s", "in21k-ft1k")
-    logits = jax.jit(model.apply)(variables, preprocess("cat.jpg", like=model))
+    logits = jit(model.apply)(variables, preprocess("cat.jpg", like=model))
 
 Names are imported on first use, so that using one part does not load another.
 """
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from effnetv2_jax.models.efficientnet.model import EfficientNet
     from effnetv2_jax.models.efficientnet.variants import StageSpec
     from effnetv2_jax.models.registry import create_model, list_models
+    from effnetv2_jax.parallel.compiler import jit
     from effnetv2_jax.preprocessing import Preprocessing
     from effnetv2_jax.weights.errors import WeightsError
     from effnetv2_jax.weights.export import export_model, export_onnx
@@ -33,6 +34,7 @@ _HOMES = {
     "create_model": "effnetv2_jax.models.registry",
     "export_model": "effnetv2_jax.weights.export",
     "export_onnx": "effnetv2_jax.weights.export",
+    "jit": "effnetv2_jax.parallel.compiler",
     "list_models": "effnetv2_jax.models.registry",
     "load_pretrained": "effnetv2_jax.weights.pretrained",
     "preprocess": "effnetv2_jax.data.pictures.model_input",
@@ -48,6 +50,7 @@ __all__ = [
     "create_model",
     "export_model",
     "export_onnx",
+    "jit",
     "list_models",
     "load_pretrained",
     "preprocess",

@@ -58,8 +58,9 @@ def _main(arguments: Sequence[str]) -> int:
     from effnetv2_jax import __version__
     from effnetv2_jax.outputs.progress import Progress
 
-    # XLA's warnings would break into the line that shows how it goes; its errors are shown.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # XLA logs a slow compilation as an error, into the line that says so already; what is wrong
+    # comes as an exception. Whoever sets the variable sees all.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     progress = Progress()
     progress.message(
         f"effnetv2_jax {__version__}: {command.config_file} to {command.workdir}; loading JAX"

@@ -6,6 +6,9 @@ Weights are a tag of the model's published ones (in1k, in21k, in21k-ft1k), hub:O
 path: of a run's --workdir, of a folder that was saved, of a timm, torchvision or Keras file, of a
 TensorFlow checkpoint. Where they say which model they are for, --model can be left out. A family
 that is not of this package is registered by --import=MODULE.
+
+Of a model of several labels --threshold=0.5 shows all classes that are as likely, each by itself;
+for the weights of a run that measures average precision this is the default.
 """
 
 import argparse
@@ -39,7 +42,7 @@ class Prediction(NamedTuple):
 
     path: str
     guesses: tuple[Guess, ...]
-    """Best first; empty if the picture could not be read."""
+    """Best first; empty if the picture could not be read, or no class is likely enough."""
     error: str = ""
     """Why it could not be read."""
 
@@ -75,10 +78,16 @@ def _classify(options: argparse.Namespace) -> int:
         paths = list_pictures(options.pictures)
         startup.start("off")
         model, variables = _load(options)
+        threshold = _threshold(options)
         predictions = predict(
-            model, variables, paths, top=options.top, batch_size=options.batch_size
+            model,
+            variables,
+            paths,
+            top=options.top,
+            threshold=threshold,
+            batch_size=options.batch_size,
         )
-        write = _Writer(options.format, sys.stdout)
+        write = _Writer(options.format, sys.stdout, threshold)
         with contextlib.closing(predictions), _progress(len(paths)) as advance:
             for prediction in predictions:
                 unread += bool(prediction.error)
@@ -100,6 +109,7 @@ def predict(
     paths: Sequence[str],
     *,
     top: int = 5,
+    threshold: float | None = None,
     batch_size: int = 32,
     threads: int | None = None,
 ) -> Generator[Prediction, None, None]:
@@ -109,6 +119,8 @@ def predict(
       model, variables: as `load_pretrained` returns them.
       paths: files of any format that training reads.
       top: guesses for each picture.
+      threshold: for models of several labels: all classes whose own probability, the sigmoid of
+        their logit, is at least this are the guesses, in place of the `top` of the softmax.
       batch_size: pictures per step, rounded up to a multiple of the devices; not more than there
         are pictures.
       threads: that decode; None takes one per CPU core.
@@ -136,7 +148,9 @@ def predict(
     from effnetv2_jax.parallel.mesh import make_mesh, put_batch, replicated
 
     preprocessing, mesh = model.preprocessing, make_mesh(jax.local_devices())
-    top = min(top, model.num_classes)
+    top = model.num_classes if threshold is not None else min(top, model.num_classes)
+    likely = 0.0 if threshold is None else threshold
+    probability = jax.nn.softmax if threshold is None else jax.nn.sigmoid
     batch_size = -(-min(batch_size, len(paths)) // mesh.size) * mesh.size
     unreadable = Unreadable(len(paths))
     variables = jax.device_put(variables, replicated(mesh))
@@ -145,7 +159,7 @@ def predict(
     def best(variables: Any, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
         logits: Any = model.apply(variables, images, train=False)
-        return jax.lax.top_k(jax.nn.softmax(logits.astype(jnp.float32)), top)
+        return jax.lax.top_k(probability(logits.astype(jnp.float32)), top)
 
     def predictions(start: int, mask: np.ndarray, found: Any) -> Iterator[Prediction]:
         probabilities, labels = map(np.asarray, found)
@@ -159,6 +173,7 @@ def predict(
                 tuple(
                     Guess(int(label), class_name(model, int(label)), float(probability))
                     for label, probability in zip(labels[row], probabilities[row], strict=True)
+                    if probability >= likely
                 ),
             )
 
@@ -208,6 +223,23 @@ def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
     return model, variables
 
 
+def _threshold(options: argparse.Namespace) -> float | None:
+    """The one that is stated, or 0.5 for a run of several labels."""
+    from effnetv2_jax.outputs.workdir import find_run, read_config
+
+    run = None if options.threshold is not None else find_run(options.weights)
+    if run is None:
+        stated: float | None = options.threshold
+        return stated
+    metric = read_config(run.workdir).get("evaluation", {}).get("metric", "accuracy")
+    if metric == "accuracy":
+        return None
+    print(
+        "several labels: classes with a probability of 0.5 or more (--threshold)", file=sys.stderr
+    )
+    return 0.5
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m effnetv2_jax.predict",
@@ -228,6 +260,8 @@ def _parser() -> argparse.ArgumentParser:
         help="imported first, since it registers a family of models",
     )
     parser.add_argument("--top", type=_positive, default=5, metavar="N", help="classes to show (5)")
+    threshold = "show classes of at least this probability, each by itself (sigmoid)"
+    parser.add_argument("--threshold", type=_share, metavar="P", help=threshold)
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
     parser.add_argument(
         "--batch_size", type=_positive, default=32, metavar="N", help="pictures per step (32)"
@@ -254,11 +288,19 @@ def _positive(text: str) -> int:
     return number
 
 
+def _share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
+    return number
+
+
 class _Writer:
     """Writes predictions as they come: for people, a JSON object a line, or a CSV row a guess."""
 
-    def __init__(self, kind: str, stream: TextIO) -> None:
+    def __init__(self, kind: str, stream: TextIO, threshold: float | None) -> None:
         self._stream = stream
+        self._none = f"no class with a probability of {threshold:g} or more" if threshold else ""
         self._csv = csv.writer(stream, lineterminator="\n")
         writers = {"table": self._table, "json": self._json, "csv": self._csv_rows}
         self._write: Callable[[Prediction], None] = writers[kind]
@@ -275,6 +317,8 @@ class _Writer:
         lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in prediction.guesses]
         if prediction.error:
             lines = [f"   cannot be read: {prediction.error}"]
+        elif not lines:
+            lines = [f"   {self._none}"]
         self._stream.write("\n".join([prediction.path, *lines, "", ""]))
 
     def _json(self, prediction: Prediction) -> None:
@@ -290,7 +334,7 @@ class _Writer:
         for rank, guess in enumerate(prediction.guesses, start=1):
             row = [prediction.path, rank, guess.label, guess.name, f"{guess.probability:.6f}", ""]
             self._csv.writerow(row)
-        if prediction.error:
+        if not prediction.guesses:
             self._csv.writerow([prediction.path, "", "", "", "", prediction.error])
 
 

@@ -5,13 +5,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-Triple = tuple[float, float, float]
+PerChannel = tuple[float, ...]
 Interpolation = Literal["bilinear", "bicubic"]
 
 CROP_PADDING = 32
 """Of the usual crop in evaluation: 224 of 256 pixels."""
-IMAGENET_MEAN: Triple = (0.485 * 255, 0.456 * 255, 0.406 * 255)
-IMAGENET_STD: Triple = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+IMAGENET_MEAN: PerChannel = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+IMAGENET_STD: PerChannel = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,10 @@ class Preprocessing:
     antialias: bool = False
     """Whether shrinking takes in all pixels, as Pillow, timm and torchvision do; TensorFlow does
     not."""
-    mean: Triple = (128.0, 128.0, 128.0)
-    """Subtracted per channel (RGB) from pixels in [0, 255]."""
-    std: Triple = (128.0, 128.0, 128.0)
+    mean: PerChannel = (128.0, 128.0, 128.0)
+    """Subtracted per channel (mostly RGB) from pixels in [0, 255]; of as many numbers as there are
+    channels."""
+    std: PerChannel = (128.0, 128.0, 128.0)
     """Divides per channel, after the mean is subtracted."""
 
     def __post_init__(self) -> None:
@@ -39,13 +40,35 @@ class Preprocessing:
             (self.crop_padding or 0) < 0 and f"crop_padding is {self.crop_padding}",
             self.interpolation not in ("bilinear", "bicubic")
             and f"interpolation is {self.interpolation!r}, not 'bilinear' or 'bicubic'",
-            (len(self.mean) != 3 or not all(map(math.isfinite, self.mean)))
-            and f"mean is {self.mean}, not three numbers",
-            (len(self.std) != 3 or not all(0 < value < math.inf for value in self.std))
-            and f"std is {self.std}, not three above 0",
+            (not self.mean or not all(map(math.isfinite, self.mean)))
+            and f"mean is {self.mean}, not a number for each channel",
+            not all(0 < value < math.inf for value in self.std)
+            and f"std is {self.std}, not numbers above 0",
+            len(self.mean) != len(self.std)
+            and f"mean has {len(self.mean)} numbers, and std {len(self.std)}",
         ):
             if fault:
                 raise ValueError(f"preprocessing makes no sense: {fault}")
+
+    @property
+    def channels(self) -> int:
+        """Of the images."""
+        return len(self.mean)
+
+    def for_channels(self, channels: int) -> Self:
+        """With mean and deviation for another number of channels.
+
+        For one they are averaged, and for others repeated in order, as first kernels are adapted.
+        """
+        if channels == self.channels:
+            return self
+
+        def adapted(values: PerChannel) -> PerChannel:
+            if channels == 1:
+                return (sum(values) / len(values),)
+            return tuple(values[channel % len(values)] for channel in range(channels))
+
+        return dataclasses.replace(self, mean=adapted(self.mean), std=adapted(self.std))
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:

@@ -197,7 +197,9 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
         {"source": "tfds", "name": "none"},
         {"source": "tfrecord", "path": str(tmp_path), "num_classes": 2},
         {"source": "folder", "path": str(tmp_path)},
+        {"source": "csv", "path": str(tmp_path / "table.csv")},
     ]
+    (tmp_path / "table.csv").write_text("path,label\nmissing.png,cat\n")
     for fields in others:
         with pytest.raises(DataError):
             open_source(DataConfig(**fields), "train")

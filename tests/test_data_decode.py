@@ -294,7 +294,7 @@ def test_a_picture_without_its_end_is_refused_whatever_the_part() -> None:
 
 def test_headers_that_state_two_sizes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(simplejpeg, "decode_jpeg", _refuse)
-    monkeypatch.setattr(pillow, "decode", lambda encoded: (PHOTO[1:], 1))
+    monkeypatch.setattr(pillow, "decode", lambda encoded, limit: (PHOTO[1:], 1))
     with pytest.raises(DecodeError, match="more than one size"):
         upper_part(oriented(1))
 

@@ -1,5 +1,6 @@
 """Folders of pictures, as people really lay them out."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -12,6 +13,7 @@ from PIL import Image
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data import DataError, Source, open_source
+from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.open import Purpose, open_sources
 from effnetv2_jax.data.sources.picture_folder import PictureFolder
@@ -343,3 +345,27 @@ def test_stated_numbers_are_checked(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match=r"36 examples, but data\.num_train_examples is 40"):
         opened(tmp_path, num_train_examples=40)
     assert len(opened(tmp_path, "eval", num_classes=2, num_train_examples=36)) == 4
+
+
+def test_flat_pictures_with_a_list_of_their_labels(tmp_path: pathlib.Path) -> None:
+    """As Tiny ImageNet and ImageNet come."""
+    make(tmp_path, *many("train/n02/images", "train/n01/images"))
+    make(tmp_path, "val/images/val_0.JPEG", "val/images/val_1.JPEG", "test/images/test_0.JPEG")
+    listing = tmp_path / "val/val_annotations.txt"
+    listing.write_text("val_0.JPEG\tn02\t0\t0\t1\t1\nval_1.JPEG\tn01\t0\t0\t1\t1\n")
+    data = DataConfig(source="folder", path=str(tmp_path), eval_split="val")
+    train, evaluation = open_sources(data)
+    assert len(train) == 40
+    assert [evaluation[n].labels for n in range(2)] == [(1,), (0,)]
+    assert evaluation[0].key == f"{tmp_path}/val/images/val_0.JPEG"
+    said = describe_data({TRAINING: train, EVALUATION: evaluation})
+    assert any("val_annotations.txt is read as Tiny ImageNet's list" in line for line in said)
+    listing.rename(tmp_path / "val.txt")
+    (tmp_path / "val.txt").write_text("val_0.JPEG 1\nval_1.JPEG 0\n")
+    fields = {"labels": "val.txt", "pictures": "val/images", "num_classes": 2}
+    stated = dataclasses.replace(data, **fields, eval_split="val[:1]")  # type: ignore[arg-type]
+    _, evaluation = open_sources(stated)
+    names = [pathlib.Path(evaluation[0].key).name, train.class_names[evaluation[0].labels[0]]]
+    assert names in (["val_0.JPEG", "n02"], ["val_1.JPEG", "n01"])
+    with pytest.raises(DataError, match="row 1 has 1, row 2 has 0"):
+        open_sources(dataclasses.replace(stated, num_classes=None, eval_split="val"))

@@ -456,3 +456,22 @@ def test_splits_and_classes_that_have_to_be_stated(
     assert opened(tmp_path).class_names == ("a", "b")
     assert run(tmp_path, "--layout=classes", name="outer") == 0
     assert opened(tmp_path, name="outer").class_names == ("one", "two")
+
+
+def test_from_tables(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = tree(tmp_path / "from")
+    rows = [f"{name},{'a' if 'a/' in name else 'b;a'}" for name in files]
+    (tmp_path / "from/t.csv").write_text("\n".join(["name,tags", *rows]))
+    arguments = [f"--from={tmp_path / 'from/t.csv'}", "--format=csv", f"--to={tmp_path}"]
+    arguments += ["--name=made", "--field=label_key=tags", "--field=picture_key=name"]
+    arguments += ["--field=label_separator=;", "--max-labels=2"]
+    assert main(arguments) == 0, capsys.readouterr().err
+    made = open_source(
+        DataConfig(source="tfds", path=str(tmp_path), name="made", max_labels=2), "train"
+    )
+    assert (len(made), made.class_names) == (30, ("a", "b"))
+    found = {made[n].encoded: made[n].labels for n in range(30)}
+    for name, content in files.items():
+        assert found[content] == ((0,) if "a/" in name else (1, 0))
+    assert main([*arguments, "--field=label_kee=x"]) == 1
+    assert "there is no such field of a source; did you mean label_key?" in capsys.readouterr().err

@@ -218,8 +218,14 @@ def test_sets_prepared_in_another_format(tmp_path: pathlib.Path) -> None:
     write(tmp_path)
     info = tmp_path / "toy/1.0.0/dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(DataError, match="prepared as tfrecord, which has no random access"):
+    with pytest.raises(
+        DataError, match="prepared as tfrecord, which has no random access"
+    ) as error:
         opened(tmp_path)
+    assert f"data.source=tfrecord reads its files where they lie (data.path={tmp_path}" in (
+        str(error.value)
+    )
+    assert f"data.prepare --format=tfrecord --from={tmp_path}" in str(error.value)
 
 
 def test_a_damaged_set(tmp_path: pathlib.Path) -> None:

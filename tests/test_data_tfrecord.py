@@ -181,7 +181,10 @@ def test_class_names(tmp_path: pathlib.Path) -> None:
     [
         ({"label": 1}, r"none of image/encoded, image; it has label"),
         ({"image": picture(0), "x": 1}, r"none of image/class/label.*; it has image, x"),
-        ({"image": picture(0), "label": b"cat"}, "'label' is a bytes_list, but must be a int64"),
+        (
+            {"image": picture(0), "label": b"cat"},
+            "its label is the text 'cat', which is none of the 5 classes",
+        ),
         ({"image": 3, "label": 1}, "'image' is a int64_list, but must be a bytes_list"),
     ],
 )
@@ -623,3 +626,43 @@ def test_what_tfds_writes(tmp_path: pathlib.Path, tf: Any, several: bool) -> Non
         tuple(dict.fromkeys(labels)) for labels in expected
     ]
     assert values(opened(tmp_path, "val", first_label=0)) == [0, 1, 2]
+
+
+def test_keys_and_files_that_are_stated(tmp_path: pathlib.Path) -> None:
+    records = [
+        example(jpeg=picture(n), species=f"bird {n % 3}".encode(), image=b"mask", number=n)
+        for n in range(6)
+    ]
+    write(tmp_path / "birds-a-1.rec", records[:4])
+    write(tmp_path / "birds-a-2.rec", records[4:])
+    write(tmp_path / "birds-b-1.rec", records[:1])
+    (tmp_path / "labels.txt").write_text("bird 2\nbird 0\nbird 1\n")
+    fields: dict[str, Any] = {"picture_key": "jpeg", "label_key": "species", "num_classes": 3}
+    fields |= {"first_label": 0, "files": "birds-{split}-*.rec"}
+    source = opened(tmp_path, "a", **fields)
+    assert [source[n].encoded for n in range(6)] == [picture(n) for n in range(6)]
+    assert [source.class_names[source[n].labels[0]] for n in range(6)] == [
+        f"bird {n % 3}" for n in range(6)
+    ]
+    assert len(opened(tmp_path, "b", **fields)) == 1
+    together = fields | {"files": "birds-*.rec"}
+    assert len(opened(tmp_path, "all[:50%]", **together)) == 4
+    with pytest.raises(DataError, match="the same for every split"):
+        opened(tmp_path, "a", **together)
+    with pytest.raises(DataError, match=r"has no file 'birds-c-\*.rec' \(data.files\)"):
+        opened(tmp_path, "c", **fields)
+    by_number = opened(tmp_path, "a", **fields | {"label_key": "number", "num_classes": 6})
+    assert [by_number[n].labels for n in range(6)] == [(n,) for n in range(6)]
+    assert by_number.fingerprint != source.fingerprint
+    with pytest.raises(DataError, match=r"has none of kind; it has .* Set data.label_key"):
+        opened(tmp_path, "a", **fields | {"label_key": "kind"})[0]
+    (tmp_path / "labels.txt").unlink()
+    with pytest.raises(DataError, match="its label is the text 'bird 0', which is none of the 3"):
+        opened(tmp_path, "a", **fields)[0]
+
+
+def test_files_in_folders_of_their_splits(tmp_path: pathlib.Path) -> None:
+    write_imagenet(tmp_path / "train", "part")
+    write_imagenet(tmp_path / "val", "part", shards=1)
+    for split, count in (("train", 12), ("val", 4)):
+        assert len(opened(tmp_path, split, files="{split}/part-*")) == count

@@ -35,7 +35,7 @@ def test_sums_are_those_of_the_unmasked_examples(devices: int) -> None:
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     rank = (-logits).argsort(1)
     rows, labels, mask = np.arange(tiny.BATCH), batch["labels"][:, 0], batch["mask"]
-    sums = found.sums["raw"]
+    sums = found.found["raw"]
     assert sums.examples == mask.sum()
     assert sums.top1 == (rank[:, 0] == labels)[mask].sum()
     assert sums.top5 == (rank[:, :5] == labels[:, None]).any(1)[mask].sum()

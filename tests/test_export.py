@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from random_weights import random_variables, thin
 
-from effnetv2_jax import export_model
+from effnetv2_jax import create_model, export_model
 from effnetv2_jax.preprocessing import cropped
 
 pytest.importorskip("flatbuffers", reason="jax.export serializes with flatbuffers")
@@ -36,10 +36,7 @@ def test_the_file_gives_the_models_logits_for_any_batch(tmp_path: Path) -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 40, 40, 3), np.uint8)
     np.save(pixels, images)
     subprocess.run([sys.executable, "-c", SCRIPT, file, pixels], check=True)
-    preprocessing = MODEL.preprocessing
-    mean, std = np.array([preprocessing.mean, preprocessing.std], np.float32)
-    normalized = (images - mean) / std
-    logits = jax.jit(MODEL.apply)(VARIABLES, normalized.astype(np.float32))
+    logits = jax.jit(MODEL.apply)(VARIABLES, preprocessed(images))
     for batch in (1, 3):
         found = np.load(f"{file}.{batch}.npy")
         np.testing.assert_allclose(found, logits[:batch], rtol=1e-4, atol=1e-5)
@@ -55,3 +52,34 @@ def test_size_and_platforms_may_be_chosen() -> None:
     assert exported.platforms == ("tpu",)
     (images,) = exported.in_avals
     assert images.shape[1:] == (33, 33, 3)
+
+
+@pytest.mark.slow
+def test_the_size_may_be_left_open() -> None:
+    exported = export_model(MODEL, VARIABLES, any_size=True, platforms=["cpu"])
+    for size in ((32, 57), (64, 64)):
+        images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
+        fixed = MODEL.apply(VARIABLES, preprocessed(images))
+        np.testing.assert_allclose(exported.call(images), fixed, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="image_size is 40, and any_size"):
+        export_model(MODEL, VARIABLES, any_size=True, image_size=40)
+    vit = create_model("vit-ti16", depth=1, width=24)
+    with pytest.raises(ValueError, match="vit-ti16 cannot be exported for any image size"):
+        export_model(vit, random_variables(vit), any_size=True)
+
+
+@pytest.mark.slow
+def test_feature_maps_are_exported() -> None:
+    exported = export_model(MODEL, VARIABLES, features=True, platforms=["cpu"])
+    images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
+    found = exported.call(images)
+    expected = MODEL.apply(VARIABLES, preprocessed(images), method="features")
+    assert found.keys() == expected.keys() == {f"reduction_{n}" for n in range(1, 6)}
+    for name, value in found.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def preprocessed(images: np.ndarray) -> np.ndarray:
+    mean, std = np.array([MODEL.preprocessing.mean, MODEL.preprocessing.std], np.float32)
+    normalized: np.ndarray = (images - mean) / std
+    return normalized

@@ -203,3 +203,31 @@ def test_hessian_vector_products_are_xlas(case: Case) -> None:
     for results in ours:
         for result, reference in zip(results, xlas[0], strict=True):
             np.testing.assert_allclose(result, reference, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("case", [Case("depthwise"), Case("dense"), Case("dense", kernel=1)])
+def test_the_gradient_of_a_wide_kernel_is_a_wide_sum(case: Case) -> None:
+    """257 is no number of bfloat16."""
+    x, kernel, dy = case._replace(batch=257, height=1, width=1).arrays("bfloat16")
+    wide = kernel.astype(jnp.float32)
+    y, pull_back = jax.vjp(case.ours, jnp.ones_like(x), wide)
+    dx, dkernel = pull_back(jnp.ones_like(dy))
+    assert (y.dtype, dx.dtype, dkernel.dtype) == ("bfloat16", "bfloat16", "float32")
+    centre = case.kernel // 2
+    np.testing.assert_array_equal(dkernel[centre, centre], 257)
+    np.testing.assert_array_equal(y, case.ours(jnp.ones_like(x), kernel))
+
+
+def test_second_derivatives_of_a_wide_kernel() -> None:
+    x, kernel, dy = Case("dense").arrays("bfloat16")
+
+    def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return (Case("dense").ours(x, kernel).astype(jnp.float32) ** 2).mean()
+
+    def norm_of_gradient(kernel: jax.Array) -> jax.Array:
+        dx, dkernel = jax.grad(loss, argnums=(0, 1))(x, kernel)
+        return (dx.astype(jnp.float32) ** 2).sum() + (dkernel**2).sum()
+
+    wide = kernel.astype(jnp.float32)
+    narrow = jax.grad(norm_of_gradient)(kernel).astype(jnp.float32)
+    np.testing.assert_allclose(jax.grad(norm_of_gradient)(wide), narrow, atol=0.05 * narrow.max())

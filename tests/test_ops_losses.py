@@ -1,5 +1,8 @@
 """Losses and hits of one and of several labels, against one-hot targets and scikit-learn."""
 
+import functools
+from typing import Any
+
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -118,3 +121,40 @@ def test_a_head_of_21843_classes_needs_no_one_hot_batch(name: str) -> None:
     memory = jax.jit(step).lower(logits, labels).compile().memory_analysis()
     assert memory is not None
     assert memory.temp_size_in_bytes <= 1.1 * batch * classes * 4
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_weights_of_classes(smoothing: float) -> None:
+    logits, labels, hot = draw(5)
+    weights = np.array([0.5, 1, 2, 0, 3, 1, 10], np.float32)
+    plain = softmax_cross_entropy(logits, labels, label_smoothing=smoothing)
+    means = (hot * weights).sum(1) / np.maximum(hot.sum(1), 1)
+    stated: Any = {"label_smoothing": smoothing, "class_weights": jnp.array(weights)}
+    found = softmax_cross_entropy(logits, labels, **stated)
+    np.testing.assert_allclose(found, plain * means, rtol=1e-5)
+
+    targets = (1 - smoothing) * hot + smoothing / 2
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    expected = -(weights * targets * yes + (1 - targets) * no).sum(1)
+    found = sigmoid_cross_entropy(logits, labels, **stated)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, np.array([0.5, 1, 2, 0, 3, 1, 10], np.float32)])
+def test_a_mix_of_losses_is_the_loss_of_mixed_targets(weights: np.ndarray | None) -> None:
+    """As mixup and CutMix need it: several labels of both examples, some of them in common."""
+    logits, labels, hot = draw(6)
+    _, partners, partner_hot = draw(7)
+    own = np.linspace(0, 1, 12, dtype=np.float32)
+    loss = functools.partial(
+        sigmoid_cross_entropy,
+        label_smoothing=0.1,
+        class_weights=None if weights is None else jnp.array(weights),
+    )
+    mixed = own * loss(logits, labels) + (1 - own) * loss(logits, partners)
+    targets = own[:, None] * hot + (1 - own[:, None]) * partner_hot
+    targets = 0.9 * targets + 0.05
+    yes, no = jax.nn.log_sigmoid(logits), jax.nn.log_sigmoid(-logits)
+    positive = targets if weights is None else weights * targets
+    expected = -(positive * yes + (1 - targets) * no).sum(1)
+    np.testing.assert_allclose(mixed, expected, rtol=1e-5, atol=1e-5)

@@ -49,3 +49,19 @@ def test_what_the_environment_sets_is_not_overridden(monkeypatch: pytest.MonkeyP
     name, *others = compiler._OPTIONS["cpu"]
     monkeypatch.setenv("XLA_FLAGS", f"--{name}=")
     assert list(compiler.compiler_options()) == others
+
+
+def test_jit_takes_the_options_and_can_be_traced_again() -> None:
+    def widen(x: jax.Array, *, by: int = 2) -> jax.Array:
+        return x * by
+
+    ours = compiler.jit(widen, static_argnames="by")
+    with mock.patch.object(jax, "jit", wraps=jax.jit) as real:
+        assert ours(jnp.ones(3), by=3).tolist() == [3, 3, 3]
+    assert real.call_args.kwargs["compiler_options"] == compiler.compiler_options()
+    assert jax.grad(ours)(1.0) == 2
+    assert jax.jit(lambda x: ours(x) + 1)(1.0) == 3
+    assert jax.jit(lambda: ours(1.0))() == 2
+    assert jax.vmap(ours)(jnp.arange(2.0)).tolist() == [0, 2]
+    with pytest.raises(jax.errors.JaxRuntimeError, match="no_such_option"):
+        compiler.jit(widen, compiler_options={"xla_no_such_option": True})(jnp.ones(3))

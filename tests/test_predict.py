@@ -82,6 +82,22 @@ def test_csv_and_table(weights: str, capsys: pytest.CaptureFixture[str]) -> None
     assert table.count("%  a box, of card\n") == 4
 
 
+def test_all_classes_above_a_threshold(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = PICTURES / "glass.jpg"
+    logits = np.asarray(MODEL.apply(VARIABLES, preprocess(picture, like=MODEL)))[0]
+    own = 1 / (1 + np.exp(-logits))
+    threshold = float(np.sort(own)[-3:-1].mean())  # Below the second, above the third.
+    assert main([weights, "--format=json", f"--threshold={threshold}", str(picture)]) == 0
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [guess["label"] for guess in line["predictions"]] == (-own).argsort()[:2].tolist()
+    found = [guess["probability"] for guess in line["predictions"]]
+    np.testing.assert_allclose(found, np.sort(own)[:-3:-1], rtol=1e-3)
+    assert main([weights, "--threshold=1", str(picture)]) == 0
+    assert "no class with a probability of 1 or more" in capsys.readouterr().out
+    assert main([weights, "--threshold=1", "--format=csv", str(picture)]) == 0
+    assert f"{picture},,,,," in capsys.readouterr().out
+
+
 def test_pictures_that_cannot_be_read_are_told_and_the_others_classified(
     weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -328,13 +328,13 @@ def test_time_leaves_out_pauses_and_adds_up_starts(tmp_path: pathlib.Path) -> No
         {"step": 3, "time": "2026-01-02T00:00:05+00:00", "train/loss": 1.0},
         {"step": 4, "time": "2026-01-02T00:00:09+00:00", "eval/raw_top1": 0.75},
     ]
-    spent = ({"training": 20.0, "total": 30.0}, {"training": 5.0, "total": 9.0})
+    spent = ({"training": 20.0, "total": 30.0}, {"training": 5.0, "saving": 40.0, "total": 45.0})
     rows[1]["spent"], rows[3]["spent"] = spent
     for name, lines in (("metrics.jsonl", rows), ("events.jsonl", events)):
         (tmp_path / name).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     run = read_run_files(tmp_path)
     assert run.seconds_at() == [(1, 10.0), (2, 30.0), (3, 35.0), (4, 39.0)]
-    assert run.spent == {"training": 25.0, "total": 39.0}
+    assert run.spent == {"training": 25.0, "saving": 40.0, "total": 75.0}
     assert run.best is not None
     assert run.best["step"] == 4
 

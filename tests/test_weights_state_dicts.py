@@ -173,10 +173,9 @@ def test_feature_maps_need_no_head() -> None:
         load(maps)
 
 
-def test_pictures_of_other_channels_are_refused_with_what_to_do() -> None:
-    grey = ARRAYS | {TIMM.sign: ARRAYS[TIMM.sign][:, :1]}
-    with pytest.raises(WeightsError, match=r"of 1 channels.*state\['conv_stem.weight'\] = "):
-        load(grey)
+def test_weights_for_grey_pictures_have_a_model_for_them() -> None:
+    model, _ = load(ARRAYS | {TIMM.sign: ARRAYS[TIMM.sign][:, :1]})
+    assert model.config.input_channels == 1
 
 
 def test_a_live_module_is_its_state_dict() -> None:

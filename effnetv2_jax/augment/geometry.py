@@ -1,4 +1,4 @@
-"""Operations that move or hide pixels. Images are `uint8 [H, W, 3]`."""
+"""Operations that move or hide pixels. Images are `uint8 [H, W, C]`, with C = 3 in a policy."""
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def _fixed_point(value: Array) -> Array:
     return jnp.floor(value * (1 << _FRACTION_BITS) + 0.5).astype(jnp.int32)
 
 
-def random_flip(key: PRNGKeyArray, image: UInt8[Array, "H W 3"]) -> UInt8[Array, "H W 3"]:
+def random_flip(key: PRNGKeyArray, image: UInt8[Array, "H W C"]) -> UInt8[Array, "H W C"]:
     """Mirrors the image left to right with probability 1/2."""
     return jnp.where(_toss(key), image[:, ::-1], image)
 
@@ -138,7 +138,7 @@ def random_pixel(key: PRNGKeyArray, height: int, width: int) -> Int32[Array, "2"
     return jax.random.randint(key, (2,), 0, limits, jnp.int32)
 
 
-def cutout(key: PRNGKeyArray, image: UInt8[Array, "H W 3"], *, side: int) -> UInt8[Array, "H W 3"]:
+def cutout(key: PRNGKeyArray, image: UInt8[Array, "H W C"], *, side: int) -> UInt8[Array, "H W C"]:
     """Hides a square under uniform noise, as in fine-tuning (there, side is half the image's).
 
     The noise has all grey levels, where the released code's has only the brighter half of them: it
@@ -146,12 +146,12 @@ def cutout(key: PRNGKeyArray, image: UInt8[Array, "H W 3"], *, side: int) -> UIn
 
     Args:
       key: PRNG key.
-      image: uint8 [H, W, 3].
+      image: uint8 [H, W, C].
       side: of the square, in pixels; its centre is uniform over the image, and what lies beyond
         the border is lost.
 
     Returns:
-      uint8 [H, W, 3].
+      uint8 [H, W, C].
     """
     height, width, _ = image.shape
     centre_key, noise_key = jax.random.split(key)

@@ -26,7 +26,7 @@ def describe_compiled(
     mesh = find_mesh(topology)
     device = mesh.devices.flat[0]
     check_batches(experiment, devices=mesh.size)
-    examples, classes, _ = survey(experiment.data)
+    examples, classes, *_ = survey(experiment.data)
     limits = limits_of(device)
     yield f"{mesh.size} x {device.device_kind}, {_gib(limits.memory)} each for a program"
     model, parts = experiment.model, experiment.gradient_accumulation
@@ -58,7 +58,7 @@ _COLUMNS = (
     "GFLOP/image",
     "MB/image",
     "bound by",
-    "images/s/device at most",
+    "images/s/device, estimate",
     "compiled in",
 )
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.optimizers import OptimizerConfig
+from effnetv2_jax.data import open_source
 from effnetv2_jax.data.report import survey
 from effnetv2_jax.models.complexity import complexity
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.shapes import abstract_variables
 from effnetv2_jax.outputs.table import align
+from effnetv2_jax.train.balance import balance_of, is_balanced
 from effnetv2_jax.train.doubts import doubts
 from effnetv2_jax.train.rates import check_rates, counts
 from effnetv2_jax.train.schedule import learning_rate
@@ -36,14 +38,18 @@ def describe(experiment: Experiment) -> str:
     """The stages as a table, with parameters and multiply-accumulates.
 
     Opens the data only to count what the config does not state (`data.num_classes` and
-    `data.num_train_examples`), and then says what is in folders.
+    `data.num_train_examples`), and then says what is in folders and tables, and to say how classes
+    are balanced.
 
     Raises:
       ConfigError: the experiment cannot be planned.
       DataError: the data has to be counted and is missing.
       WeightsError: there are no such weights as `init` says.
     """
-    num_examples, num_classes, report = survey(experiment.data)
+    num_examples, num_classes, report, train = survey(experiment.data)
+    balanced: list[str] = []
+    if is_balanced(experiment):
+        balanced = balance_of(experiment, train or open_source(experiment.data, "train")).lines
     plan = experiment.plan(num_examples)
     own = None
     if experiment.init:
@@ -73,21 +79,29 @@ def describe(experiment: Experiment) -> str:
     table = align([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
     size = model.preprocessing.image_size
     cost = cost_at(size)
+    channels = experiment.model.input_channels
+    of_channels = {1: "; pictures of 1 channel", 3: ""}.get(
+        channels, f"; pictures of {channels} channels"
+    )
     computes = jnp.dtype(experiment.model.dtype).name
     others = sorted(abstract_variables(model).keys() - {"params"})
     named = "BatchNorm statistics" if others == ["batch_stats"] else ", ".join(others)
     network = (
         f"{experiment.model.name}, {num_classes:,} classes: {cost.trainable:,} trainable "
         f"parameters{f', {cost.total:,} with {named}' if others else ''}; computes in {computes}"
+        f"{of_channels}"
     )
     blocks = experiment.model.rows()
     training = (
         f"{num_examples:,} training examples, {experiment.epochs:g} epochs, "
         f"{plan.total_steps:,} steps; {experiment.optimizer.name}, "
-        f"{experiment.schedule.name} learning rate, {experiment.loss} loss"
+        f"{experiment.schedule.name} learning rate, {experiment.loss} loss{_several(experiment)}"
     )
     augmentation = _augmentation(experiment)
-    evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image"
+    measured = ""
+    if experiment.evaluation.metric == "average_precision":
+        measured = ", by the mean over the classes of average precision"
+    evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image{measured}"
     start = [f"starts from {experiment.init}"] if experiment.init else []
     trained = _trained(experiment, model) if experiment.rates else []
     return "\n".join(
@@ -96,6 +110,7 @@ def describe(experiment: Experiment) -> str:
             *([*align(blocks), ""] if blocks else []),
             training,
             *report,
+            *balanced,
             f"{experiment.optimizer.name}: {_fields(experiment.optimizer)}",
             augmentation,
             *start,
@@ -107,6 +122,12 @@ def describe(experiment: Experiment) -> str:
             *(f"note: {doubt}" for doubt in doubts(experiment, plan, num_examples)),
         ]
     )
+
+
+def _several(experiment: Experiment) -> str:
+    if experiment.evaluation.metric != "average_precision":
+        return ""
+    return f", up to {experiment.data.max_labels} labels an example"
 
 
 def _fields(config: OptimizerConfig) -> str:

@@ -1,11 +1,35 @@
 """Values of a config that have the right type and make no sense."""
 
+import dataclasses
 import math
 import re
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.schedules import WarmupStableDecay
+
+_PLACES = {
+    "folder": "a folder of pictures",
+    "csv": "a table of pictures",
+    "huggingface": "a saved data set or the folder of Parquet files",
+    "webdataset": "the folder of tar files",
+}
+"""What `data.path` is."""
+
+OF_SOURCES = {
+    "picture_key": ("csv", "tfrecord", "huggingface", "webdataset"),
+    "label_key": ("csv", "tfrecord", "huggingface", "webdataset"),
+    "split_key": ("csv",),
+    "label_columns": ("csv",),
+    "label_separator": ("csv", "webdataset"),
+    "pictures": ("csv",),
+    "labels": ("folder",),
+    "header": ("csv",),
+    "delimiter": ("csv",),
+    "encoding": ("csv",),
+    "files": ("tfrecord", "huggingface", "webdataset"),
+}
+"""Fields of `data` that some sources have."""
 
 
 def check(experiment: Experiment) -> None:
@@ -77,7 +101,27 @@ def check(experiment: Experiment) -> None:
 
     data = experiment.data
     need(data.source != "tfds" or bool(data.name), "data.name must name a TFDS set")
-    need(data.source != "folder" or bool(data.path), "data.path must name a folder of pictures")
+    for source, what in _PLACES.items():
+        need(data.source != source or bool(data.path), f"data.path must name {what}")
+    if data.source == "folder" and data.labels:
+        table = dataclasses.replace(data, source="csv", labels="")
+    else:
+        table = data
+    for name, sources in OF_SOURCES.items():
+        need(
+            getattr(table, name) in ("", (), "auto") or table.source in sources,
+            f"data.{name} is of data.source={' or '.join(sources)}, not of {data.source}",
+        )
+    need(
+        data.max_labels > 1 or not (data.label_separator or data.label_columns),
+        "data.max_labels must be stated, since data.label_separator or data.label_columns give an "
+        "example several labels: the largest number of them",
+    )
+    need(
+        not (data.label_columns and (data.label_key or data.label_separator)),
+        "data.label_columns are the labels; leave out data.label_key and data.label_separator",
+    )
+    need(len(data.delimiter) < 2, f"data.delimiter must be one character, not {data.delimiter!r}")
     need(
         data.source != "tfrecord" or (bool(data.path) and data.num_classes is not None),
         "data.path must name the directory of the TFRecord files, and data.num_classes be stated",
@@ -89,6 +133,20 @@ def check(experiment: Experiment) -> None:
         need(0 < low <= high, f"data.{name} must be a rising pair above 0, not {(low, high)}")
     need(data.crop_area[1] <= 1, f"data.crop_area must not exceed 1, not {data.crop_area}")
     need(all(value > 0 for value in data.std or ()), f"data.std must be above 0, not {data.std}")
+    channels = model.input_channels
+    for name, values in (("mean", data.mean), ("std", data.std)):
+        need(
+            values is None or len(values) == channels,
+            f"data.{name} is {values}, and model.input_channels {channels}: it must have as many "
+            "numbers, or be None to follow from the model",
+        )
+    policy = experiment.augment.policy
+    need(
+        policy == "none" or channels in (1, 3),
+        f"augment.policy is {policy!r}, some of whose operations are on colours, and "
+        f"model.input_channels is {channels}; set it to 'none'",
+    )
+    need(data.max_pixels > 0, f"data.max_pixels must be above 0, not {data.max_pixels}")
     need(data.threads is None or data.threads > 0, "data.threads must be above 0 or None")
     need(data.processes is None or data.processes >= 0, "data.processes must be 0 or more, or None")
     need(data.prefetch_batches > 0, "data.prefetch_batches must be above 0")
@@ -97,7 +155,31 @@ def check(experiment: Experiment) -> None:
         stated = getattr(data, name)
         need(stated is None or stated > 0, f"data.{name} must be above 0 or None, not {stated}")
 
+    weighted = [name for name, _ in experiment.class_weights]
+    need(
+        len({*weighted}) == len(weighted),
+        f"class_weights has a class twice: {', '.join(weighted)}",
+    )
+    for name, weight in experiment.class_weights:
+        need(0 <= weight < math.inf, f"class_weights: {name!r} must weigh 0 or more, not {weight}")
+    need(
+        not (experiment.class_weights and experiment.balanced_loss),
+        "class_weights states what balanced_loss would take from the data; leave one of them out",
+    )
+    need(
+        not (experiment.balanced_loss and data.sampling == "balanced"),
+        "balanced_loss and data.sampling=balanced make up for the same imbalance twice; leave one "
+        "of them out",
+    )
+
     evaluation = experiment.evaluation
+    best_by = experiment.checkpoint.best_by or "loss"
+    measured = ("map",) if evaluation.metric == "average_precision" else ("top1", "top5")
+    need(
+        best_by.removeprefix("raw_") in (*measured, "loss"),
+        f"checkpoint.best_by is {best_by}, which evaluation.metric={evaluation.metric} does not "
+        f"measure; it can be {', '.join((*measured, 'loss'))}",
+    )
     pixels = evaluation.image_size
     need(
         pixels is None or pixels >= smallest,

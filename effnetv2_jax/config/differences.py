@@ -9,6 +9,7 @@ MAY_DIFFER = (
     "data.threads",
     "data.processes",
     "data.prefetch_batches",
+    "data.max_pixels",
     "data.max_unreadable",
     "evaluation.batch_size",
     "evaluation.every_epochs",

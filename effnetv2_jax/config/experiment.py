@@ -10,7 +10,7 @@ from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.optimizers import OptimizerConfig
 from effnetv2_jax.config.schedules import ScheduleConfig
 from effnetv2_jax.models.protocol import ModelConfig
-from effnetv2_jax.preprocessing import CROP_PADDING, Interpolation, Preprocessing, Triple
+from effnetv2_jax.preprocessing import CROP_PADDING, Interpolation, PerChannel, Preprocessing
 from effnetv2_jax.progressive import Plan, Stage, plan, uniform
 
 
@@ -18,33 +18,76 @@ from effnetv2_jax.progressive import Plan, Stage, plan, uniform
 class DataConfig:
     """Where pictures come from and how they become training images."""
 
-    source: Literal["embedded", "tfds", "tfrecord", "folder"] = "embedded"
+    source: Literal[
+        "embedded", "tfds", "tfrecord", "folder", "csv", "huggingface", "webdataset"
+    ] = "embedded"
     """`embedded`: TrashNet, inside the package. `tfds`: a TensorFlow Datasets set prepared as
-    ArrayRecord. `tfrecord`: TFRecord files. `folder`: your own pictures, a subfolder per class."""
+    ArrayRecord. `tfrecord`: TFRecord files. `folder`: your own pictures, a subfolder per class.
+    `csv`: a table of pictures and labels. `huggingface`: Parquet files or a saved set of Hugging
+    Face's `datasets`. `webdataset`: tar files, as WebDataset reads them."""
     name: str = ""
     """`tfds`: name of the set, such as `imagenet2012` or `cifar10:3.0.2`."""
     path: str = ""
     """`tfds`: the data directory (empty: $TFDS_DATA_DIR or ~/tensorflow_datasets). `tfrecord`: the
     directory of the files. `folder`: the folder, which holds `train/` and `val/`, or the class
-    folders themselves."""
+    folders themselves. `csv`: the file, or the folder of `train.csv` and `val.csv`. `huggingface`
+    and `webdataset`: the folder, or a file."""
     train_split: str = "train"
     """The split to train on; a slice takes part of it, such as `train[25023:]` or `train[:90%]`.
     Of `tfrecord`, the word that the files' names have, in whose order a slice is taken; of
     `folder`, the subfolder, and a slice is a random sample; `all` is all of it."""
     eval_split: str = "test"
-    """The split to evaluate on, likewise. Of `folder`, `val` and `test` stand in for each other
-    where only one is there, and for what is held out where none is."""
+    """The split to evaluate on, likewise. Of `folder` and other sources with files of your own,
+    `val` and `test` stand in for each other where only one is there, and for what is held out where
+    none is."""
     layout: Literal["auto", "classes"] = "auto"
     """`folder`: `auto` tells folders of splits from those of classes by what they are called and
     hold, and refuses what could be either. `classes`: all of them are classes."""
     validation_share: float = 0.1
-    """`folder` without `train/` and `val/`: the share of every class held out for evaluation."""
+    """`folder` without `train/` and `val/`, and likewise `csv`, `huggingface` and `webdataset`: the
+    share of every class held out for evaluation."""
+    picture_key: str = ""
+    """`csv`: the picture's column, by its name or its number from 1. `tfrecord`, `huggingface` and
+    `webdataset`: the key that the picture has. Empty takes one that is usual."""
+    label_key: str = ""
+    """Likewise of the label, or labels. `webdataset`: `cls`, `txt`, or `json:KEY`."""
+    split_key: str = ""
+    """`csv`: likewise the column that says of which split a row is; empty takes a column `split`
+    with names of splits in it, if there is one."""
+    label_columns: tuple[str, ...] = ()
+    """`csv`: columns that are classes, with a 0 or 1 in every row; `("*",)` is all others. For
+    several labels, in place of `label_key`."""
+    label_separator: str = ""
+    """`csv` and `webdataset`: what stands between the labels of an example, such as `;`; empty: it
+    has one."""
+    pictures: str = ""
+    """`csv`: the folder that relative paths start from, seen from the table's."""
+    labels: str = ""
+    """`folder`: a list of the pictures for evaluation and their classes, seen from `path`, where
+    they are in no class folders; read as a `csv` is, with `pictures` and the fields of its columns.
+    Tiny ImageNet's `val_annotations.txt` is found."""
+    header: Literal["auto", "yes", "no"] = "auto"
+    """`csv`: whether the first row names the columns; `auto` says what it takes it for."""
+    delimiter: str = ""
+    """`csv`: what stands between the cells; empty finds out, of comma, semicolon, tab and bar."""
+    encoding: str = ""
+    """`csv`: of the text, such as `cp1252`; empty is UTF-8."""
+    files: str = ""
+    """`tfrecord`, `huggingface` and `webdataset`: the names of the files, as `{split}-*.rec`, with
+    `{split}` for the split's name; empty takes those that are usual."""
+    sampling: Literal["natural", "balanced"] = "natural"
+    """What is trained on, and how often: `natural`, every example once in an epoch. `balanced`,
+    every class equally often, each in turn with its next example; in an epoch of as many examples
+    those of a rare class come several times, and not all of a frequent one. An example with several
+    labels stands for each of them, one without is left out."""
     max_labels: int = 1
     """Labels that an example may have; ImageNet21k's have several."""
     first_label: int = 0
-    """`tfrecord`: the number of the first class; 1 in the older files of ImageNet."""
+    """`tfrecord`, `csv` and `webdataset`, of labels that are numbers: that of the first class; 1 in
+    the older files of ImageNet."""
     num_classes: int | None = None
-    """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
+    """Stated so that a plan needs no data, and checked against the data; None takes the data's.
+    Labels of `csv` and `webdataset` that are numbers are places among so many."""
     num_train_examples: int | None = None
     """Stated so that a plan needs no data, and checked against the data; None takes the data's."""
     crop: Literal["tensorflow", "efficientnet", "torchvision", "none"] = "tensorflow"
@@ -61,13 +104,14 @@ class DataConfig:
     interpolation: Interpolation | None = None
     """How crops are resized, in training and evaluation, without antialiasing; None takes what
     the weights in `init` were trained with, or else what the model was published with."""
-    mean: Triple | None = None
-    """Subtracted per channel (RGB) from pixels in [0, 255]; None likewise."""
-    std: Triple | None = None
+    mean: PerChannel | None = None
+    """Subtracted per channel (mostly RGB) from pixels in [0, 255]; None likewise. Other channels
+    than three have the three's average (grey) or take them in turn."""
+    std: PerChannel | None = None
     """Divides per channel, after the mean is subtracted; None likewise."""
     threads: int | None = None
-    """Decoding threads of each process; None takes one per CPU core. A picture of the largest size,
-    67 megapixels, may take each 1.3 GB."""
+    """Decoding threads of each process; None takes one per CPU core. A picture of `max_pixels`, 67
+    megapixels, may take each 1.3 GB."""
     processes: int | None = None
     """Processes that share these threads out, so that Python's interpreter lock holds neither them
     nor the training up; 0 decodes in the training process, several thousand pictures a second at
@@ -75,6 +119,9 @@ class DataConfig:
     50 MB, and a copy of the list of pictures."""
     prefetch_batches: int = 4
     """Batches decoded ahead of the device."""
+    max_pixels: int = 2**26
+    """Larger pictures count as unreadable, by what their headers say, so that no file can take
+    unbounded memory: a thread takes up to 20 bytes for each of so many pixels."""
     max_unreadable: int = 100
     """Unreadable pictures are named, counted and replaced by others of their class (in evaluation:
     left out); one more than this in a process stops the run."""
@@ -87,7 +134,8 @@ class AugmentConfig:
     flip: bool = True
     """Mirror half of the images."""
     policy: Literal["randaugment", "increasing", "autoaugment", "none"] = "randaugment"
-    """`randaugment`: at each stage's magnitude. `increasing`: likewise, with operations that all
+    """Of pictures in grey or RGB, since some operations are on colours; for others `none` alone.
+    `randaugment`: at each stage's magnitude. `increasing`: likewise, with operations that all
     distort more at a higher one, of which half are left out, as DeiT was trained. `autoaugment`:
     AutoAugment's v0 policy for ImageNet, the same at every stage."""
     randaugment_layers: int = 2
@@ -115,7 +163,11 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How accuracy is measured."""
+    """How a run's weights are measured."""
+
+    metric: Literal["accuracy", "average_precision"] = "accuracy"
+    """`accuracy`: top-1 and top-5, for which any of an example's labels is right.
+    `average_precision`: for several labels, its mean over the classes (mAP)."""
 
     image_size: int | None = None
     """Height and width in pixels, at least 32; None takes the size and the resizing that the
@@ -143,10 +195,13 @@ class CheckpointConfig:
     """How many of the newest checkpoints are kept."""
     keep_best: int = 1
     """How many of the checkpoints with the best evaluation are kept besides."""
-    best_by: Literal["top1", "top5", "loss", "raw_top1", "raw_top5", "raw_loss"] = "top1"
-    """What is best: the highest accuracy or the lowest loss, in evaluation, of the averaged
-    weights (`raw_`: of those trained last, as it also is where there are no averages). Of equals
-    the newest."""
+    best_by: (
+        Literal["top1", "top5", "map", "loss", "raw_top1", "raw_top5", "raw_map", "raw_loss"] | None
+    ) = None
+    """What is best: the highest accuracy or mean average precision (`map`) or the lowest loss, in
+    evaluation, of the averaged weights (`raw_`: of those trained last, as it also is where there
+    are no averages). Of equals the newest. None is `top1`, or `map` where `evaluation.metric` is
+    average precision."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -209,6 +264,14 @@ class Experiment:
     for each class by itself, summed over the classes (the released code can also average)."""
     label_smoothing: float = 0.1
     """Share of the targets that is spread over all classes, in [0, 1)."""
+    class_weights: tuple[tuple[str, float], ...] = ()
+    """How much classes weigh in the loss, by name: `(("rare", 5.0),)`; others weigh 1. The softmax
+    loss of an example is multiplied by the weight of its label (the mean of several); of the
+    sigmoid loss, a class's term where an example has it. Evaluation does not weigh."""
+    balanced_loss: bool = False
+    """Weights from the training data in place of stated ones. Softmax: N / (K n) for a class of n
+    of the N labels of K classes, which is 1 on average. Sigmoid: (N - n) / n for one that n of N
+    examples have."""
     init: str = ""
     """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),
     `hub:OWNER/REPO[@REVISION]`, `workdir:DIR` or `file:PATH`; empty for random ones. A head for
@@ -231,6 +294,16 @@ class Experiment:
     MPI, Kubernetes, or the JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID of a start
     by hand); `on` makes it an error if that does not say; `off` trains alone."""
 
+    @property
+    def kept(self) -> CheckpointConfig:
+        """Which checkpoints are kept, with what is best by stated."""
+        if self.checkpoint.best_by is not None:
+            return self.checkpoint
+        of_metric: Literal["map", "top1"] = "top1"
+        if self.evaluation.metric == "average_precision":
+            of_metric = "map"
+        return dataclasses.replace(self.checkpoint, best_by=of_metric)
+
     def settled(self) -> "Experiment":
         """As a run records it: what its network computes does not depend on defaults."""
         return dataclasses.replace(self, model=self.model.settled())
@@ -242,6 +315,7 @@ class Experiment:
           own: of the weights in `init`, or else of the model; fills in what the config leaves open.
         """
         data, evaluation = self.data, self.evaluation
+        own = own.for_channels(self.model.input_channels)
         size, padding = evaluation.image_size, own.crop_padding
         if evaluation.resize != "auto":
             padding = CROP_PADDING if evaluation.resize == "crop" else None

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.config.checks import OF_SOURCES
+from effnetv2_jax.config.experiment import DataConfig, Experiment
 from effnetv2_jax.models.registry import family_of
 
 EMBEDDED_EXAMPLES = 2016
@@ -41,6 +42,7 @@ def smoke(experiment: Experiment) -> Experiment:
         epochs=epochs,
         batch_size=BATCH_SIZE,
         init="",
+        class_weights=(),
         stages=tuple(
             dataclasses.replace(
                 stage,
@@ -59,8 +61,10 @@ def smoke(experiment: Experiment) -> Experiment:
             path="",
             train_split="train",
             eval_split="test[:64]",
+            sampling="natural",
             num_classes=None,
             num_train_examples=None,
+            **{name: getattr(DataConfig(), name) for name in OF_SOURCES},
         ),
         schedule=dataclasses.replace(
             schedule, **{name: getattr(schedule, name) * shorter for name in in_epochs}

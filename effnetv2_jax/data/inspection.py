@@ -1,11 +1,13 @@
 """Looks through the pictures of a run: their classes and sizes, and which are there twice."""
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from effnetv2_jax.data.pictures.decode import open_picture
+from effnetv2_jax.data.pictures.decode import OpenPicture, open_picture
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.record import Classed, DecodeError, Named, Source
 
 MOST = 5000
@@ -28,16 +30,28 @@ class Inspection(NamedTuple):
     """Keys of the pictures by a hash of their file; None where not all were read."""
 
 
-def inspect(source: Source, *, clock: Callable[[], float] = time.monotonic) -> Inspection:
+def inspect(
+    source: Source,
+    *,
+    channels: int = 3,
+    max_pixels: int = MAX_PIXELS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Inspection:
     """Reads a source's pictures, all of them if they are few, without decoding them.
 
     What cannot be read is left out.
+
+    Args:
+      channels, max_pixels: as for `decode`.
     """
+    open_one = functools.partial(
+        open_picture, exif=source.exif, channels=channels, max_pixels=max_pixels
+    )
     count = len(source)
     counts = list(source.class_counts) if isinstance(source, Classed) else None
     spread = {count * number // SOME for number in range(SOME)} if count > SOME else range(count)
     if count > MOST:
-        return Inspection(counts, _sizes(source, sorted(spread)), None, None)
+        return Inspection(counts, _sizes(source, sorted(spread), open_one), None, None)
     until = clock() + SECONDS
     sizes: list[list[int]] = []
     keys: list[str] = []
@@ -57,7 +71,7 @@ def inspect(source: Source, *, clock: Callable[[], float] = time.monotonic) -> I
             if label < len(found):
                 found[label] += 1
         if index in spread:
-            sizes += _size(record.encoded, source.exif)
+            sizes += _size(record.encoded, open_one)
     return Inspection(found if counts is None else counts, sizes, keys, digests)
 
 
@@ -77,19 +91,21 @@ def twins(train: Inspection, evaluation: Inspection) -> list[tuple[str, str]] | 
     ]
 
 
-def _sizes(source: Source, indices: Iterable[int]) -> list[list[int]]:
+def _sizes(
+    source: Source, indices: Iterable[int], open_one: Callable[[bytes], OpenPicture]
+) -> list[list[int]]:
     found = []
     for index in indices:
         try:
-            found += _size(source[index].encoded, source.exif)
+            found += _size(source[index].encoded, open_one)
         except (DecodeError, OSError):
             continue
     return found
 
 
-def _size(encoded: bytes, exif: bool) -> list[list[int]]:
+def _size(encoded: bytes, open_one: Callable[[bytes], OpenPicture]) -> list[list[int]]:
     try:
-        picture = open_picture(encoded, exif=exif)
+        picture = open_one(encoded)
     except DecodeError:
         return []
     return [[picture.width, picture.height]]

@@ -77,6 +77,30 @@ class Named(Protocol):
 
 
 @runtime_checkable
+class Labelled(Protocol):
+    """A source that knows the labels of its examples without reading them."""
+
+    def labels_of(self, index: int) -> tuple[int, ...]:
+        """The labels of example `index`, as its `Record` has them."""
+        ...
+
+
+@runtime_checkable
+class Noted(Protocol):
+    """A source that says how it is read."""
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Of the pictures, in the order of the examples."""
+        ...
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a user should know of how it is read, a sentence each."""
+        ...
+
+
+@runtime_checkable
 class Partial(Protocol):
     """A source that may be a part of a split."""
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from effnetv2_jax.config.experiment import DataConfig
-from effnetv2_jax.data.record import Classed, Source, available
+from effnetv2_jax.data.record import Classed, Noted, Source, available
 from effnetv2_jax.data.sources.folder import FolderSource
 from effnetv2_jax.data.sources.folder_layout import shown
 from effnetv2_jax.data.sources.folder_tree import describe
-from effnetv2_jax.data.sources.open import open_source, open_sources
+from effnetv2_jax.data.sources.open import LISTED, open_source, open_sources
 from effnetv2_jax.system.text import some
 
 TRAINING = "training"
@@ -30,6 +30,8 @@ class Survey(NamedTuple):
     classes: int
     report: tuple[str, ...]
     """As `describe_data` makes it; empty for data that were not listed."""
+    train: Source | None
+    """The training examples; None where they were not opened."""
 
 
 def survey(data: DataConfig) -> Survey:
@@ -39,13 +41,13 @@ def survey(data: DataConfig) -> Survey:
       DataError: as `open_source`.
     """
     if data.num_train_examples is not None and data.num_classes is not None:
-        return Survey(data.num_train_examples, data.num_classes, ())
-    if data.source != "folder":
+        return Survey(data.num_train_examples, data.num_classes, (), None)
+    if data.source not in LISTED:
         source = open_source(data, "train")
-        return Survey(len(source), len(source.class_names), ())
+        return Survey(len(source), len(source.class_names), (), source)
     train, evaluation = open_sources(data)
     report = tuple(describe_data({TRAINING: train, EVALUATION: evaluation}))
-    return Survey(len(train), len(train.class_names), report)
+    return Survey(len(train), len(train.class_names), report, train)
 
 
 def describe_data(sources: Mapping[str, Source]) -> list[str]:
@@ -73,7 +75,8 @@ def describe_data(sources: Mapping[str, Source]) -> list[str]:
     ]
     if unused:
         lines.append(f"splits that are not used: {', '.join(unused)}")
-    lines += dict.fromkeys(note for folder in folders for note in folder.notes)
+    noted = [source for source in sources.values() if isinstance(source, Noted)]
+    lines += dict.fromkeys(note for source in noted for note in source.notes)
     return lines + [f"note: {text}" for text in _doubts(sources)]
 
 
@@ -109,7 +112,7 @@ def _doubts(sources: Mapping[str, Source]) -> list[str]:
                 f"classes without pictures for evaluation, {len(names):,} of {len(classes):,}: "
                 f"{_some(names)}"
             )
-    if isinstance(train, FolderSource) and isinstance(evaluation, FolderSource):
+    if isinstance(train, Noted) and isinstance(evaluation, Noted):
         both = len({*evaluation.paths}.intersection(train.paths))
         if both:
             found.append(f"{both:,} of the pictures for evaluation are also trained on")

@@ -41,7 +41,7 @@ def complexity(model: Model, *, height: int, width: int) -> Complexity:
       ValueError: the model's work depends on values, not on shapes alone.
     """
     variables = abstract_variables(model, height=height, width=width)
-    images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, height, width, model.config.input_channels), jnp.float32)
     jaxpr = jax.make_jaxpr(lambda *args: model.apply(*args, train=False))(variables, images)
     macs, activations = _work(jaxpr.jaxpr)
     trainable, total = (

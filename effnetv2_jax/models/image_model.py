@@ -58,7 +58,8 @@ class ImageModel(nn.Module):
         """Classifies normalised images.
 
         Args:
-          images: `[B, H, W, 3]`, H and W at least `min_size`; as `preprocessing` says.
+          images: `[B, H, W, C]` of the config's `input_channels`, H and W at least `min_size`; as
+            `preprocessing` says.
           train: uses batch statistics if it has any, dropout and stochastic depth; needs
             `rngs={"dropout": key}` and its collections as `mutable`.
           dropout_rate, stochastic_depth_rate: take the place of the model's own. They may be traced

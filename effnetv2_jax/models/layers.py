@@ -26,12 +26,13 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-def check_images(images: jax.Array, least: int) -> None:
+def check_images(images: jax.Array, least: int, channels: int = 3) -> None:
     """What every family's model asks of its images first, while it is traced.
 
     Args:
-      images: to be float `[B, H, W, 3]`.
+      images: to be float `[B, H, W, channels]`.
       least: of H and W.
+      channels: the config's `input_channels`, where the family has a use for others than 3.
 
     Raises:
       TypeError: they are integers, such as pixels that were never normalised.
@@ -44,8 +45,10 @@ def check_images(images: jax.Array, least: int) -> None:
         )
     # Sizes are compared one by one, because symbolic ones have no smallest.
     shape = images.shape
-    if len(shape) != 4 or shape[-1] != 3 or any(size < least for size in shape[1:3]):
-        raise ValueError(f"images must be [B, H, W, 3] with H and W at least {least}, not {shape}")
+    if len(shape) != 4 or shape[-1] != channels or any(size < least for size in shape[1:3]):
+        raise ValueError(
+            f"images must be [B, H, W, {channels}] with H and W at least {least}, not {shape}"
+        )
 
 
 def fan_out_normal(key: jax.Array, shape: tuple[int, ...], dtype: Dtype) -> jax.Array:
@@ -101,16 +104,18 @@ class Conv(nn.Module):
         init = depthwise_normal if self.depthwise else fan_out_normal
         kernel = self.param("kernel", init, shape, self.param_dtype)
         groups = inputs if self.depthwise else 1
+        wide = jnp.promote_types(self.dtype, self.param_dtype)
         x = conv2d(
             jnp.asarray(x, self.dtype),
-            jnp.asarray(kernel, self.dtype),
+            jnp.asarray(kernel, wide),
             stride=self.stride,
             groups=groups,
             padding=self.padding,
         )
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
-            x += bias.astype(self.dtype)
+            # A wide sum of both, since the gradient of the bias is a sum of its type.
+            x = (x + jnp.asarray(bias, wide)).astype(self.dtype)
         return x
 
 

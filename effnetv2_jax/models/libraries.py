@@ -84,6 +84,8 @@ class Library:
     first: str
     """Its name for the first layer that all networks of the family have, which has a kernel. By
     this it is told from other libraries."""
+    stems: tuple[str, ...] = ()
+    """Its names for the layer that takes the images, where that is not `first`."""
     classifier: str
     """Its name for the last layer, which has a bias."""
     variables: Mapping[Kind, Mapping[str, str]]
@@ -102,6 +104,12 @@ class Library:
     def sign(self) -> str:
         """A name that only its files have: that of the first kernel."""
         return f"{self.first}{self.separator}{self.variables['conv']['kernel']}"
+
+    @property
+    def first_kernels(self) -> tuple[str, ...]:
+        """The names that the kernel which takes the images may have."""
+        kernel = self.variables["conv"]["kernel"]
+        return tuple(f"{stem}{self.separator}{kernel}" for stem in self.stems or (self.first,))
 
     @property
     def last_bias(self) -> str:

@@ -20,6 +20,10 @@ class ModelConfig:
     """What the network computes in. Parameters, statistics, logits and loss stay float32 (float64
     under float64, which also needs the environment variable JAX_ENABLE_X64=1)."""
 
+    input_channels: int = 3
+    """Of the images: 3 for RGB, 1 for grey, any other number for pictures that have as many.
+    Published weights are adapted to it."""
+
     FOLLOW_NAME: ClassVar[tuple[str, ...]] = ()
     """Fields that are None where they follow from the name."""
     NUMERICS: ClassVar[tuple[str, ...]] = ()
@@ -54,8 +58,12 @@ class ModelConfig:
         return self
 
     def faults(self) -> Iterator[str]:
-        """What makes no sense, each beginning with the field's name."""
-        yield from ()
+        """What makes no sense, each beginning with the field's name.
+
+        A family's own begins with what this yields.
+        """
+        if self.input_channels < 1:
+            yield f"input_channels must be above 0, not {self.input_channels}"
 
     def rows(self) -> list[tuple[str, ...]]:
         """A table that the config states, for a plan to show, with its titles first."""
@@ -113,7 +121,7 @@ class Model(Protocol):
         ...
 
     def init(self, rngs: Any, images: Any, *, train: bool) -> Any:
-        """Variables for float images `[B, H, W, 3]`."""
+        """Variables for float images `[B, H, W, C]`, C being the config's `input_channels`."""
         ...
 
     def lazy_init(self, rngs: Any, images: Any, *, train: bool) -> Any:
@@ -121,7 +129,7 @@ class Model(Protocol):
         ...
 
     def apply(self, variables: Any, images: Any, **options: Any) -> Any:
-        """Logits, float32 `[B, num_classes]`, of normalised images `[B, H, W, 3]`.
+        """Logits, float32 `[B, num_classes]`, of normalised images `[B, H, W, C]`.
 
         Images of integers raise a TypeError, and those of other shapes a ValueError, for which a
         family calls `effnetv2_jax.models.layers.check_images` first.
@@ -159,6 +167,9 @@ class Family:
     """From a config to that of a thin and shallow network of the same kind, for `:smoke`."""
     head: tuple[str, ...] = ("classifier",)
     """Path in `params` of what starts anew where there are other classes."""
+    stem: tuple[str, ...] = ()
+    """Path in `params` of the kernel `[kh, kw, C, D]` that takes the images, by which weights are
+    adapted to other channels; empty where they cannot be."""
     decays: Callable[[tuple[str, ...]], bool] = is_kernel
     """Whether weight decay and L2 apply to the parameter of that path."""
     libraries: str = ""

@@ -128,8 +128,9 @@ def create_model(name: str, *, num_classes: int = 1000, **overrides: Any) -> Any
     Args:
       name: one of `list_models()`, such as "efficientnetv2-s".
       num_classes: number of logits; 0 for pooled features in place of logits.
-      **overrides: fields of the family's config, such as `width`, `depth`, `stages`, `bn_momentum`
-        or `dtype`, and any other field of the module, such as `dropout_rate` or `features_only`.
+      **overrides: fields of the family's config, such as `width`, `depth`, `stages`, `bn_momentum`,
+        `input_channels` or `dtype`, and any other field of the module, such as `dropout_rate` or
+        `features_only`.
 
     Raises:
       ValueError: unknown name; the message has the known ones and the closest.
@@ -147,7 +148,14 @@ def model_of(config: ModelConfig, *, num_classes: int, **overrides: Any) -> Any:
     config = dataclasses.replace(config, **{field: overrides.pop(field) for field in of_config})
     if faults := list(config.faults()):
         raise ValueError(f"{config.name}: {faults[0]}")
-    fields = {"preprocessing": family.variants[config.name]} | overrides
+    own = family.variants[config.name].for_channels(config.input_channels)
+    fields = {"preprocessing": own} | overrides
+    if fields["preprocessing"].channels != config.input_channels:
+        raise ValueError(
+            f"{config.name}: preprocessing has mean and std for {fields['preprocessing'].channels} "
+            f"channels, and input_channels is {config.input_channels}; "
+            "preprocessing.for_channels(...) adapts them"
+        )
     return family.build(config, num_classes=num_classes, **fields)
 
 

@@ -18,7 +18,8 @@ def abstract_variables(model: Model, *, height: int | None = None, width: int | 
     def initialize(images: jax.Array) -> Any:
         return model.init(jax.random.key(0), images, train=False)
 
-    shape = (1, height or model.min_size, width or model.min_size, 3)
+    size = (height or model.min_size, width or model.min_size)
+    shape = (1, *size, model.config.input_channels)
     return jax.eval_shape(initialize, jax.ShapeDtypeStruct(shape, jnp.float32))
 
 

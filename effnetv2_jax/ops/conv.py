@@ -31,14 +31,14 @@ def conv2d(
 
     Args:
       x: `[B, H, W, C]`.
-      kernel: `[kh, kw, C / groups, D]`, of x's dtype.
+      kernel: `[kh, kw, C / groups, D]`, of x's dtype or a wider one, which its gradient keeps.
       stride: the same along both axes.
       groups: 1, or C for a depthwise convolution.
       padding: `same` is TensorFlow's, at stride 2 asymmetric for even sizes; `symmetric` is
         PyTorch's, (k - 1) / 2 on every side for odd kernels.
 
     Returns:
-      `[B, ceil(H / stride), ceil(W / stride), D]`.
+      `[B, ceil(H / stride), ceil(W / stride), D]`, of x's dtype.
     """
     height, width = kernel.shape[:2]
     if (height, width) == (1, 1):
@@ -62,15 +62,19 @@ _to_kernel = platform_primitive("conv2d_to_kernel", conv_plain.to_kernel, conv_c
 ad.defbilinear(
     _forward,
     lambda dy, _, kernel, geometry: _to_input.bind(dy, kernel, geometry=geometry),
-    lambda dy, x, _, geometry: _to_kernel.bind(x, dy, geometry=geometry),
+    lambda dy, x, kernel, geometry: _to_kernel.bind(
+        x, dy, geometry=geometry, dtype=kernel.aval.dtype
+    ),
 )
 ad.defbilinear(
     _to_input,
     lambda dx, _, kernel, geometry: _forward.bind(dx, kernel, geometry=geometry),
-    lambda dx, y, _, geometry: _to_kernel.bind(dx, y, geometry=geometry),
+    lambda dx, y, kernel, geometry: _to_kernel.bind(
+        dx, y, geometry=geometry, dtype=kernel.aval.dtype
+    ),
 )
 ad.defbilinear(
     _to_kernel,
-    lambda dkernel, _, y, geometry: _to_input.bind(y, dkernel, geometry=geometry),
-    lambda dkernel, x, _, geometry: _forward.bind(x, dkernel, geometry=geometry),
+    lambda dkernel, _, y, geometry, dtype: _to_input.bind(y, dkernel, geometry=geometry),
+    lambda dkernel, x, _, geometry, dtype: _forward.bind(x, dkernel, geometry=geometry),
 )

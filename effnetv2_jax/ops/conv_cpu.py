@@ -32,6 +32,7 @@ adds them take as long as the sums; of more, they fall out of the processor's ca
 
 def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """See `conv_plain.forward`."""
+    kernel = kernel.astype(x.dtype)
     if geometry.groups > 1:
         return _sum_of_products(_seen, x, kernel, geometry)
     if geometry.window == (1, 1):
@@ -43,6 +44,7 @@ def forward(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
 
 def to_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     """See `conv_plain.to_input`."""
+    kernel = kernel.astype(y.dtype)
     if geometry.groups > 1:
         return _sum_of_products(_spread, y, kernel, geometry)
     if geometry.window != (1, 1) and y.shape[-1] < _WIDE:
@@ -52,17 +54,18 @@ def to_input(y: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:
     return _added(_spread(product, index, geometry) for index, product in enumerate(products))
 
 
-def to_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+def to_kernel(x: jax.Array, y: jax.Array, geometry: Geometry, dtype: Any) -> jax.Array:
     """See `conv_plain.to_kernel`."""
     if geometry.groups > 1:
         products = _summed_by_row(x, y, geometry)
         shape = (*geometry.window, 1, y.shape[-1])
-        return jnp.stack(products).reshape(shape).astype(x.dtype)
+        return jnp.stack(products).reshape(shape).astype(dtype)
     if geometry.window == (1, 1):
         # In two dimensions: of more, XLA transposes copies.
         flat_x, flat_y = (a.reshape(-1, a.shape[-1]) for a in (x, y))
-        return lax.dot_general(flat_x, flat_y, (((0,), (0,)), ((), ())))[None, None]
-    return conv_plain.to_kernel(x, y, geometry)
+        sums = (((0,), (0,)), ((), ()))
+        return lax.dot_general(flat_x, flat_y, sums, preferred_element_type=dtype)[None, None]
+    return conv_plain.to_kernel(x, y, geometry, dtype)
 
 
 def _pixels_joined(x: jax.Array, kernel: jax.Array, geometry: Geometry) -> jax.Array:

@@ -17,13 +17,18 @@ class Loss(Protocol):
         labels: Int[Array, "B L"],
         *,
         label_smoothing: float = 0.0,
+        class_weights: Float[Array, " K"] | None = None,
     ) -> Float[Array, " B"]:
-        """Loss `[B]` of logits `[B, K]` and labels `[B, L]`."""
+        """Loss `[B]` of logits `[B, K]` and labels `[B, L]`; None weighs all classes as 1."""
         ...
 
 
 def softmax_cross_entropy(
-    logits: Float[Array, "B K"], labels: Int[Array, "B L"], *, label_smoothing: float = 0.0
+    logits: Float[Array, "B K"],
+    labels: Int[Array, "B L"],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Float[Array, " K"] | None = None,
 ) -> Float[Array, " B"]:
     """Softmax cross-entropy; several labels of an example have equal shares, which sum to 1.
 
@@ -32,6 +37,7 @@ def softmax_cross_entropy(
       labels: int `[B, L]`, in [0, K) and different, or -1 where an example has fewer. The loss of
         one without labels is 0.
       label_smoothing: s in [0, 1); the target is 1 - s on the labels plus s / K on every class.
+      class_weights: `[K]`; an example's loss is multiplied by the mean weight of its labels.
 
     Returns:
       `[B]`, in nats.
@@ -42,11 +48,18 @@ def softmax_cross_entropy(
     loss = -(1 - label_smoothing) * of_labels
     if label_smoothing:  # Else a class that is left out, of logit -inf, would make it NaN.
         loss -= label_smoothing * log_probabilities.mean(1)
+    if class_weights is not None:
+        weights = jnp.broadcast_to(class_weights, logits.shape)
+        loss *= _sum_over(labels, weights) / jnp.maximum(count, 1)
     return jnp.where(count > 0, loss, 0)
 
 
 def sigmoid_cross_entropy(
-    logits: Float[Array, "B K"], labels: Int[Array, "B L"], *, label_smoothing: float = 0.0
+    logits: Float[Array, "B K"],
+    labels: Int[Array, "B L"],
+    *,
+    label_smoothing: float = 0.0,
+    class_weights: Float[Array, " K"] | None = None,
 ) -> Float[Array, " B"]:
     """A yes-or-no cross-entropy for each class, summed over the classes.
 
@@ -54,13 +67,18 @@ def sigmoid_cross_entropy(
       logits: `[B, K]`.
       labels: int `[B, L]`, in [0, K) and different, or -1 where an example has fewer.
       label_smoothing: s in [0, 1); the target is 1 - s / 2 for a label and s / 2 for the others.
+      class_weights: `[K]`, w in -w t log sigmoid(x) - (1 - t) log sigmoid(-x), the loss of logit x
+        and target t.
 
     Returns:
       `[B]`, in nats.
     """
     # -t log sigmoid(x) - (1 - t) log sigmoid(-x) = softplus(x) - t x, summed with t spelt out.
-    loss = jax.nn.softplus(logits).sum(1) - (1 - label_smoothing) * _sum_over(labels, logits)
-    return loss - label_smoothing / 2 * logits.sum(1) if label_smoothing else loss
+    spared = logits  # By a target of 1.
+    if class_weights is not None:
+        spared = jax.nn.softplus(logits) - class_weights * jax.nn.softplus(-logits)
+    loss = jax.nn.softplus(logits).sum(1) - (1 - label_smoothing) * _sum_over(labels, spared)
+    return loss - label_smoothing / 2 * spared.sum(1) if label_smoothing else loss
 
 
 def _sum_over(labels: Array, values: Array) -> Array:

@@ -130,7 +130,7 @@ class Checkpoints:
                     **{
                         _STATE: ocp.args.PyTreeSave(_nested(leaves)),
                         _EXTRA: ocp.args.JsonSave(
-                            notes | {_CHECKSUMS: checksums, _BEST_BY: self._config.best_by}
+                            notes | {_CHECKSUMS: checksums, _BEST_BY: self.best_by()}
                         ),
                     }
                 ),
@@ -165,7 +165,7 @@ class Checkpoints:
           CheckpointError: there is no checkpoint, or the newest cannot be read.
         """
         if self._config is not None:
-            return self._config.best_by
+            return self._config.best_by or "top1"
         step = self._existing(None)
         with self._reading(step):
             return str(self._read(step, _EXTRA, ocp.args.JsonRestore()).get(_BEST_BY, "top1"))
@@ -348,7 +348,7 @@ class Checkpoints:
                 best_fn=functools.partial(_score, "top1"),  # Else it reads no metrics.
             )
         else:
-            score = functools.partial(_score, config.best_by)
+            score = functools.partial(_score, self.best_by())
             options = ocp.CheckpointManagerOptions(
                 best_fn=score,
                 preservation_policy=preservation_policy.AnyPreservationPolicy(

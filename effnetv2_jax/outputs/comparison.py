@@ -38,7 +38,7 @@ _NOT_COMPARED = "train/images_per_second"
 _SHA256 = "params_sha256"
 _LISTED = 8
 _ABSENT = "absent"
-_OF_EVENTS = ("time", "event", "step")
+_OF_EVENTS = ("time", "event", "step", "config_file", "changed")
 
 
 class Difference(NamedTuple):
@@ -310,7 +310,11 @@ def _evaluations(a: _Record, b: _Record) -> list[str]:
         for step in sorted({*a.metrics, *b.metrics})
     }
     names = dict.fromkeys(
-        name for pair in found.values() for one in pair for name in one if name.endswith("_top1")
+        name
+        for pair in found.values()
+        for one in pair
+        for name in one
+        if name.endswith(("_top1", "_map"))
     )
     if not names:
         return ["there are none"]

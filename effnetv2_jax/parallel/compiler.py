@@ -2,8 +2,11 @@
 
 import functools
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 CompilerOptions = dict[str, str | bool]
 
@@ -38,6 +41,34 @@ def compiler_options(device: jax.Device | None = None) -> CompilerOptions:
         for name, value in _OPTIONS.get(platform, {}).items()
         if name not in flags and is_known(name, value, platform)
     }
+
+
+def jit(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
+    """`jax.jit` with the options that suit this package's networks on the present platform.
+
+    The choice is made at the first call. Within another trace, such as another `jit` or a `grad`,
+    the function is `jax.jit`'s and the outermost program's options count: XLA takes them for whole
+    programs only.
+
+    Args:
+      function: as `jax.jit` takes it.
+      arguments: of `jax.jit`; its own `compiler_options` go over ours.
+    """
+    own = arguments.pop("compiler_options", None) or {}
+    inner = jax.jit(function, **arguments)
+
+    @functools.cache
+    def outermost() -> Callable[..., Any]:
+        return jax.jit(function, **arguments | {"compiler_options": compiler_options() | own})
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # Within another `jit` the constant is traced, even where no argument is.
+        leaves = [*jax.tree.leaves((args, kwargs)), jnp.zeros(())]
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        return (inner if traced else outermost())(*args, **kwargs)
+
+    return call
 
 
 @functools.cache

@@ -6,6 +6,7 @@ from etils import epath
 
 from effnetv2_jax.outputs.progress import clock
 from effnetv2_jax.outputs.report.facts import PAGE
+from effnetv2_jax.train.evaluate import TITLES
 
 
 def closing(
@@ -15,6 +16,7 @@ def closing(
     steps: int,
     best: str,
     spent: Mapping[str, float],
+    metric: str,
     decay: float | None,
     reports: bool,
 ) -> list[str]:
@@ -24,20 +26,21 @@ def closing(
       result: the last evaluation, of `train.evaluate.evaluate`.
       best: names the best checkpoint.
       spent: of `Activity.spent`.
+      metric: what it is judged by, one of `train.evaluate.TITLES`.
       decay: of the averaged weights; None where there are none.
       reports: whether there is a report.
     """
     kinds = sorted(((seconds, kind) for kind, seconds in spent.items() if kind != "total"))[::-1]
     total = spent["total"]
     shares = [f"{kind} {seconds / total:.0%}" for seconds, kind in kinds if seconds >= total / 100]
-    judged = f"{result['raw_top1']:.2%} (raw) is of the weights as the last step left them"
+    judged = f"{result[f'raw_{metric}']:.2%} (raw) is of the weights as the last step left them"
     if decay is not None:
-        average = f"{result['ema_top1']:.2%} (ema)"
+        average = f"{result[f'ema_{metric}']:.2%} (ema)"
         judged += f", {average} of their moving average, which predict and exports use"
     page = workdir / PAGE if reports else workdir / "metrics.jsonl"
     return [
         f"done: {steps:,} steps; this start took {clock(total)} ({', '.join(shares)})",
-        f"top-1: {judged}",
+        f"{TITLES[metric]}: {judged}",
         best,
         f"to read: {page}",
         f"next: python -m effnetv2_jax.predict --weights={workdir} PICTURES/",

@@ -3,7 +3,7 @@
 import concurrent.futures
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -40,6 +40,7 @@ class Programs:
       plan: whose stages they are.
       state: what the steps will be called with.
       start: steps done; stages that end before are not compiled.
+      class_weights: of the loss, see `make_train_step`.
     """
 
     def __init__(
@@ -52,21 +53,25 @@ class Programs:
         mesh: Mesh,
         *,
         start: int,
+        class_weights: Sequence[float] | None = None,
     ) -> None:
         shapes: TrainState = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
         )
-        train_step = make_train_step(experiment, model, optimizer, mesh)
-        labels = experiment.data.max_labels
+        train_step = make_train_step(experiment, model, optimizer, mesh, class_weights)
+        labels, channels = experiment.data.max_labels, experiment.model.input_channels
 
         def compile_stage(planned: PlannedStage) -> TrainStep:
-            return compile_step(train_step, planned, shapes, mesh, max_labels=labels)
+            return compile_step(
+                train_step, planned, shapes, mesh, max_labels=labels, channels=channels
+            )
 
         def compile_evaluation() -> EvalStep:
-            eval_step: Any = make_eval_step(model, mesh, loss=experiment.loss)
+            metric = experiment.evaluation.metric
+            eval_step: Any = make_eval_step(model, mesh, loss=experiment.loss, metric=metric)
             count, size = experiment.evaluation.batch_size, model.preprocessing.image_size
             mask = jax.ShapeDtypeStruct((count,), jnp.bool, sharding=by_example(mesh))
-            batch = _batch(count, size, labels, mesh) | {"mask": mask}
+            batch = _batch(count, size, labels, mesh, channels) | {"mask": mask}
             compiled: EvalStep = eval_step.lower(weights_of(shapes), batch).compile()
             return compiled
 
@@ -134,10 +139,10 @@ def _shape(planned: PlannedStage) -> tuple[int, int]:
 
 
 def _batch(
-    batch_size: int, image_size: int, max_labels: int, mesh: Mesh
+    batch_size: int, image_size: int, max_labels: int, mesh: Mesh, channels: int
 ) -> dict[str, jax.ShapeDtypeStruct]:
     shapes = {
-        "image": ((batch_size, image_size, image_size, 3), jnp.uint8),
+        "image": ((batch_size, image_size, image_size, channels), jnp.uint8),
         "labels": ((batch_size, max_labels), jnp.int32),
     }
     return {
@@ -147,7 +152,13 @@ def _batch(
 
 
 def compile_step(
-    train_step: Any, planned: PlannedStage, state: TrainState, mesh: Mesh, *, max_labels: int
+    train_step: Any,
+    planned: PlannedStage,
+    state: TrainState,
+    mesh: Mesh,
+    *,
+    max_labels: int,
+    channels: int = 3,
 ) -> Any:
     """Compiles the step of a stage for the devices of a mesh, at hand or not.
 
@@ -156,11 +167,12 @@ def compile_step(
       planned: of `Experiment.plan`.
       state: what it will be called with, as shapes.
       max_labels: L of the batches' labels, `[B, L]`.
+      channels: C of their images, `[B, S, S, C]`.
 
     Returns:
       A `jax.stages.Compiled`.
     """
     size, batch_size = _shape(planned)
-    batch = _batch(batch_size, size, max_labels, mesh)
+    batch = _batch(batch_size, size, max_labels, mesh, channels)
     values = as_float32(step_values(planned.stage, learning_rate=0.0))
     return train_step.lower(state, batch, values, key_of(0)).compile()

@@ -63,7 +63,12 @@ def step_costs(experiment: Experiment, mesh: Mesh, *, num_classes: int) -> StepC
         start = time.perf_counter()
         try:
             compiled = compile_step(
-                train_step, planned, state, mesh, max_labels=experiment.data.max_labels
+                train_step,
+                planned,
+                state,
+                mesh,
+                max_labels=experiment.data.max_labels,
+                channels=experiment.model.input_channels,
             )
         except Exception as error:
             match = _OUT_OF_MEMORY.search(str(error))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.data.sources.open import LISTED
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.schedule import share_of_peak
 
@@ -28,6 +29,17 @@ def doubts(experiment: Experiment, plan: Plan, num_examples: int) -> Iterator[st
             f"{epochs:g} epochs: it ends while the learning rate still rises, at {reached:.0%} of "
             "its peak"
         )
+    if experiment.data.max_labels > 1 and experiment.data.source in LISTED:
+        if experiment.loss == "softmax":
+            yield (
+                "config.loss=softmax shares one probability out among an example's labels; sigmoid "
+                "asks for each by itself"
+            )
+        if experiment.evaluation.metric == "accuracy":
+            yield (
+                "config.evaluation.metric is accuracy, for which any of an example's labels is "
+                "right; average_precision measures all of them"
+            )
     largest = max(planned.batch_size for planned in plan.stages)
     if largest > num_examples:
         yield (

@@ -19,7 +19,7 @@ from effnetv2_jax.outputs.table import align
 from effnetv2_jax.outputs.workdir import Checkpoint
 from effnetv2_jax.parallel.mesh import make_mesh, replicated
 from effnetv2_jax.preprocessing import Preprocessing
-from effnetv2_jax.train.evaluate import EvalStep, evaluate, make_eval_step
+from effnetv2_jax.train.evaluate import TITLES, EvalStep, evaluate, make_eval_step
 from effnetv2_jax.train.evaluated_sets import EvalSet, open_sets
 from effnetv2_jax.train.state import build_model
 from effnetv2_jax.weights.find import find_weights
@@ -138,7 +138,8 @@ def _evaluate_all(
 ) -> Results:
     @functools.cache  # Sets of the same classes share what is compiled.
     def eval_step(classes: tuple[int, ...] | None) -> EvalStep:
-        return make_eval_step(model, mesh, loss=experiment.loss, classes=classes)
+        metric = experiment.evaluation.metric
+        return make_eval_step(model, mesh, loss=experiment.loss, metric=metric, classes=classes)
 
     def on(chosen: EvalSet) -> dict[str, float]:
         data = dataclasses.replace(experiment.data, max_labels=chosen.max_labels)
@@ -151,14 +152,19 @@ def _evaluate_all(
 
 
 def results_table(results: Results) -> str:
-    """Accuracy on every set, a line each, of raw and averaged weights."""
-    kinds = [k for k in ("raw", "ema") if f"{k}_top1" in next(iter(results.values()))]
-    rows = [("set", "images", "of", "unreadable", *(f"{k} {top}" for k in kinds for top in _TOPS))]
+    """Accuracy, or mean average precision, on every set, of raw and averaged weights."""
+    first = next(iter(results.values()))
+    columns = [
+        (f"{kind} {title}", f"{kind}_{metric}")
+        for kind in ("raw", "ema")
+        for metric, title in TITLES.items()
+        if f"{kind}_{metric}" in first
+    ]
+    counts = ["examples", "available", "unreadable"]
+    counts += ["absent_classes"] if "absent_classes" in first else []
+    titles = {"examples": "images", "available": "of", "absent_classes": "classes without"}
+    rows = [("set", *(titles.get(key, key) for key in counts), *(title for title, _ in columns))]
     for name, result in results.items():
-        shares = (f"{result[f'{kind}_{key}']:.2%}" for kind in kinds for key in _TOPS.values())
-        counts = (f"{result[key]:,.0f}" for key in ("examples", "available", "unreadable"))
-        rows.append((name, *counts, *shares))
+        shares = (f"{result[key]:.2%}" for _, key in columns)
+        rows.append((name, *(f"{result[key]:,.0f}" for key in counts), *shares))
     return "\n".join(align(rows, left=1))
-
-
-_TOPS = {"top-1": "top1", "top-5": "top5"}

@@ -21,6 +21,8 @@ from effnetv2_jax.data import (
     Workers,
     make_batches,
 )
+from effnetv2_jax.data.batches.order import BalancedOrder
+from effnetv2_jax.data.sources.labelled import LabelIndex
 from effnetv2_jax.parallel.mesh import put_batch
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.progressive import Plan, PlannedStage
@@ -49,12 +51,17 @@ class TrainingData:
     """Counts the pictures that cannot be read."""
     workers: Workers | None = None
     """Processes that decode; None where threads of this one do."""
+    classes: LabelIndex | None = None
+    """The examples of every class, which then come equally often; None takes all equally often."""
 
     @property
     def order(self) -> Order:
         """The run's examples, by position."""
-        salts = [(self.plan.examples_before(step), salt) for step, salt in self.salts]
-        return Order(len(self.source), self.seed, tuple(salts), self.config.repeats)
+        salts = tuple((self.plan.examples_before(step), salt) for step, salt in self.salts)
+        parts = len(self.source), self.seed, salts, self.config.repeats
+        return (
+            Order(*parts) if self.classes is None else BalancedOrder(*parts, classes=self.classes)
+        )
 
     def batches(self, planned: PlannedStage, start: int) -> Generator[HostBatch, None, None]:
         """This process's rows of a stage's batches, from step `start` on if that is within it."""

@@ -18,7 +18,7 @@ from effnetv2_jax.parallel.preemption import Preempted
 from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.closing import closing
 from effnetv2_jax.train.divergence import Divergence, DivergenceError, NotFinite, Spike
-from effnetv2_jax.train.evaluate import evaluate, summary, weights_of
+from effnetv2_jax.train.evaluate import HEADLINE, evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
 from effnetv2_jax.train.schedule import learning_rate
 from effnetv2_jax.train.step import as_float32, step_values
@@ -48,8 +48,8 @@ def train(
         what differs from it, `changed`.
 
     Returns:
-      The final evaluation, see `train.evaluate.evaluate`, and `top1`, which is that of the averaged
-      weights where there are any.
+      The final evaluation, see `train.evaluate.evaluate`, and `top1` (or `map`), which is that of
+      the averaged weights where there are any.
 
     Raises:
       ConfigError: the experiment does not fit the devices or the data.
@@ -80,6 +80,7 @@ def train(
             steps=run.done,
             best=run.best(),
             spent=run.activity.spent(),
+            metric=HEADLINE[experiment.evaluation.metric],
             decay=experiment.ema_decay,
             reports=experiment.log.report,
         ):
@@ -154,7 +155,8 @@ def _evaluate_and_save(run: Run) -> None:
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
         run.writers.write(run.done, "eval", result, spent=run.activity.spent(), **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")
-        run.result = result | {"top1": result.get("ema_top1", result["raw_top1"])}
+        name = HEADLINE[experiment.evaluation.metric]
+        run.result = result | {name: result.get(f"ema_{name}", result[f"raw_{name}"])}
     run.activity.now("saving", f"the checkpoint after step {run.done}")
     _check_state(run)
     run.save()

@@ -12,6 +12,7 @@ from effnetv2_jax.models.registry import family_of
 from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.outputs.workdir import read_config
 from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.doubts import doubts
 from effnetv2_jax.train.evaluate import evaluate, make_eval_step
 from effnetv2_jax.train.feed import TrainingData
@@ -45,7 +46,9 @@ def report_run(workdir: epath.PathLike, say: Callable[[str], None]) -> None:
     mesh = make_mesh()
     step, weights = restore_variables(run.workdir, model, kinds)
     say(f"evaluating the checkpoint of step {step:,} on {len(eval_source):,} pictures")
-    eval_step = make_eval_step(model, mesh, loss=experiment.loss)
+    eval_step = make_eval_step(
+        model, mesh, loss=experiment.loss, metric=experiment.evaluation.metric
+    )
     predictions: list[Predictions] = []
     with make_workers(experiment.data) as workers:
         evaluate(
@@ -66,6 +69,7 @@ def report_run(workdir: epath.PathLike, say: Callable[[str], None]) -> None:
         plan=plan,
         seed=experiment.seed,
         unreadable=Unreadable(len(train_source), log=False),
+        classes=balance_of(experiment, train_source).sampled,
     )
     always = dataclasses.replace(experiment.log, report=True)
     reporter = Reporter(

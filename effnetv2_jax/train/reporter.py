@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, TimeoutError
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import jax
 import numpy as np
@@ -88,6 +88,10 @@ class Reporter:
         self._say = say
         self._submit = submit or _at_once
         self.enabled = enabled and experiment.log.report
+        self._wanted: dict[str, Any] = {
+            "channels": data.preprocessing.channels,
+            "max_pixels": experiment.data.max_pixels,
+        }
         self._inspected: tuple[Inspection, Inspection] | None = None
         self._seen: list[tuple[int, Future[SeenBatch]]] = []
 
@@ -119,7 +123,10 @@ class Reporter:
         if not self._seen:
             self._begin_pictures()
         if self._inspected is None:
-            self._inspected = inspect(self._data.source), inspect(source)
+            self._inspected = (
+                inspect(self._data.source, **self._wanted),
+                inspect(source, **self._wanted),
+            )
         train, evaluation = self._inspected
         keys = evaluation.keys
         files = [keys[i] if keys else name_of(source, i) for i in predictions.index.tolist()]
@@ -198,7 +205,9 @@ class Reporter:
         for index in predictions.index[list(rows)].tolist():
             try:
                 record = self._eval_source[index]
-                small = thumbnail(record.encoded, exif=self._eval_source.exif, side=_SIDE)
+                small = thumbnail(
+                    record.encoded, exif=self._eval_source.exif, side=_SIDE, **self._wanted
+                )
             except (DecodeError, OSError):
                 continue
             found[index] = Thumbnail(source=_address(small), link=_link(record.key))

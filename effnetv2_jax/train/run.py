@@ -24,6 +24,7 @@ from effnetv2_jax.data import (
     open_sources,
 )
 from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
+from effnetv2_jax.data.sources.labelled import LabelIndex
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.outputs.checkpoints import Checkpoints, scored
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
@@ -45,6 +46,7 @@ from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.activity import Activity
+from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.doubts import doubts
@@ -80,6 +82,8 @@ class Run:
     """To start from; None draws them."""
     train_source: Source
     eval_source: Source
+    classes: LabelIndex | None
+    """The training examples of every class, where these come equally often."""
     workers: Workers | None
     """Processes that decode; None where threads of this one do."""
     unreadable: Unreadable
@@ -185,6 +189,7 @@ class Run:
             salts=self.salts,
             unreadable=self.unreadable,
             workers=self.workers,
+            classes=self.classes,
         )
 
     def examples_of(self, done: int) -> list[str]:
@@ -233,6 +238,7 @@ def open_run(
     progress.waiting("opening the data")
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
     check_batches(experiment, devices=mesh.size)
+    balance = balance_of(experiment, train_source)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
 
     with contextlib.ExitStack() as stack:
@@ -270,20 +276,18 @@ def open_run(
             variables=variables,
             train_source=train_source,
             eval_source=eval_source,
+            classes=balance.sampled,
             workers=stack.enter_context(make_workers(experiment.data)),
             unreadable=Unreadable(experiment.data.max_unreadable),
-            checkpoints=stack.enter_context(
-                Checkpoints(workdir / "checkpoints", experiment.checkpoint)
-            ),
+            checkpoints=stack.enter_context(Checkpoints(workdir / "checkpoints", experiment.kept)),
             progress=progress,
             losses=LossWatch(experiment.faults.loss_spike),
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
             lock=lock,
         )
-        run.progress.message(
-            "\n".join(describe_data({TRAINING: train_source, EVALUATION: eval_source}))
-        )
+        about = describe_data({TRAINING: train_source, EVALUATION: eval_source})
+        run.progress.message("\n".join([*about, *balance.lines]))
         run.activity = Activity(run.watchdog.now, progress.waiting)
         run.activity.now("starting", "the state to begin with")
         run.restore()
@@ -330,7 +334,16 @@ def open_run(
         )
         run.programs = stack.enter_context(
             contextlib.closing(
-                Programs(experiment, model, optimizer, plan, run.state, mesh, start=run.done)
+                Programs(
+                    experiment,
+                    model,
+                    optimizer,
+                    plan,
+                    run.state,
+                    mesh,
+                    start=run.done,
+                    class_weights=balance.weights,
+                )
             )
         )
         run.reporter = Reporter(

@@ -12,7 +12,7 @@ from effnetv2_jax.augment.mixing import MixedBatch
 from effnetv2_jax.augment.places import Part
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import TrainExamples, Unreadable
-from effnetv2_jax.data.batches.reader import Reader
+from effnetv2_jax.data.batches.examples import make_reader
 from effnetv2_jax.progressive import PlannedStage
 from effnetv2_jax.train.feed import TrainingData
 from effnetv2_jax.train.state import key_of
@@ -26,7 +26,7 @@ class SeenBatch(NamedTuple):
     """Some of a batch, as the network sees it."""
 
     pixels: NDArray[np.uint8]
-    """`[N, S, S, 3]`."""
+    """`[N, S, S, C]`."""
     labels: NDArray[np.int32]
     """`[N, L]`."""
     partner_labels: NDArray[np.int32]
@@ -52,7 +52,7 @@ def seen_of(experiment: Experiment, data: TrainingData, planned: PlannedStage) -
         first_example=planned.first_example,
     )
     unreadable = Unreadable(len(data.source), log=False)
-    reader = Reader(data.source, max_labels=data.config.max_labels, unreadable=unreadable)
+    reader = make_reader(data.source, examples, unreadable)
     rows = closed_rows(planned.batch_size, experiment.augment.mix_group)
     made = [examples.row(reader, 0, row) for row in rows]
     batch = {name: np.stack([example[name] for example in made]) for name in made[0]}

@@ -142,7 +142,7 @@ def _initializer(
         if variables is None:
             # Shapes alone: the forward pass need not be compiled to make parameters.
             size = model.min_size
-            images = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+            images = jax.ShapeDtypeStruct((1, size, size, model.config.input_channels), jnp.float32)
             variables = model.lazy_init(jax.random.wrap_key_data(key), images, train=False)
         variables = dict(variables)
         collections = {name: tree for name, tree in variables.items() if name != "params"}

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +29,7 @@ from effnetv2_jax.train.rates import trained_params, with_trained
 from effnetv2_jax.train.state import TrainState, moving_average
 
 Batch = dict[str, jax.Array]
-"""`image`: uint8 `[B, H, W, 3]`. `labels`: int32 `[B, L]`, filled up with -1."""
+"""`image`: uint8 `[B, H, W, C]`. `labels`: int32 `[B, L]`, filled up with -1."""
 Metrics = dict[str, jax.Array]
 
 StepValues = dict[str, float]
@@ -144,13 +144,20 @@ def make_train_step(
     model: Model,
     optimizer: optax.GradientTransformationExtraArgs,
     mesh: Mesh,
+    class_weights: Sequence[float] | None = None,
 ) -> TrainStep:
     """Compiles, on first use per batch shape, a step over all devices of the mesh.
 
     The state that goes in is donated: it must not be used again. Every random number follows
     from the run's key and the step. A step whose loss or gradient is not finite counts, and
     changes nothing else of the state.
+
+    Args:
+      class_weights: see `class_weights.class_weights`. With them it is the metric `weighted_loss`
+        that the gradient is of, beside the `loss` without.
     """
+    weights = None if class_weights is None else np.array(class_weights, np.float32)
+    has_top1 = experiment.evaluation.metric == "accuracy"
     mixes = _mixes(experiment)
 
     def train_step(
@@ -174,31 +181,40 @@ def make_train_step(
                 mutable=list(state.collections),
             )
 
-            def loss_against(targets: jax.Array) -> jax.Array:
-                loss = LOSSES[experiment.loss]
-                return loss(logits, targets, label_smoothing=experiment.label_smoothing)
+            def mean_loss(class_weights: np.ndarray | None) -> jax.Array:
+                def loss_against(targets: jax.Array) -> jax.Array:
+                    return LOSSES[experiment.loss](
+                        logits,
+                        targets,
+                        label_smoothing=experiment.label_smoothing,
+                        class_weights=None if class_weights is None else jnp.array(class_weights),
+                    )
 
-            losses = loss_against(examples.labels)
-            if mixes:
-                losses = examples.weight * losses + (1 - examples.weight) * loss_against(
-                    examples.partners
-                )
-            top1 = hits(logits.argmax(1, keepdims=True), examples.unmixed_labels).mean()
-            return losses.mean(), (collections, top1)
+                losses = loss_against(examples.labels)
+                if mixes:
+                    losses = examples.weight * losses + (1 - examples.weight) * loss_against(
+                        examples.partners
+                    )
+                return losses.mean()
+
+            loss = mean_loss(weights)
+            measured = {"loss": loss}
+            if weights is not None:
+                measured = {"loss": mean_loss(None), "weighted_loss": loss}
+            if has_top1:
+                best = logits.argmax(1, keepdims=True)
+                measured["top1"] = hits(best, examples.unmixed_labels).mean()
+            return loss, (collections, measured)
 
         trained = trained_params(state.params, experiment.rates)
         gradients = functools.partial(jax.value_and_grad(loss_of, has_aux=True), trained)
-        (loss, (collections, top1)), grads = mean_over_parts(
+        (_, (collections, metrics)), grads = mean_over_parts(
             gradients,
             _Examples(images, labels, partners, weight, batch["labels"], keys.dropout),
             parts=experiment.gradient_accumulation,
             group=experiment.model.example_group,
         )
-        metrics = {
-            "loss": loss,
-            "top1": top1,
-            "gradient_norm": optax.tree.norm(grads),
-        }
+        metrics |= {"gradient_norm": optax.tree.norm(grads)}
 
         def advance(
             state: TrainState, grads: optax.Params, collections: dict[str, Any]

@@ -72,12 +72,15 @@ def write_card(path: Path, model: Model, library: Library, known: Counterpart) -
     Args:
       known: what the library has for the model.
     """
+    channels = _channels_beyond_three(model)
     ours = {
         "library": library.name,
         "name": known.config.name,
-        "fields": _beyond_the_name(known.config),
+        "fields": _beyond_the_name(known.config) | channels,
     }
     for_timm = {"architecture": known.name, "pretrained_cfg": _for_timm(model, library)}
+    if channels:
+        for_timm["model_args"] = {"in_chans": model.config.input_channels}
     _write(path, model, ours, for_timm if library.name == "timm" else {})
 
 
@@ -149,12 +152,18 @@ def _beyond_the_name(config: ModelConfig) -> dict[str, Any]:
     }
 
 
+def _channels_beyond_three(model: Model) -> dict[str, int]:
+    """The field of the config, for another number of channels than RGB's."""
+    channels = model.config.input_channels
+    return {} if channels == 3 else {"input_channels": channels}
+
+
 def _for_timm(model: Model, timm: Library) -> dict[str, Any]:
     interchange, preprocessing = interchange_of(family_of_model(model)), model.preprocessing
     assert interchange is not None, "the library is one of the family's"
     size, padding = preprocessing.image_size, preprocessing.crop_padding
     return {
-        "input_size": [3, size, size],
+        "input_size": [preprocessing.channels, size, size],
         "fixed_input_size": False,
         "interpolation": preprocessing.interpolation,
         "crop_pct": 1.0 if padding is None else size / (size + padding),

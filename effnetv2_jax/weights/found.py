@@ -15,6 +15,7 @@ from effnetv2_jax.models.registry import family_of, list_models
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.system.text import some
 from effnetv2_jax.weights.arrays import Arrays
+from effnetv2_jax.weights.channels import adapted, told
 from effnetv2_jax.weights.class_names import in_certain_order, same_classes
 from effnetv2_jax.weights.convert import SHOWN, Variables, entries, from_library, from_own
 from effnetv2_jax.weights.errors import WeightsError
@@ -102,6 +103,29 @@ class Found(abc.ABC):
                 f"{self.title} has {len(self.class_names)} class names for {count} classes"
             )
         return count
+
+    @property
+    def channels(self) -> int:
+        """Of the images that they take, as their first kernel has them; 3 where that is unknown."""
+        stem = self._stem()
+        return 3 if stem is None else stem[1].shape[2]
+
+    def _adapted(self, model: Model, arrays: Arrays) -> Arrays:
+        """The arrays, the first kernel for the channels that a model takes; says what it did."""
+        stem, channels = self._stem(), model.config.input_channels
+        if stem is None or stem[1].shape[2] == channels:
+            return arrays
+        name, kernel = stem
+        _log.warning("%s: %s", self.title, told(kernel.shape[2], channels))
+        return {**arrays, name: self._laid_out(adapted(kernel, channels))}
+
+    @abc.abstractmethod
+    def _stem(self) -> tuple[str, np.ndarray] | None:
+        """The first kernel's name, and the kernel `[kh, kw, C, D]`; None where there is none."""
+
+    def _laid_out(self, kernel: np.ndarray) -> np.ndarray:
+        """A first kernel as the arrays have it."""
+        return kernel
 
     def doubt(self) -> str | None:
         """What is taken for granted of pictures, since nothing says it; None where all is known."""
@@ -196,8 +220,7 @@ class LibraryWeights(Found):
 
     def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
-        library, arrays = self.library, self._parts.arrays
-        self._check_channels(model)
+        library, arrays = self.library, self._adapted(model, self._parts.arrays)
         strange = self._strange_head(model)
         if strange and strict:
             raise WeightsError(
@@ -210,23 +233,19 @@ class LibraryWeights(Found):
         kept = {name: array for name, array in arrays.items() if name not in strange}
         return from_library(model, kept, library, title=self.title)
 
-    def _check_channels(self, model: Model) -> None:
-        library, arrays = self.library, self._parts.arrays
-        kernels = (name for name, entry in entries(model, library).items() if entry.kind == "conv")
-        first = next(kernels, None)
-        if first is None or np.ndim(arrays.get(first, ())) != 4:
-            return
-        channels = library.to_ours("conv", arrays[first]).shape[2]
-        if channels != 3:
-            raise WeightsError(
-                f"{self.title} is for pictures of {channels} channels, and models here take RGB; "
-                f"for grey ones repeat the first kernel before, such as PyTorch's: "
-                f"state[{first!r}] = state[{first!r}].repeat(1, 3, 1, 1) / 3"
-            )
-
     def lacks(self, model: Model) -> bool:
         """Whether there are not all arrays of a model, so that another part of it may be meant."""
         return bool(entries(model, self.library).keys() - self._parts.arrays.keys())
+
+    def _stem(self) -> tuple[str, np.ndarray] | None:
+        library, arrays = self.library, self._parts.arrays
+        for name in library.first_kernels:
+            if np.ndim(arrays.get(name, ())) == 4:
+                return name, library.to_ours("conv", np.asarray(arrays[name]))
+        return None
+
+    def _laid_out(self, kernel: np.ndarray) -> np.ndarray:
+        return self.library.to_theirs("conv", kernel)
 
     def _strange_head(self, model: Model) -> list[str]:
         """Arrays beside a network without the library's classifier, that may be another one."""
@@ -322,12 +341,18 @@ class OwnWeights(Found):
 
     def variables(self, model: Model, *, strict: bool = True) -> Variables:
         """All of them, as variables of a whole model with their number of classes."""
-        return from_own(model, self.arrays, title=self.title)
+        return from_own(model, self._adapted(model, self.arrays), title=self.title)
 
     def named(self, name: str | None) -> "Found":
         """As for any; a run may go by another name of its family, as long as `check` agrees."""
         of_family = self.config is not None and name in family_of(self.config.name).variants
         return self if of_family else super().named(name)
+
+    def _stem(self) -> tuple[str, np.ndarray] | None:
+        assert self.name is not None
+        name = "/".join(("params", *family_of(self.name).stem))
+        kernel = self.arrays.get(name, ())
+        return (name, np.asarray(kernel)) if np.ndim(kernel) == 4 else None
 
     def _count_classes(self) -> int:
         if self.stated_classes is not None:

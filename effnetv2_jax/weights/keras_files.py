@@ -99,6 +99,8 @@ def to_keras(model: Model, variables: Mapping[str, Any]) -> "keras.Model":
         raise WeightsError(f"Keras has no {model.config.name}")
     if gives_features(model):
         raise WeightsError("load the model without features_only to give it to Keras")
+    if model.config.input_channels != 3:
+        raise WeightsError("Keras's networks here take 3 channels (input_channels)")
     try:
         builder = counterpart(model.config, library).name
     except NoCounterpartError as error:

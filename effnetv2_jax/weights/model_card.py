@@ -107,12 +107,14 @@ def _table(model: Model, origin: Origin) -> list[str]:
 def _words(preprocessing: Preprocessing) -> str:
     size, padding = preprocessing.image_size, preprocessing.crop_padding
     part = "the whole picture" if padding is None else f"the central {size / (size + padding):.1%}"
+    of_number = {1: "grey", 3: "RGB"}
+    channels = of_number.get(preprocessing.channels, f"{preprocessing.channels} channels")
     antialias = " with antialiasing" if preprocessing.antialias else ""
     mean, std = (
         [round(value, 3) for value in values] for values in (preprocessing.mean, preprocessing.std)
     )
     return (
-        f"RGB, {part} at {size} x {size} pixels, {preprocessing.interpolation}{antialias}, "
+        f"{channels}, {part} at {size} x {size} pixels, {preprocessing.interpolation}{antialias}, "
         f"(x - {mean}) / {std} of grey levels"
     )
 

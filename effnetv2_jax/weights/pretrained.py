@@ -45,9 +45,10 @@ def load_pretrained(
         None takes those of the tag in timm's name, as in `tf_efficientnetv2_s.in21k`.
       num_classes: None keeps the weights' head; another number than theirs starts a new one, and
         says so; 0 leaves it out.
-      **overrides: fields of the model, as for `create_model`. `padding` and `bn_epsilon` have to be
-        stated for a bare state dict of timm's of which they cannot be told: the authors' networks
-        and those without `tf_` have the same arrays.
+      **overrides: fields of the model, as for `create_model`. With other `input_channels` than the
+        weights' their first kernel is adapted as timm does it, and that is said. `padding` and
+        `bn_epsilon` have to be stated for a bare state dict of timm's of which they cannot be told:
+        the authors' networks and those without `tf_` have the same arrays.
 
     Returns:
       The model, a Flax Linen module, with the weights' `preprocessing` and `class_names` as far as
@@ -84,9 +85,11 @@ def model_for(found: Found, *, num_classes: int | None = None, **overrides: Any)
     config = found.network(dataclasses.replace(like, **asked))
     classes = found.num_classes if num_classes is None else num_classes
     fields: dict[str, Any] = {}
+    channels = overrides.get("input_channels", found.channels)
+    fields["input_channels"] = channels
     if "preprocessing" not in overrides:
         if found.preprocessing is not None:
-            fields["preprocessing"] = found.preprocessing
+            fields["preprocessing"] = found.preprocessing.for_channels(channels)
         elif doubt := found.doubt():
             _log.warning("%s", doubt)
     if classes == found.num_classes:
@@ -160,7 +163,9 @@ def _in_head(family: Family, path: VariablePath) -> bool:
 
 def _initial(model: Model, paths: list[VariablePath], seed: int) -> list[np.ndarray]:
     """Some of the variables that a model begins with."""
-    images = jax.ShapeDtypeStruct((1, model.min_size, model.min_size, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct(
+        (1, *(model.min_size,) * 2, model.config.input_channels), jnp.float32
+    )
 
     @jax.jit  # Which computes no others.
     def draw(key: jax.Array) -> list[jax.Array]:

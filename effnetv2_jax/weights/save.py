@@ -35,11 +35,11 @@ def save_pretrained(
 
     `timm` gives `model.safetensors` and `config.json`, the format of the Hub: upload the folder
     with `hf upload OWNER/REPO FOLDER` for `hub:OWNER/REPO`, or load it with
-    `timm.create_model("local-dir:FOLDER")`. `torchvision` gives `model.safetensors`, a state dict
-    for a model with `padding="symmetric"`. `keras` gives `model.keras`. `effnetv2_jax` is our own
-    format, for a model of any family: `model.safetensors`, whose arrays are called
-    `<collection>/<modules>/<name>`, and `config.json`. Each also gets `README.md`, a model card for
-    the Hub.
+    `timm.create_model("local-dir:FOLDER")`, for any number of input channels. `torchvision` gives
+    `model.safetensors`, a state dict for a model with `padding="symmetric"`. `keras` gives
+    `model.keras`. `effnetv2_jax` is our own format, for a model of any family: `model.safetensors`,
+    whose arrays are called `<collection>/<modules>/<name>`, and `config.json`. Each also gets
+    `README.md`, a model card for the Hub.
 
     Args:
       folder: made if it is missing; files in it of the same names are replaced.
@@ -123,6 +123,12 @@ def _counterpart(model: Model, name: str) -> tuple[Library, Counterpart]:
         raise WeightsError(
             f"models of the family {family.name}, such as {model.config.name}, have no names for "
             f"library={name!r}; library={OWN!r} saves any model"
+        )
+    channels = model.config.input_channels
+    if channels != 3 and name != "timm":
+        raise WeightsError(
+            f"{library.title} has no networks for {channels} channels (input_channels); "
+            f"library='timm' or {OWN!r} saves it"
         )
     try:
         return library, counterpart(model.config, library)

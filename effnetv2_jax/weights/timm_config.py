@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from effnetv2_jax.models.libraries import Library, timm_network
-from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from effnetv2_jax.preprocessing import IMAGENET_MEAN, IMAGENET_STD, PerChannel, Preprocessing
 from effnetv2_jax.weights.errors import WeightsError
 from effnetv2_jax.weights.networks import stated_fields
 
@@ -52,6 +52,8 @@ def network(content: Mapping[str, Any], title: str) -> Network:
         raise WeightsError(f"{title} has weights of {theirs}, a model that is not here")
     timm, config = known
     fields = _of_arguments(content.get("model_args") or {}, timm, title)
+    if (channels := _channels(content)) != 3:
+        fields["input_channels"] = channels
     return Network(config.name, stated_fields(config) | fields)
 
 
@@ -72,6 +74,7 @@ def preprocessing(content: Mapping[str, Any]) -> Preprocessing | None:
         raise ValueError(f"input_size is {list(size)}, and images are square here")
     share = float(settings.get("test_crop_pct") or settings.get("crop_pct") or _CROP_PCT)
     resized = math.floor(height / share)
+    channels = _channels(content)
     mode = settings.get("crop_mode") or "center"
     if mode not in ("center", "squash") or (mode == "squash" and resized != height):
         cut = f" with crop_pct={share}" if mode == "squash" else ""
@@ -81,9 +84,9 @@ def preprocessing(content: Mapping[str, Any]) -> Preprocessing | None:
         crop_padding=None if mode == "squash" else resized - height,
         interpolation=settings.get("interpolation") or "bicubic",
         antialias=True,
-        mean=_grey_levels(settings.get("mean")) or IMAGENET_MEAN,
-        std=_grey_levels(settings.get("std")) or IMAGENET_STD,
-    )
+        mean=_grey_levels(settings.get("mean"), channels) or IMAGENET_MEAN,
+        std=_grey_levels(settings.get("std"), channels) or IMAGENET_STD,
+    ).for_channels(channels)
 
 
 def class_names(content: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -122,7 +125,7 @@ def _of_arguments(arguments: Mapping[str, Any], timm: Library, title: str) -> di
     others = {
         name: value
         for name, value in arguments.items()
-        if name not in _INERT and value is not None and (name, value) != ("in_chans", 3)
+        if name not in _INERT and value is not None and name != "in_chans"
     }
     try:
         return timm.fields_of(others)
@@ -132,9 +135,15 @@ def _of_arguments(arguments: Mapping[str, Any], timm: Library, title: str) -> di
         ) from None
 
 
-def _grey_levels(values: Any) -> tuple[float, float, float] | None:
+def _channels(content: Mapping[str, Any]) -> int:
+    """Of the images, as the arguments or else the size of the input state them."""
+    stated = (content.get("model_args") or {}).get("in_chans")
+    size = _settings(content).get("input_size") or _SIZE
+    return operator.index(size[0] if stated is None else stated)
+
+
+def _grey_levels(values: Any, channels: int) -> PerChannel | None:
     """Per channel, on the scale from 0 to 255."""
     if not values:
         return None
-    red, green, blue = (value * 255 for value in (list(values) * 3 if len(values) == 1 else values))
-    return red, green, blue
+    return tuple(value * 255 for value in (list(values) * channels if len(values) == 1 else values))

@@ -123,6 +123,10 @@ class Sides:
                 found[name].append(self.call(name, method, *arguments))
         return found
 
+    def end(self, name: str) -> None:
+        """Ends one worker, whose memory others need."""
+        self._workers.pop(name).close()
+
     def close(self) -> None:
         """Ends the workers."""
         for worker in self._workers.values():

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.batches.order import Order
 from effnetv2_jax.data.batches.reader import Reader
+from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.pictures.box import Box
 from effnetv2_jax.data.pictures.crops import eval_image, random_box, resize
-from effnetv2_jax.data.record import DataError
+from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.preprocessing import Preprocessing
 
 HostBatch = dict[str, NDArray[Any]]
@@ -29,6 +30,11 @@ class Examples(Protocol):
     @property
     def data(self) -> DataConfig:
         """How they are read; normalisation and interpolation are `Preprocessing`'s."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How pictures are resized, to which size and with which channels."""
         ...
 
     @property
@@ -146,7 +152,19 @@ class EvalExamples:
 
 def _shapes(data: DataConfig, preprocessing: Preprocessing) -> Shapes:
     size = preprocessing.image_size
-    return {"image": ((size, size, 3), np.uint8), "labels": ((data.max_labels,), np.int32)}
+    image = (size, size, preprocessing.channels)
+    return {"image": (image, np.uint8), "labels": ((data.max_labels,), np.int32)}
+
+
+def make_reader(source: Source, examples: Examples, unreadable: Unreadable) -> Reader:
+    """Reads a source's pictures as examples need them."""
+    return Reader(
+        source,
+        max_labels=examples.data.max_labels,
+        unreadable=unreadable,
+        channels=examples.preprocessing.channels,
+        max_pixels=examples.data.max_pixels,
+    )
 
 
 def _rows(name: str, batch_size: int, process_index: int, process_count: int) -> range:

@@ -11,9 +11,9 @@ import collections
 import itertools
 from collections.abc import Callable, Generator, Iterable
 
-from effnetv2_jax.data.batches.examples import Examples, HostBatch
+from effnetv2_jax.data.batches.examples import Examples, HostBatch, make_reader
 from effnetv2_jax.data.batches.order import Order
-from effnetv2_jax.data.batches.reader import Reader, key_of
+from effnetv2_jax.data.batches.reader import key_of
 from effnetv2_jax.data.batches.threads import ThreadBatches
 from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.batches.workers import WorkerBatches, Workers
@@ -43,7 +43,7 @@ def make_batches(
       workers: processes that make the batches; None makes them in threads of this one.
 
     Returns:
-      A generator of `{"image": uint8 [B / P, S, S, 3], "labels": int32 [B / P, L]}`, for evaluation
+      A generator of `{"image": uint8 [B / P, S, S, C], "labels": int32 [B / P, L]}`, for evaluation
       with `"mask": bool [B / P]`. L is `data.max_labels`, and -1 stands in place of labels that an
       example does not have. `close()` stops the threads; they end with the pictures they are at.
 
@@ -85,7 +85,7 @@ def _generate(
     unreadable = Unreadable(data.max_unreadable) if unreadable is None else unreadable
     batches: ThreadBatches | WorkerBatches
     if workers is None:
-        reader = Reader(source, max_labels=data.max_labels, unreadable=unreadable)
+        reader = make_reader(source, examples, unreadable)
         batches = ThreadBatches(examples, reader, rows, threads=data.threads or cores())
     else:
         batches = workers.begin(source, examples, rows, unreadable)

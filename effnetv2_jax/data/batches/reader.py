@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.pictures.box import Box, Pixels
 from effnetv2_jax.data.pictures.decode import decode, open_picture
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.record import Classed, DataError, DecodeError, Record, Source
 from effnetv2_jax.system.read_errors import is_passing, is_shortage
 
@@ -23,10 +25,23 @@ _WAITS = (0.1, 1.0, 5.0)
 class Reader:
     """Decodes the examples of a source, and counts those that cannot be read."""
 
-    def __init__(self, source: Source, *, max_labels: int, unreadable: Unreadable) -> None:
-        """Labels come as rows of `max_labels`, filled up with -1."""
+    def __init__(
+        self,
+        source: Source,
+        *,
+        max_labels: int,
+        unreadable: Unreadable,
+        channels: int = 3,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        """Labels come as rows of `max_labels`, filled up with -1; `channels` as for `decode`."""
         self._source = source
         self._max_labels = max_labels
+        self._wanted: dict[str, Any] = {
+            "exif": source.exif,
+            "channels": channels,
+            "max_pixels": max_pixels,
+        }
         self._unreadable = unreadable
 
     @property
@@ -48,12 +63,11 @@ class Reader:
         except (DecodeError, OSError) as error:
             self._unreadable.add(_key_of_failure(self._source, index, error), str(error))
             return None
-        exif = self._source.exif
         try:
             if crop is None:
-                pixels = decode(encoded, exif=exif)
+                pixels = decode(encoded, **self._wanted)
             else:
-                picture = open_picture(encoded, exif=exif)
+                picture = open_picture(encoded, **self._wanted)
                 pixels = picture.part(crop(picture.height, picture.width))
         except DecodeError as error:
             self._unreadable.add(key, str(error))

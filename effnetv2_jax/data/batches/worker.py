@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from effnetv2_jax.data.batches import shared_memory
 from effnetv2_jax.data.batches.channel import Channel
-from effnetv2_jax.data.batches.examples import Examples
-from effnetv2_jax.data.batches.reader import Reader
+from effnetv2_jax.data.batches.examples import Examples, make_reader
 from effnetv2_jax.data.batches.threads import Threads
 from effnetv2_jax.data.batches.unreadable import Unreadable
 from effnetv2_jax.data.record import DataError, Source
@@ -129,7 +128,7 @@ class _Job:
             return lambda: refused
         examples = self._start.examples
         unreadable = Unreadable(self._start.max_unreadable, log=False)
-        reader = Reader(self._source, max_labels=examples.data.max_labels, unreadable=unreadable)
+        reader = make_reader(self._source, examples, unreadable)
         arrays = shared_memory.arrays_in(descriptor, examples.shapes, len(self._start.rows))
         finish = self._threads.begin(arrays, reader, task.batch, task.rows)
 

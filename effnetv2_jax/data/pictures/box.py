@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]
-"""RGB, [height, width, 3]."""
+"""[height, width, C], most often RGB."""
 
 _TRANSPOSED = (5, 6, 7, 8)
 _UPSIDE_DOWN = (3, 4, 7, 8)

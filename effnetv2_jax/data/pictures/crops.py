@@ -58,7 +58,7 @@ def eval_box(preprocessing: Preprocessing, height: int, width: int) -> Box:
 
 
 def eval_image(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
-    """What evaluation makes of a picture: uint8 [S, S, 3], not normalised yet."""
+    """What evaluation makes of a picture: uint8 [S, S, C], not normalised yet."""
     height, width, _ = pixels.shape
     return resize(eval_box(preprocessing, height, width).cut(pixels), preprocessing)
 
@@ -72,17 +72,25 @@ def resize(pixels: Pixels, preprocessing: Preprocessing) -> Pixels:
     shifts the picture by up to half a pixel of the result.
 
     Args:
-      pixels: uint8 [height, width, 3].
+      pixels: uint8 [height, width, C].
       preprocessing: its size S, interpolation and antialiasing count.
 
     Returns:
-      uint8 [S, S, 3].
+      uint8 [S, S, C].
     """
     size, interpolation = (preprocessing.image_size,) * 2, preprocessing.interpolation
+    channels = pixels.shape[-1]
     if preprocessing.antialias:
-        return np.asarray(Image.fromarray(pixels).resize(size, _RESAMPLING[interpolation]))
-    resized = cv2.resize(pixels, size, interpolation=_INTERPOLATIONS[interpolation])
-    return np.asarray(resized, np.uint8)
+        # Pillow resizes each channel by itself, and takes arrays of three or of one.
+        planes = (
+            [pixels] if channels == 3 else [pixels[..., channel] for channel in range(channels)]
+        )
+        resized = [
+            Image.fromarray(each).resize(size, _RESAMPLING[interpolation]) for each in planes
+        ]
+        return np.dstack([np.asarray(each) for each in resized])
+    scaled = cv2.resize(pixels, size, interpolation=_INTERPOLATIONS[interpolation])
+    return np.asarray(scaled, np.uint8).reshape(*size, channels)
 
 
 def _tensorflow_box(

@@ -9,6 +9,7 @@ bits, and then is brighter by a power of 4.
 
 import functools
 import logging
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +78,11 @@ def grey(image: Image.Image, depth: int) -> Pixels:
     """Grey values of 16 bits, of which `depth` count, as uint8 [height, width, 3]."""
     values = (np.asarray(image, np.uint32) >> depth - 8).astype(np.uint8)
     return np.repeat(values[:, :, None], 3, axis=2)
+
+
+def to_8_bits(values: NDArray[Any]) -> Pixels:
+    """An array of 16-bit values, scaled as the module says."""
+    return (values >> depth_of(int(values.max())) - 8).astype(np.uint8)
 
 
 @functools.cache

@@ -54,7 +54,7 @@ _BY_ENDING = {ending: each for each in _ALL for ending in each.endings}
 
 READ = tuple(each for each in _ALL if each.install is None)
 """Those with a decoder on this machine."""
-ENDINGS = tuple(ending for each in READ for ending in each.endings)
+ENDINGS = (*(ending for each in READ for ending in each.endings), ".npy")
 """Of files that count as pictures; upper and lower case are the same."""
 
 _SIGNATURES = (

@@ -1,12 +1,13 @@
 """JPEG through libjpeg-turbo: its headers, its pixels, and the pixels of a part."""
 
+import sys
 from typing import NamedTuple
 
 import simplejpeg
 from PIL import ExifTags, Image
 
 from effnetv2_jax.data.pictures.box import Box, Pixels
-from effnetv2_jax.data.pictures.limits import MAX_PIXELS, MAX_SCANS
+from effnetv2_jax.data.pictures.limits import MAX_SCANS
 from effnetv2_jax.data.record import DecodeError
 
 _BASELINE_FRAME = 0xC0
@@ -57,17 +58,17 @@ def check_scans(encoded: bytes) -> None:
         raise DecodeError(f"it has {scans} scans, more than {MAX_SCANS}")
 
 
-def decode_jpeg(encoded: bytes) -> Pixels | None:
+def decode_jpeg(encoded: bytes, max_pixels: int) -> Pixels | None:
     """All pixels; None where libjpeg-turbo refuses or warns, and Pillow has to judge."""
     try:
-        if _size(encoded) is None:
+        if _size(encoded, max_pixels) is None:
             return None
         return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
     except ValueError:
         return None
 
 
-def size_for_parts(encoded: bytes, header: JpegHeader) -> tuple[int, int] | None:
+def size_for_parts(encoded: bytes, header: JpegHeader, max_pixels: int) -> tuple[int, int] | None:
     """Height and width of a JPEG that `decode_part` can decode in parts.
 
     None for others, and for what may have lost its end, which decoding the whole refuses.
@@ -76,7 +77,7 @@ def size_for_parts(encoded: bytes, header: JpegHeader) -> tuple[int, int] | None
     if start is None or not encoded.endswith(_END_OF_IMAGE):
         return None
     try:
-        size = _size(encoded)
+        size = _size(encoded, max_pixels)
     except ValueError:
         return None
     if size is None or encoded[start : start + 4] != size[0].to_bytes(2) + size[1].to_bytes(2):
@@ -104,14 +105,43 @@ def decode_part(encoded: bytes, header: JpegHeader, box: Box) -> Pixels | None:
         return None
 
 
-def _size(encoded: bytes) -> tuple[int, int] | None:
+def stored_size(encoded: bytes) -> tuple[int, int] | None:
+    """Height and width of a JPEG; None for CMYK, and where libjpeg-turbo refuses the headers."""
+    try:
+        return _size(encoded, sys.maxsize)
+    except ValueError:
+        return None
+
+
+def scaled_size(size: tuple[int, int], least: int) -> tuple[int, int]:
+    """The smallest height and width to which libjpeg scales a picture and which are enough.
+
+    Args:
+      least: pixels on the short side; where the whole has fewer, the whole is meant.
+    """
+    height, width = size
+    sizes = ((-(-height * part // 8), -(-width * part // 8)) for part in range(1, 9))
+    return next((size for size in sizes if min(size) >= least), size)
+
+
+def decode_scaled(encoded: bytes, size: tuple[int, int]) -> Pixels:
+    """A JPEG at a size that `scaled_size` found, of which libjpeg computes no more than that.
+
+    Raises:
+      ValueError: libjpeg-turbo refuses it or warns.
+    """
+    height, width = size
+    return simplejpeg.decode_jpeg(encoded, colorspace="RGB", min_height=height, min_width=width)
+
+
+def _size(encoded: bytes, max_pixels: int) -> tuple[int, int] | None:
     """Height and width of what libjpeg-turbo is to decode; None for CMYK and what is too large.
 
     Raises:
       ValueError: libjpeg-turbo refuses the headers.
     """
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(encoded)
-    if colorspace in ("CMYK", "YCCK") or height * width > MAX_PIXELS:
+    if colorspace in ("CMYK", "YCCK") or height * width > max_pixels:
         return None
     return height, width
 

@@ -1,9 +1,11 @@
 """What is refused, so that no file can take unbounded memory or time."""
 
-MAX_PIXELS = 2**26
-"""Larger pictures are refused by what their header says, 67 megapixels being the largest."""
-MAX_JPEG2000_PIXELS = MAX_PIXELS // 2
-"""Of JPEG 2000, whose decoder takes up to twice the memory of others for a pixel."""
+from effnetv2_jax.config.experiment import DataConfig
+
+MAX_PIXELS = DataConfig.max_pixels
+"""Larger pictures are refused by what their header says, 67 megapixels being the largest, unless
+the caller says otherwise. Of JPEG 2000, whose decoder takes up to twice the memory of others for a
+pixel, half as many are allowed."""
 MAX_BYTES = 2**29
 """Larger files are refused."""
 MAX_SCANS = 100

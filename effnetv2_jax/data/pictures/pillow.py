@@ -11,7 +11,7 @@ from PIL import ExifTags, Image, ImageChops, TiffImagePlugin
 from effnetv2_jax.data.pictures.box import Box, Pixels
 from effnetv2_jax.data.pictures.deep import depth_of, grey, is_deep, low_bits, stated_depth
 from effnetv2_jax.data.pictures.formats import READ, SIGNATURE_BYTES, how_to_decode
-from effnetv2_jax.data.pictures.limits import MAX_JPEG2000_PIXELS, MAX_PIXELS
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.record import DecodeError
 
 FORMATS = tuple(each.pillow for each in READ)
@@ -23,7 +23,7 @@ if "HEIF" in FORMATS:
 _PIECE_PIXELS = 2**20
 
 
-def decode(encoded: bytes) -> tuple[Pixels, int]:
+def decode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Pixels, int]:
     """All pixels as they are stored, uint8 [height, width, 3], and the EXIF orientation.
 
     Raises:
@@ -32,17 +32,19 @@ def decode(encoded: bytes) -> tuple[Pixels, int]:
     try:
         with Image.open(io.BytesIO(encoded), formats=FORMATS) as image:
             width, height = image.size
-            limit = MAX_JPEG2000_PIXELS if image.format == "JPEG2000" else MAX_PIXELS
-            if width * height > limit:
-                raise DecodeError(f"it has {width} x {height} pixels, more than {limit:,}")
+            _check_size(width, height, max_pixels, halved=image.format == "JPEG2000")
             if isinstance(image, TiffImagePlugin.TiffImageFile):
-                _check_tiles(image)
+                _check_tiles(image, max_pixels)
             deep = is_deep(image)
             image.load()
             orientation = orientation_of(image)
             return to_rgb(low_bits(image, encoded) if deep else image), orientation
     except DecodeError:
         raise
+    except Image.DecompressionBombError as error:
+        raise DecodeError(
+            f"{error}; beyond max_pixels, Pillow's own PIL.Image.MAX_IMAGE_PIXELS has to be raised"
+        ) from error
     except Image.UnidentifiedImageError:
         hint = how_to_decode(encoded[:SIGNATURE_BYTES])
         read = f"; to read it: {hint}" if hint else ""
@@ -53,13 +55,21 @@ def decode(encoded: bytes) -> tuple[Pixels, int]:
         raise DecodeError(f"it cannot be decoded: {error}") from error
 
 
-def _check_tiles(image: TiffImagePlugin.TiffImageFile) -> None:
+def _check_size(width: int, height: int, max_pixels: int, *, halved: bool) -> None:
+    limit, name = (max_pixels // 2, "half of max_pixels") if halved else (max_pixels, "max_pixels")
+    if width * height > limit:
+        raise DecodeError(f"it has {width} x {height} pixels, more than {name}, {limit:,}")
+
+
+def _check_tiles(image: TiffImagePlugin.TiffImageFile, max_pixels: int) -> None:
     """Raises a DecodeError for tiles that are far larger than the picture: one would be decoded."""
     tags = image.tag_v2
     width = tags.get(TiffImagePlugin.TILEWIDTH, 0)
     length = tags.get(TiffImagePlugin.TILELENGTH, 0)
-    if width * length > MAX_PIXELS:
-        raise DecodeError(f"it has tiles of {width} x {length} pixels, more than {MAX_PIXELS:,}")
+    if width * length > max_pixels:
+        raise DecodeError(
+            f"it has tiles of {width} x {length} pixels, more than max_pixels, {max_pixels:,}"
+        )
 
 
 def orientation_of(image: Image.Image) -> int:

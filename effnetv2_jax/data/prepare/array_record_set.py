@@ -21,6 +21,7 @@ from etils import epath
 from tensorflow_datasets.proto import tf_example_pb2
 from tqdm import tqdm
 
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.prepare.recode import recode
 from effnetv2_jax.data.record import DataError, DecodeError, Source
 from effnetv2_jax.system.checksums import file_sha256
@@ -46,6 +47,8 @@ class Recipe:
     """Larger pictures are shrunk to this many pixels on the short side, antialiased (Lanczos)."""
     quality: int = 95
     """Of the JPEG files that shrunk and turned pictures become."""
+    max_pixels: int = MAX_PIXELS
+    """Larger pictures are left out, unless they are JPEG files that are shrunk."""
     check: bool = True
     """Whether every picture is decoded, and left out if it cannot be."""
     max_labels: int = 1
@@ -220,6 +223,7 @@ class _NewSplit:
                 quality=self._recipe.quality,
                 check=self._recipe.check,
                 exif=self.source.exif,
+                max_pixels=self._recipe.max_pixels,
             )
         except (DecodeError, OSError) as error:
             return _LeftOut(key, str(error))
@@ -262,7 +266,9 @@ class _Manifest:
             begun = json.loads(self._path.read_text())
             self.shards = {name: _Shard(**shard) for name, shard in begun["files"].items()}
             if self.shards:
-                _check_same(folder, begun["arguments"], arguments)
+                # Earlier versions had one limit, and did not note it.
+                limit = {"max_pixels": MAX_PIXELS}
+                _check_same(folder, limit | begun["arguments"], arguments)
         elif any(path.name != _INCOMPLETE for path in folder.iterdir()):
             raise DataError(
                 f"{folder} holds something that was not made here; choose another --to, --name or "

@@ -1,8 +1,10 @@
-"""Turns pictures in folders, or TFRecord files, into a TFDS set of ArrayRecord files.
+"""Turns pictures in folders, tables, or files of other kinds into a TFDS set of ArrayRecord files.
 
     python -m effnetv2_jax.data.prepare --from=PICTURES --to=DIR --name=mine --short-side=384
     python -m effnetv2_jax.data.prepare --from=TFRECORDS --format=tfrecord --num-classes=1000 \\
         --first-label=1 --to=DIR --name=imagenet2012
+    python -m effnetv2_jax.data.prepare --from=BIRDS.csv --format=csv --field=label_key=species \\
+        --to=DIR --name=birds
 
 --config.data.source=tfds --config.data.path=DIR --config.data.name=NAME reads it, and so does TFDS.
 Examples stand in a random order, so that every slice of a split is a random sample. Pictures keep
@@ -15,17 +17,22 @@ decoded are named and left out.
 
 import argparse
 import dataclasses
+import difflib
 import logging
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from effnetv2_jax.config.experiment import DataConfig
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.prepare.array_record_set import SHARD_BYTES, Recipe, prepare, verify
 from effnetv2_jax.data.record import DataError, Source
 from effnetv2_jax.data.report import describe_data
 from effnetv2_jax.data.sources.folder import FolderSource
+from effnetv2_jax.data.sources.open import list_source
 from effnetv2_jax.data.sources.picture_folder import PictureFolder
 from effnetv2_jax.data.sources.splits import parse_split
 from effnetv2_jax.data.sources.tfrecord import TfrecordSource
@@ -60,6 +67,10 @@ def _prepare(options: argparse.Namespace) -> int:
             )
             for name, split in splits.items()
         }
+    elif options.format != "folder":
+        root = str(pathlib.Path(options.source).expanduser())
+        sources = _listed_sources(options, root)
+        root = root if pathlib.Path(root).is_dir() else str(pathlib.Path(root).parent)
     else:
         root = str(pathlib.Path(options.source).expanduser())
         sources = _folder_sources(PictureFolder(root, layout=options.layout), options.splits)
@@ -98,6 +109,48 @@ def _folder_sources(folder: PictureFolder, splits: str | None) -> dict[str, Sour
     return sources
 
 
+def _listed_sources(options: argparse.Namespace, path: str) -> dict[str, Source]:
+    """The splits of a source whose examples are listed, all with the classes of the first."""
+    data = DataConfig(
+        source=options.format,
+        path=path,
+        # Nothing is held out: a part of train can be, as a slice.
+        validation_share=0.0,
+        max_labels=options.max_labels,
+        num_classes=options.num_classes,
+        first_label=options.first_label,
+        **_fields(options.fields),
+    )
+    take = list_source(data)
+    sources: dict[str, Source] = {}
+    class_names = None
+    for name, split in _named(options.splits or "train,validation").items():
+        try:
+            source = take(split, class_names)
+        except DataError:
+            if options.splits or not sources:
+                raise
+            continue  # There may be no validation.
+        class_names = source.class_names
+        sources[name] = source
+    return sources
+
+
+def _fields(stated: Sequence[str]) -> dict[str, Any]:
+    """Fields of a `DataConfig`, of `NAME=VALUE`."""
+    known = {field.name: field.default for field in dataclasses.fields(DataConfig)}
+    found: dict[str, Any] = {}
+    for text in stated:
+        name, _, value = text.partition("=")
+        if not isinstance(known.get(name), str | tuple) or name in ("source", "path"):
+            texts = [key for key, default in known.items() if isinstance(default, str)]
+            close = difflib.get_close_matches(name, texts, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise DataError(f"--field={text}: there is no such field of a source{hint}")
+        found[name] = tuple(value.split(",")) if isinstance(known[name], tuple) else value
+    return found
+
+
 def _named(splits: str) -> dict[str, str]:
     """The split to read for each that is made: `validation=val[:50%],train`."""
     named: dict[str, str] = {}
@@ -128,8 +181,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--from", dest="source", metavar="PATH", help="the folder of pictures or TFRecord files")
-    add("--format", choices=["folder", "tfrecord"], default="folder", help="what it has (folder)")
+    add("--from", dest="source", metavar="PATH", help="the folder or file to read")
+    formats = ["folder", "tfrecord", "csv", "huggingface", "webdataset"]
+    add("--format", choices=formats, default="folder", help="what it has (folder)")
+    fields = "a field of config.data that says how it is read, such as label_key=species; repeated"
+    add("--field", dest="fields", action="append", default=[], metavar="NAME=VALUE", help=fields)
     add("--to", required=True, metavar="DIR", help="the data directory, where sets lie")
     add("--name", required=True, help="of the set")
     add("--version", default="1.0.0", help="of the set (1.0.0)")
@@ -137,7 +193,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--splits", metavar="NAME=SPLIT,...", help=splits)
     layout = "classes: the outer folders are classes, whatever they are called (auto)"
     add("--layout", choices=["auto", "classes"], default="auto", help=layout)
-    classes = "which TFRecord files do not state"
+    classes = "which TFRecord files do not state; else of labels that are numbers"
     add("--num-classes", type=_positive, metavar="N", help=classes)
     add("--first-label", type=int, default=0, metavar="N", help="number of the first class (0)")
     labels = "that a picture may have (1)"
@@ -146,6 +202,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--short-side", type=_positive, metavar="PIXELS", help=side)
     quality = "of the JPEG files of changed pictures, 1 to 100 (95)"
     add("--quality", type=_positive, default=95, metavar="N", help=quality)
+    pixels = f"leave out larger pictures, but for JPEG that --short-side shrinks ({MAX_PIXELS:,})"
+    add("--max-pixels", type=_positive, default=MAX_PIXELS, metavar="N", help=pixels)
     shards = f"files of each split (one for every {SHARD_BYTES >> 20} MiB)"
     add("--shards", type=_positive, metavar="N", help=shards)
     add("--threads", type=_positive, metavar="N", help="that work (one per CPU core)")

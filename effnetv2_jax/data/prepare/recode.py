@@ -4,11 +4,18 @@ import io
 
 from PIL import ExifTags, Image
 
-from effnetv2_jax.data.pictures.decode import decode
+from effnetv2_jax.data.pictures.decode import Scaled, decode, decode_scaled
+from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 
 
 def recode(
-    encoded: bytes, *, short_side: int | None, quality: int, check: bool, exif: bool
+    encoded: bytes,
+    *,
+    short_side: int | None,
+    quality: int,
+    check: bool,
+    exif: bool,
+    max_pixels: int = MAX_PIXELS,
 ) -> bytes:
     """Shrinks a picture file, and turns it as its EXIF data say.
 
@@ -18,6 +25,8 @@ def recode(
       quality: of the JPEG file that a changed picture becomes, 1 to 100.
       check: decode the picture even where nothing has to change.
       exif: whether EXIF data count.
+      max_pixels: a larger picture is an error, unless it is a JPEG that is shrunk anyway: libjpeg
+        then decodes no more than twice what is wanted.
 
     Raises:
       DecodeError: it cannot be decoded.
@@ -25,8 +34,7 @@ def recode(
     turned = exif and _is_turned(encoded)
     if not (check or short_side or turned):
         return encoded
-    pixels = decode(encoded, exif=exif)
-    height, width, _ = pixels.shape
+    pixels, height, width = _decode(encoded, short_side, exif, max_pixels)
     factor = min(1.0, short_side / min(height, width)) if short_side else 1.0
     if factor == 1 and not turned:
         return encoded
@@ -37,6 +45,18 @@ def recode(
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def _decode(encoded: bytes, short_side: int | None, exif: bool, max_pixels: int) -> Scaled:
+    # Twice as large, so that the filter that shrinks the rest has enough to average.
+    least = 2 * (short_side or 0)
+    scaled = (
+        decode_scaled(encoded, least=least, exif=exif, max_pixels=max_pixels) if least else None
+    )
+    if scaled is not None:
+        return scaled
+    pixels = decode(encoded, exif=exif, max_pixels=max_pixels)
+    return Scaled(pixels, *pixels.shape[:2])
 
 
 def _is_turned(encoded: bytes) -> bool:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from effnetv2_jax.data.pictures.picture_file import read_picture
 from effnetv2_jax.data.record import DataError, Record
 from effnetv2_jax.data.sources.folder_layout import shown
-from effnetv2_jax.data.sources.picture_folder import File, PictureFolder, normal
+from effnetv2_jax.data.sources.held_out import by_hash, held_out
+from effnetv2_jax.data.sources.label_names import in_order
+from effnetv2_jax.data.sources.picture_folder import PictureFolder, normal
 from effnetv2_jax.data.sources.split_names import role_of
 from effnetv2_jax.data.sources.splits import parse_split
 
@@ -75,14 +77,14 @@ class FolderSource:
         self.available = len(files)
         """Pictures of the whole split, of which this is a slice, or what is held out."""
         if part.half is not None:
-            held_out = _held_out(files, validation_share)
-            files = [file for file in files if (file in held_out) == (part.half == "held out")]
+            out = held_out(((file.label, file) for file in files), validation_share)
+            files = [file for file in files if (file.path in out) == (part.half == "held out")]
             if not files:
                 raise DataError(
                     f"{folder.root} has no validation folder, and too few pictures to hold any out"
                 )
         if wanted.is_slice:
-            files.sort(key=_hash)
+            files.sort(key=by_hash)
             files = [files[index] for index in wanted.indices(len(files))]
         self._root = folder.root
         self.name = f"{self._root} ({split}{': ' + part.title if part.title else ''})"
@@ -116,6 +118,10 @@ class FolderSource:
         """The path of example `index`, which is its `Record.key`."""
         return f"{self._root}/{self.paths[index]}"
 
+    def labels_of(self, index: int) -> tuple[int, ...]:
+        """The label of a picture, without reading it."""
+        return (int(self._labels[index]),)
+
     @property
     def class_counts(self) -> tuple[int, ...]:
         """How many pictures each class has, in the order of `class_names`."""
@@ -136,34 +142,8 @@ class FolderSource:
         return order, ends
 
 
-def in_order(names: Iterable[str]) -> list[str]:
-    """Class names in alphabetical order; those that are all numbers in the order of numbers."""
-    names = sorted(names)
-    if all(name.isascii() and name.isdigit() for name in names):
-        names.sort(key=int)
-    return names
-
-
 def _check_known(classes: Iterable[str], known: Iterable[str], source: str, why: str) -> None:
     unknown = in_order({*classes} - {*known})
     if unknown:
         named = ", ".join(map(shown, unknown[:8])) + (", ..." if len(unknown) > 8 else "")
         raise DataError(f"{source} has classes that {why}: {named}")
-
-
-def _held_out(files: list[File], share: float) -> set[File]:
-    """Of every class the pictures whose hashed names come first."""
-    if not share:
-        return set()
-    by_class: dict[str, list[File]] = {}
-    for file in files:
-        by_class.setdefault(file.label, []).append(file)
-    held_out: set[File] = set()
-    for members in by_class.values():
-        count = min(max(1, round(share * len(members))), len(members) - 1)
-        held_out.update(sorted(members, key=_hash)[:count])
-    return held_out
-
-
-def _hash(file: File) -> bytes:
-    return hashlib.sha256(file.path.encode(errors="surrogateescape")).digest()

@@ -16,14 +16,9 @@ from effnetv2_jax.data.sources.folder_layout import (
     some,
 )
 from effnetv2_jax.data.sources.folder_tree import Folder, describe, list_tree
+from effnetv2_jax.data.sources.held_out import STANDS_IN, Half
+from effnetv2_jax.data.sources.label_lists import list_in
 from effnetv2_jax.data.sources.split_names import Role, role_of
-
-_ORDER: dict[Role, tuple[Role, ...]] = {
-    "train": ("train",),
-    "val": ("val", "test"),
-    "test": ("test", "val"),
-}
-"""For a split that is asked for, those that stand in for it, itself first."""
 
 _LOOSE = "pictures outside of class folders"
 
@@ -42,7 +37,7 @@ class Part(NamedTuple):
     """Those of the splits; "" is the folder of the class folders itself."""
     title: str
     """Where it comes from, if the split's name does not say it."""
-    half: Literal["held out", "rest"] | None = None
+    half: Half | None = None
     """The pictures held out for evaluation, or the others; None is both."""
 
 
@@ -94,6 +89,15 @@ class PictureFolder:
             {*self._layout.splits.values(), *self._layout.unlabelled.values()}
         )
 
+    def lists(self) -> dict[Role, pathlib.Path]:
+        """Lists of labels that folders of splits bring in place of class folders, by split."""
+        found = {}
+        for folder in self._tree.folders:
+            role, path = role_of(folder.name), list_in(self.root / folder.name)
+            if role is not None and path is not None:
+                found[role] = path
+        return found
+
     def part(self, name: str) -> Part:
         """What a split of this name is taken from.
 
@@ -125,7 +129,7 @@ class PictureFolder:
     def _split(self, name: str, role: Role) -> Part:
         """The folder of a split that has a synonym of this name, or takes its place."""
         splits = self._layout.splits
-        for wanted in _ORDER[role]:
+        for wanted in STANDS_IN[role]:
             found = [folder for folder, its in splits.items() if its == wanted]
             exact = [folder for folder in found if folder.casefold() == name.casefold()]
             found = exact if len(exact) == 1 else found

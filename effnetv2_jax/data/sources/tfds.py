@@ -57,7 +57,8 @@ class TfdsSource:
         if "array_record" not in formats:
             raise DataError(
                 f"{name} in {root} is prepared as {', '.join(sorted(formats))}, which has no "
-                f"random access; prepare it again, in another directory: {_how_to(name)}"
+                f"random access{_as_tfrecord(prepared.path, formats)}. Or prepare it again, in "
+                f"another directory: {_how_to(name)}"
             )
         self._image, self._label = _features(name, info)
         self._has_file_name = "file_name" in info.features and isinstance(
@@ -159,6 +160,17 @@ def _others(root: epath.Path, name: str) -> str:
     return (
         f"{listed}. Set data.path or $TFDS_DATA_DIR to the directory that has it, or prepare it "
         f"there: {_how_to(name)}"
+    )
+
+
+def _as_tfrecord(path: epath.Path, formats: set[str]) -> str:
+    """How the files of a set can be read as they are, or converted."""
+    if "tfrecord" not in formats:
+        return ""
+    return (
+        f". data.source=tfrecord reads its files where they lie (data.path={path}, with "
+        "data.num_classes), and python -m effnetv2_jax.data.prepare --format=tfrecord "
+        f"--from={path} makes it an ArrayRecord set"
     )
 
 

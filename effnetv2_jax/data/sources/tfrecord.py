@@ -40,7 +40,16 @@ class TfrecordSource:
     exif = False  # as TensorFlow's decoder, with which published results were made
 
     def __init__(
-        self, path: str, split: str, *, num_classes: int, first_label: int = 0, max_labels: int = 1
+        self,
+        path: str,
+        split: str,
+        *,
+        num_classes: int,
+        first_label: int = 0,
+        max_labels: int = 1,
+        files: str = "",
+        picture_key: str = "",
+        label_key: str = "",
     ) -> None:
         """Finds the files (see `choose_files`), and the records in them.
 
@@ -54,6 +63,9 @@ class TfrecordSource:
           first_label: the number of the first class. Labels may also be written as a 0 or 1 for
             every class.
           max_labels: labels that an example may have.
+          files: the names of the files, see `matching`; empty takes those that are usual.
+          picture_key, label_key: where an example has its picture and its label; empty: one of
+            `PICTURES` and `LABELS`. A label may be the name of a class.
 
         Raises:
           DataError: no such directory or split, files are missing or cannot be read, they hold no
@@ -63,7 +75,7 @@ class TfrecordSource:
         system, root = open_directory(path)
         entries = list_directory(system, root)
         self._read = _read_local if isinstance(system, LocalFileSystem) else system.cat_file
-        self._files = find_files(system, path.rstrip("/"), entries, wanted.name)
+        self._files = find_files(system, path.rstrip("/"), entries, wanted.name, files)
         self._index = load_index(system, self._files)
         if len(self._index) == len(self._index.damaged):
             raise DataError(
@@ -73,14 +85,18 @@ class TfrecordSource:
         self._numbers = wanted.indices(len(self._index))
         self.available = len(self._index)
         """Records of the whole split, of which this may be a slice."""
+        self._pictures = (picture_key,) if picture_key else PICTURES
+        self._label_keys = (label_key,) if label_key else LABELS
         self._first_label = first_label
         self._max_labels = max_labels
         self.name = f"{path} {split}"
         self.class_names = read_class_names(system, entries, num_classes)
         sizes = [(file.name.rpartition("/")[2], file.size) for file in self._files]
-        self.fingerprint = hashlib.sha256(
-            repr((sizes, self._numbers, first_label, self.class_names)).encode()
-        ).hexdigest()[:16]
+        self._places = {name.encode(): place for place, name in enumerate(self.class_names)}
+        told: tuple[object, ...] = (sizes, self._numbers, first_label, self.class_names)
+        # As it was before there were keys, where none are stated.
+        told += (picture_key, label_key) if picture_key or label_key else ()
+        self.fingerprint = hashlib.sha256(repr(told).encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -108,7 +124,7 @@ class TfrecordSource:
             fields = tf_example_pb2.Example.FromString(data).features.feature
         except MessageError as error:
             raise DecodeError(f"{where}: it is no tf.train.Example ({error})") from error
-        pictures = _values(fields, PICTURES, "bytes_list", where)
+        pictures = _values(fields, self._pictures, "bytes_list", where)
         labels = self._labels(fields, where)
         if len(pictures) != 1:
             raise DecodeError(f"{where}: it has {len(pictures)} pictures")
@@ -116,8 +132,11 @@ class TfrecordSource:
 
     def _labels(self, fields: Any, where: str) -> tuple[int, ...]:
         """An example's labels, counted from 0."""
-        stored = _values(fields, LABELS, "int64_list", where, or_kind="float_list")
+        keys = self._label_keys
+        stored = _values(fields, keys, "int64_list", where, "float_list", "bytes_list")
         classes = len(self.class_names)
+        if any(isinstance(label, bytes) for label in stored):
+            return self._named(stored, where)
         # No list of labels: a number would stand in it twice. Of two classes it may be one.
         flags = {*stored} <= {0, 1}
         one_hot = flags and len(stored) > 1 and sum(stored) == 1 and self._max_labels == 1
@@ -136,6 +155,22 @@ class TfrecordSource:
             )
         return tuple(dict.fromkeys(label - self._first_label for label in stored))
 
+    def _named(self, stored: Sequence[bytes], where: str) -> tuple[int, ...]:
+        """Labels that are written as text: names of classes, or their numbers."""
+        found = []
+        for label in stored:
+            place = self._places.get(label)
+            if place is None and label.isdigit():
+                place = int(label) - self._first_label
+            if place is None:
+                raise DataError(
+                    f"{where}: its label is the text {label.decode(errors='replace')!r}, which is "
+                    f"none of the {len(self.class_names):,} classes; their names have to stand, "
+                    "one a line and in their order, in a file labels.txt beside the TFRecord files"
+                )
+            found.append(place)
+        return tuple(dict.fromkeys(found))
+
 
 def _read_local(path: str, start: int, stop: int) -> bytes:
     """What `LocalFileSystem.cat_file` does, in half the time."""
@@ -147,17 +182,16 @@ def _read_local(path: str, start: int, stop: int) -> bytes:
 _Kind = Literal["bytes_list", "int64_list", "float_list"]
 
 
-def _values(
-    fields: Any, keys: Sequence[str], kind: _Kind, where: str, *, or_kind: _Kind | None = None
-) -> Any:
-    """What an example has under the first of these keys that it has, of either kind."""
+def _values(fields: Any, keys: Sequence[str], kind: _Kind, where: str, *other_kinds: _Kind) -> Any:
+    """What an example has under the first of these keys that it has, of one of these kinds."""
     key = next((key for key in keys if key in fields), None)
     if key is None:
         raise DataError(
-            f"{where} has none of {', '.join(keys)}; it has {', '.join(sorted(fields))}"
+            f"{where} has none of {', '.join(keys)}; it has {', '.join(sorted(fields))}. Set "
+            f"data.{'picture' if kind == 'bytes_list' else 'label'}_key to the one that is meant"
         )
     stored = fields[key].WhichOneof("kind") or kind  # An empty list may have no kind.
-    if stored not in (kind, or_kind):
+    if stored not in (kind, *other_kinds):
         raise DataError(f"{where}: its {key!r} is a {stored}, but must be a {kind}")
     return getattr(fields[key], stored).value
 

@@ -1,5 +1,7 @@
 """Which files of a directory, local or remote, are a split's TFRecord files."""
 
+import fnmatch
+import glob
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -104,10 +106,50 @@ def list_directory(system: fsspec.AbstractFileSystem, folder: str) -> dict[str, 
         raise DataError(f"data.path: {folder} cannot be listed: {error}") from error
 
 
+def matching(
+    names: Iterable[str], pattern: str, split: str, *, of_folder: bool = False
+) -> list[str]:
+    """The names that match a pattern of the config, sorted.
+
+    Args:
+      pattern: as the shell has it, with `{split}` for the split's name.
+      split: without a slice.
+      of_folder: whether the names are in a folder of the split's own.
+
+    Raises:
+      DataError: the pattern does not tell splits apart, and one of them is meant.
+    """
+    if "{split}" not in pattern and not of_folder and split != "all":
+        raise DataError(
+            f"data.files is {pattern!r}, the same for every split; put {{split}} where the split's "
+            "name stands, or take slices of `all`, such as data.train_split=all[:90%] and "
+            "data.eval_split=all[90%:]"
+        )
+    found = pattern.replace("{split}", glob.escape(split))
+    return sorted(name for name in names if fnmatch.fnmatchcase(name, found))
+
+
 def find_files(
-    system: fsspec.AbstractFileSystem, path: str, entries: _Entries, split: str
+    system: fsspec.AbstractFileSystem, path: str, entries: _Entries, split: str, pattern: str = ""
 ) -> list[File]:
-    """The files of a split in the directory `path`, which holds these entries."""
+    """The files of a split in the directory `path`, which holds these entries.
+
+    Args:
+      pattern: of their names, see `matching`; empty: see `choose_files`.
+    """
+    if pattern:
+        *folders, pattern = pattern.split("/")
+        for folder in (each.replace("{split}", split) for each in folders):
+            if folder not in entries:
+                raise DataError(f"{path} has no folder {folder!r} (data.files)")
+            path, entries = f"{path}/{folder}", list_directory(system, entries[folder]["name"])
+        names = matching(entries, pattern, split, of_folder="{split}" in "".join(folders))
+        if not names:
+            raise DataError(
+                f"{path} has no file {pattern.replace('{split}', split)!r} (data.files); it holds "
+                f"{_some(sorted(entries)) or 'nothing'}"
+            )
+        return [_file(path, name, entries[name]) for name in names]
     try:
         names = choose_files(entries, split)
         for folder in [] if names else _synonyms(split):
@@ -122,17 +164,14 @@ def find_files(
         raise DataError(
             f"{path} has no TFRecord files of split {split!r}, such as {split}-00000-of-01024; it "
             f"holds {_some(sorted(entries)) or 'nothing'}. Set data.path and the split's name to "
-            "what there is"
+            "what there is, or data.files to the names of the files"
         )
-    return [
-        File(
-            f"{path}/{name}",
-            entries[name]["name"],
-            entries[name]["size"],
-            next((str(entries[name][key]) for key in _MODIFIED if key in entries[name]), ""),
-        )
-        for name in names
-    ]
+    return [_file(path, name, entries[name]) for name in names]
+
+
+def _file(path: str, name: str, entry: Mapping[str, Any]) -> File:
+    modified = next((str(entry[key]) for key in _MODIFIED if key in entry), "")
+    return File(f"{path}/{name}", entry["name"], entry["size"], modified)
 
 
 def read_class_names(

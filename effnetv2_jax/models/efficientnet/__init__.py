@@ -26,5 +26,6 @@ FAMILY = Family(
     variants={name: variant.preprocessing for name, variant in VARIANTS.items()},
     build=_build,
     thin=_thin,
+    stem=("stem", "conv", "kernel"),
     libraries="effnetv2_jax.models.efficientnet.names",
 )

@@ -189,6 +189,7 @@ class EfficientNetConfig(ModelConfig):
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
+        yield from super().faults()
         for name in ("width", "depth", "stem", "head"):
             number = getattr(self, name)
             if number is not None and not 0 < number < math.inf:

@@ -59,6 +59,8 @@ class EfficientNet(nn.Module):
     """BatchNorm uses its moving statistics in training too, and leaves them as they are."""
     bn_group: int | None = None
     """Examples that share BatchNorm statistics in training; None is the whole batch."""
+    input_channels: int = 3
+    """Of the images."""
     padding: Padding = "same"
     """Of convolutions: TensorFlow's, or PyTorch's as torchvision's weights need it."""
     preprocessing: Preprocessing = squashed(224)
@@ -162,7 +164,7 @@ class EfficientNet(nn.Module):
         """Classifies normalised images.
 
         Args:
-          images: `[B, H, W, 3]`, H and W at least 32; as `preprocessing` says.
+          images: `[B, H, W, C]` of `input_channels`, H and W at least 32; as `preprocessing` says.
           train: uses batch statistics, dropout and stochastic depth; needs
             `rngs={"dropout": key}` and `mutable=["batch_stats"]`.
           dropout_rate, stochastic_depth_rate: take the place of the model's own. They may be traced
@@ -195,7 +197,7 @@ class EfficientNet(nn.Module):
     def _feature_maps(
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> Iterator[jax.Array]:
-        check_images(images, self.min_size)
+        check_images(images, self.min_size, self.input_channels)
         x = self.stem(images.astype(self.dtype), train=train)
         yield x
         rates: Sequence[Rate | None] = [None] * len(self.blocks)

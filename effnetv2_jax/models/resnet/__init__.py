@@ -28,5 +28,6 @@ FAMILY = Family(
     variants={name: variant.preprocessing for name, variant in VARIANTS.items()},
     build=_build,
     thin=_thin,
+    stem=("stem_0", "conv", "kernel"),
     libraries="effnetv2_jax.models.resnet.names",
 )

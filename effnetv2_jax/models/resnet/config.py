@@ -63,6 +63,7 @@ class ResNetConfig(ModelConfig):
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
+        yield from super().faults()
         whole = self.whole
         if not whole.repeats or min(whole.repeats) < 1:
             yield f"repeats must hold numbers above 0, not {whole.repeats}"

@@ -125,7 +125,7 @@ class ResNet(ImageModel):
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> list[jax.Array]:
         """The output of the stem and of every stage."""
-        check_images(images, least=self.min_size)
+        check_images(images, self.min_size, self.config.input_channels)
         x = images.astype(self.dtype)
         for conv in self.stem:
             x = conv(x, train=train)

@@ -70,6 +70,7 @@ TIMM = Library(
     models={name: ResNetConfig(name=name) for name in VARIANTS},
     layer_name=_name,
     first="layer1.0.conv1",
+    stems=("conv1", "conv1.0"),
     classifier="fc",
     **TORCH,
 )

@@ -25,6 +25,7 @@ FAMILY = Family(
     variants={name: variant.preprocessing for name, variant in VARIANTS.items()},
     build=_build,
     thin=_thin,
+    stem=("patches", "kernel"),
     libraries="effnetv2_jax.models.vit.names",
 )
 """Weight decay is the protocol's default, kernels alone: as in DeiT, neither biases nor norms,

@@ -51,6 +51,7 @@ class ViTConfig(ModelConfig):
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""
+        yield from super().faults()
         whole = self.whole
         for name, value in dataclasses.asdict(whole).items():
             if value < 1:

@@ -92,7 +92,7 @@ class ViT(ImageModel):
         self, images: jax.Array, train: bool, drop_rate: Rate | None
     ) -> tuple[jax.Array, tuple[int, int]]:
         """The class token and those of the patches, `[B, 1 + h w, C]`; h and w."""
-        check_images(images, least=self.min_size)
+        check_images(images, self.min_size, self.config.input_channels)
         whole, batch = self.config.whole, images.shape[0]
         fill = [(0, -length % whole.patch) for length in images.shape[1:3]]
         x = self.patches(jnp.pad(images.astype(self.dtype), ((0, 0), *fill, (0, 0))))

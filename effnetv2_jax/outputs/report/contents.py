@@ -122,7 +122,7 @@ def contents(run: RunFiles) -> Contents:
     """What a report says of a run."""
     facts, spent = run.facts, run.spent
     dtype = str(run.fields.get("model.dtype", ""))
-    key = f"{run.judged_by}_top1"
+    key = f"{run.judged_by}_{run.metric}"
     evaluated = [(row["step"], row[key]) for row in run.evaluations if row.get(key) is not None]
     starts = [event for event in run.events if event.get("event") == "start"]
     total = spent.get("total") or 1.0

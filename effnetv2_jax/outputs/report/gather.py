@@ -1,5 +1,6 @@
 """What the files of a workdir say of its run."""
 
+import bisect
 import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
@@ -69,12 +70,18 @@ class RunFiles:
     @property
     def judged_by(self) -> str:
         """`ema` or `raw`: the weights that an evaluation is judged by."""
-        return "ema" if any("ema_top1" in row for row in self.evaluations) else "raw"
+        return "ema" if any("ema_loss" in row for row in self.evaluations) else "raw"
+
+    @property
+    def metric(self) -> str:
+        """What an evaluation is judged by: `top1`, or `map`, the mean average precision."""
+        averages = self.fields.get("evaluation.metric") == "average_precision"
+        return "map" if averages else "top1"
 
     @property
     def best(self) -> Row | None:
         """The evaluation that `checkpoint.best_by` takes for the best; of equals the newest."""
-        by = self.fields.get("checkpoint.best_by", "top1")
+        by = self.fields.get("checkpoint.best_by") or self.metric
         key = by if by.startswith("raw_") else f"{self.judged_by}_{by}"
         sign = -1 if key.endswith("loss") else 1
         rows = [row for row in self.evaluations if isinstance(row.get(key), float)]
@@ -83,17 +90,19 @@ class RunFiles:
     @property
     def spent(self) -> dict[str, float]:
         """Seconds of all starts together, by what they went to; empty where none were recorded."""
-        total: dict[str, float] = {}
-        last: dict[str, float] = {}
-        for row in [*self.evaluations, {SPENT: {}}]:
-            spent = row.get(SPENT)
-            if not isinstance(spent, dict):
-                continue
-            if spent.get("total", 0.0) < last.get("total", 0.0):  # Another start's.
-                for name, seconds in last.items():
-                    total[name] = total.get(name, 0.0) + seconds
-            last = spent
-        return total
+        begins = self._begins()
+        last: dict[int, dict[str, float]] = {}
+        for row in self.evaluations:
+            written = _seconds(row)
+            if isinstance(row.get(SPENT), dict) and written is not None:
+                last[bisect.bisect(begins, written)] = row[SPENT]
+        names = dict.fromkeys(name for spent in last.values() for name in spent)
+        return {name: sum(spent.get(name, 0.0) for spent in last.values()) for name in names}
+
+    def _begins(self) -> list[float]:
+        """When the starts were, in seconds."""
+        starts = [_seconds(event) for event in self.events if event.get("event") == "start"]
+        return sorted(start for start in starts if start is not None)
 
     def start_of(self, field: str) -> str:
         """What the newest start recorded; empty where it is not known."""
@@ -102,9 +111,8 @@ class RunFiles:
 
     def seconds_at(self) -> list[tuple[int, float]]:
         """Steps, and the seconds that the run had taken by then, pauses left out."""
-        starts = [_seconds(event) for event in self.events if event.get("event") == "start"]
         rows = [row for row in [*self.training, *self.evaluations] if "time" in row]
-        begins = [start for start in starts if start is not None]
+        begins = self._begins()
         if not begins or not rows:
             return []
         times = sorted((seconds, row["step"]) for row in rows if (seconds := _seconds(row)))

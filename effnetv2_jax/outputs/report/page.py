@@ -72,6 +72,7 @@ def _overlaid(runs: Sequence[RunFiles]) -> list[Any]:
     found = []
     for title, label, kind, of in (
         ("accuracy on held-out pictures", percent, "eval", "top1"),
+        ("mean average precision on held-out pictures", percent, "eval", "map"),
         ("loss on held-out pictures", number, "eval", "loss"),
         ("loss in training", number, "train", "loss"),
         ("learning rate", number, "train", "learning_rate"),

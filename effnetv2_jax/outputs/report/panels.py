@@ -57,6 +57,7 @@ def panels(run: RunFiles, axis: Axis) -> list[Panel]:
     found = []
     for title, label, lines, holds in (
         ("accuracy", percent, _evaluated("top1", "training batches"), False),
+        ("mean average precision", percent, _evaluated("map", ""), False),
         ("loss", number, _evaluated("loss", "training, with augmentation"), False),
         ("learning rate", number, [_Line("learning rate", "train", "learning_rate")], False),
         ("image size in pixels", number, [_Line("image size", "train", "image_size")], True),
