@@ -15,6 +15,7 @@ it.
 """
 
 import contextlib
+import importlib.util
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -70,6 +71,8 @@ def run(command: "SearchCommand") -> int:
     from effnetv2_jax.outputs.workdir import WorkdirError
     from effnetv2_jax.parallel.topology import TopologyError
 
+    if command.mode == "search" and importlib.util.find_spec("optuna") is None:
+        return complain(ConfigError("a search needs Optuna: pip install 'effnetv2_jax[search]'"))
     progress = Progress()
     try:
         if command.mode == "plan":
@@ -92,7 +95,14 @@ def run(command: "SearchCommand") -> int:
         return stopped.exit_status
     except KeyboardInterrupt:
         return 130
-    except (ConfigError, DataError, StudyError, TopologyError, WorkdirError) as error:
+    except (
+        ConfigError,
+        DataError,
+        StudyError,
+        TopologyError,
+        WorkdirError,
+        OSError,
+    ) as error:
         progress.close()
         return complain(error)
     progress.close()

@@ -10,7 +10,7 @@ from etils import epath
 from searches import Inline, pruned, result, run
 
 from effnetv2_jax.config.errors import ConfigError
-from effnetv2_jax.nas import choice
+from effnetv2_jax.nas import choice, records
 from effnetv2_jax.nas.config import Search, check
 from effnetv2_jax.nas.live import text
 from effnetv2_jax.nas.records import (
@@ -134,12 +134,33 @@ def test_a_failure_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert any("trials/0001: No space left on device" in line for line in said)
 
 
+def test_a_proposal_that_cannot_be_written_is_not_proposed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("effnetv2_jax.nas.study._WAIT_SECONDS", 0.0)
+    undisturbed = run(searches.search(trials=12), tmp_path / "one", Inline())
+    write, full = records.write_proposal, [3, 3, 7]
+
+    def on_a_full_disk(directory: epath.Path, proposal: Proposal) -> None:
+        if proposal.number in full:
+            full.remove(proposal.number)
+            raise OSError(28, "No space left on device")
+        write(directory, proposal)
+
+    monkeypatch.setattr("effnetv2_jax.nas.study.write_proposal", on_a_full_disk)
+    said: list[str] = []
+    disturbed = run(searches.search(trials=12), tmp_path / "two", Inline(), said)
+    assert not full
+    assert any("No space left" in line for line in said)
+    assert proposed(disturbed) == proposed(undisturbed)
+
+
 def test_many_failures_in_a_row_stop_the_search(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("effnetv2_jax.nas.runner._RETRY_SECONDS", (0.0,))
     searched = searches.search(trials=12, max_failures=3)
-    with pytest.raises(StudyError, match=r"(?s)the last 3 trials.*same command goes on.*no data"):
+    with pytest.raises(StudyError, match=r"(?s)3 failures in a row.*same command goes on.*no data"):
         run(searched, tmp_path / "s", Inline(lambda proposal: "no data"))
     assert run(searched, tmp_path / "s", Inline()).standing.done == 12
 
@@ -256,3 +277,12 @@ def test_a_runner_keeps_to_its_room(tmp_path: Path) -> None:
     runner.start()
     assert runner.running == 2
     assert runner.busy
+
+
+def test_a_study_in_an_object_store(remote: epath.Path, tmp_path: Path) -> None:
+    searched = searches.search(trials=10)
+    here = run(searched, tmp_path / "s", Inline())
+    run(searched, remote, Inline(ends=4))
+    there = run(searched, remote, Inline(seed=2))
+    assert proposed(here) == proposed(there)
+    assert here.results == there.results == read_trials(remote)[1]

@@ -118,6 +118,14 @@ def test_another_program_runs_a_search() -> None:
         parse(["main", QUICKSTART, "--mode=plan"])
 
 
+def test_a_search_without_optuna(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert program.run(parsed(QUICKSTART, "--workdir=S")) == 2
+    assert "pip install 'effnetv2_jax[search]'" in capsys.readouterr().err
+
+
 def test_help_has_every_field() -> None:
     text = parse_search(["search", "--help"], description="What it is.")
     assert isinstance(text, str)

@@ -81,9 +81,9 @@ def _trial(experiment: Experiment) -> list[str]:
     from effnetv2_jax.models.complexity import complexity
     from effnetv2_jax.train.state import build_model
 
-    examples, classes, _ = survey(experiment.data)
-    plan = experiment.plan(examples)
-    model = build_model(experiment, classes)
+    data = survey(experiment.data)
+    plan = experiment.plan(data.examples)
+    model = build_model(experiment, data.classes)
     rows: list[Sequence[str]] = [("stage", "size", "steps", "batch", "GMACs of the reference")]
     work = 0.0
     for planned in plan.stages:
@@ -101,7 +101,7 @@ def _trial(experiment: Experiment) -> list[str]:
             )
         )
     total = (
-        f"{experiment.epochs:g} epochs of {examples:,} examples, {work / 1e12:.3g} TMACs of the "
+        f"{experiment.epochs:g} epochs of {data.examples:,} examples, {work / 1e12:.3g} TMACs of the "
         "reference, forward and backward"
     )
     return [f"  {line}" for line in (*align(rows), total)]

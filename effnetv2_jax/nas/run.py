@@ -91,9 +91,9 @@ def run_search(
         copied = time.monotonic()
         try:
             for standing in trials.run():
-                if standing.best is not None and standing.best != written:
-                    written = standing.best
-                    _write_best(search, study, trials, written)
+                best = standing.best
+                if best not in (None, written) and _write_best(search, study, trials, best, report):
+                    written = best
                 if time.monotonic() - copied > _COPY_SECONDS:
                     copied = time.monotonic()
                     _copy(search, study, trials, report)
@@ -102,8 +102,9 @@ def run_search(
         finally:
             _copy(search, study, trials, report)
             _page(study, report)
-        if written is None or not search.finals:
-            return written
+        best = trials.standing.best
+        if best is None or not search.finals:
+            return best
         finalists = run_finals(
             search,
             study,
@@ -136,9 +137,21 @@ def _compile_table(search: Search, study: epath.Path, report: Callable[[str], No
     write_parts_table(study / TRAFFIC, compiler.table(networks))
 
 
-def _write_best(search: Search, study: epath.Path, trials: Study, best: Result) -> None:
+def _write_best(
+    search: Search,
+    study: epath.Path,
+    trials: Study,
+    best: Result,
+    report: Callable[[str], None],
+) -> bool:
+    """Whether the best so far could be written; if not, the search goes on and tries again."""
     workdir = str(directory_of(study, best.number).relative_to(study))
-    write_winner(study, search, trials.proposals[best.number], best, workdir=workdir)
+    try:
+        write_winner(study, search, trials.proposals[best.number], best, workdir=workdir)
+    except OSError as error:
+        report(f"best.json was not written: {error}")
+        return False
+    return True
 
 
 def _decide(

@@ -82,18 +82,22 @@ class Runner:
                 error = "it ended without a result"
             except (OSError, StudyError) as fault:
                 error = str(fault)
-        self._fail(ended.directory, error)
+        self.fail(f"{ended.directory}: {error}")
+        delay = _RETRY_SECONDS[min(len(self._failures), len(_RETRY_SECONDS)) - 1]
+        self._waiting.append((time.monotonic() + delay, ended.directory))
         return None
 
-    def _fail(self, directory: str, error: str) -> None:
-        failure = f"{directory}: {error}"
+    def fail(self, failure: str) -> None:
+        """Counts a failure in the row of those since a trial last had a result.
+
+        Raises:
+          StudyError: there are too many.
+        """
         self._failures.append(failure)
         if len(self._failures) >= self._max_failures:
             raise StudyError(
-                f"the last {len(self._failures)} trials that ended had failed (search.max_failures)"
-                "; nothing is lost: once this is mended, the same command goes on\n  "
+                f"{len(self._failures)} failures in a row (search.max_failures); nothing is lost: "
+                "once this is mended, the same command goes on\n  "
                 + "\n  ".join(dict.fromkeys(self._failures))
             )
         self._report(f"failed, and is tried again: {failure}")
-        delay = _RETRY_SECONDS[min(len(self._failures), len(_RETRY_SECONDS)) - 1]
-        self._waiting.append((time.monotonic() + delay, directory))

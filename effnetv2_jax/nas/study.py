@@ -6,6 +6,7 @@ All it knows is read from the study's `proposal.json` and `trial.json` files at 
 import contextlib
 import dataclasses
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -126,6 +127,8 @@ class Study:
         for number in sorted(set(self._first.values()) - self.results.keys()):
             self._runner.add(directory_of(study, number))
         self._proposer: Proposer | None = None
+        self._unwritten: Proposal | None = None
+        """Asked for already, as the disk was full when it was to be written."""
         self._told = 0
 
     def run(self) -> Iterator[Standing]:
@@ -161,38 +164,50 @@ class Study:
         return self.results.get(number if original is None else original)
 
     def _propose(self) -> None:
-        """Proposes what can be proposed: no more than there are trials, and no sooner than `lag`
-        says, but always some ahead of the workers.
-        """
-        lag = self._search.lag or 1
-        while not self._exhausted and len(self._first) < self._search.trials:
-            number = len(self.proposals)
-            seen = max(0, number - lag + 1)
-            if any(self.result_of(earlier) is None for earlier in range(self._told, seen)):
+        """Proposes all that `lag` allows, which is more than run at a time."""
+        while (proposal := self._next()) is not None:
+            number = proposal.number
+            try:
+                write_proposal(directory_of(self._path, number), proposal)
+            except OSError as error:
+                self._runner.fail(f"the proposal of trial {number}: {error}")
+                time.sleep(_WAIT_SECONDS)
                 return
-            proposer = self._knowing(seen)
-            forced: dict[str, Label] | None = None
-            if self._duplicates >= _DUPLICATES:
-                forced = self._unseen(number)
-                if forced is None:
-                    self._exhausted = True
-                    return
-            picks, attributes = proposer.ask(forced)
-            digest = self._hash(picks)
-            proposal = Proposal(
-                number=number,
-                picks=picks,
-                hash=digest,
-                seen=seen,
-                duplicate_of=self._first.get(digest),
-                attributes=attributes,
-            )
-            write_proposal(directory_of(self._path, number), proposal)
+            self._unwritten = None
             self.proposals.append(proposal)
             if proposal.duplicate_of is None:
-                self._first[digest] = number
+                self._first[proposal.hash] = number
                 self._runner.add(directory_of(self._path, number))
             self._count_duplicate(proposal)
+
+    def _next(self) -> Proposal | None:
+        """The next proposal; None where it has to wait for results, or there is none any more."""
+        if self._unwritten is not None:
+            return self._unwritten
+        if self._exhausted or len(self._first) >= self._search.trials:
+            return None
+        number = len(self.proposals)
+        seen = max(0, number - (self._search.lag or 1) + 1)
+        if any(self.result_of(earlier) is None for earlier in range(self._told, seen)):
+            return None
+        proposer = self._knowing(seen)
+        forced: dict[str, Label] | None = None
+        if self._duplicates >= _DUPLICATES:
+            forced = self._unseen(number)
+            if forced is None:
+                self._exhausted = True
+                return None
+        picks, attributes = proposer.ask(forced)
+        key = self._hash(picks)
+        self._unwritten = Proposal(
+            number=number,
+            picks=picks,
+            hash=key,
+            seen=seen,
+            duplicate_of=self._first.get(key),
+            attributes=attributes,
+        )
+        return self._unwritten
 
     def _knowing(self, seen: int) -> Proposer:
         """The proposer, told of the first so many results."""

@@ -165,7 +165,7 @@ def find_run(weights: str) -> FoundRun | None:
     Args:
       weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory, each with `@best`,
         `@last` or `@STEP` behind it if not the newest checkpoint is meant; or the path of one of
-        its checkpoints. A search's study stands for the run of its winner.
+        its checkpoints. A search's study on this machine stands for the run of its winner.
 
     Raises:
       WorkdirError: it is a study whose `best.json` makes no sense.
@@ -204,7 +204,7 @@ def read_winner(study: epath.PathLike) -> dict[str, Any] | None:
 
 
 def _winner_or_itself(path: epath.Path) -> epath.Path:
-    winner = read_winner(path)
+    winner = read_winner(path) if is_local(path) else None
     return path if winner is None else path / winner["workdir"]
 
 

@@ -6,12 +6,12 @@ Of a cluster, every machine needs this package, the data and the study at the sa
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.nas.executors import Ended
-from effnetv2_jax.nas.executors.process import TrialProcess
+from effnetv2_jax.nas.executors.process import TRIAL, TrialProcess
 
 _GRACE_SECONDS = 60
 
@@ -24,13 +24,13 @@ class TrialFailed(Exception):
     """A trial met an error that is not its candidate's; the message is that error."""
 
 
-def run_process(directory: str) -> None:
+def run_process(directory: str, command: Sequence[str] = TRIAL) -> None:
     """What a task does: runs a trial in a process of its own, whose memory and devices end with it.
 
     Raises:
       TrialDied, TrialFailed: as they say.
     """
-    process = TrialProcess(directory)
+    process = TrialProcess(directory, command=command)
     try:
         process.wait()
     except BaseException:  # Ray cancels a task by an exception.
@@ -84,7 +84,9 @@ class RayTasks:
 
     def start(self, directory: str) -> None:
         """Hands a trial to Ray."""
-        self._tasks[self._remote.remote(directory)] = directory
+        # A worker may be anywhere else on its machine.
+        path = directory if "://" in directory else os.path.abspath(directory)
+        self._tasks[self._remote.remote(path)] = directory
 
     def wait(self, seconds: float) -> list[Ended]:
         """Those that have ended."""
