@@ -35,7 +35,7 @@ def describe_scaling(experiment: Experiment) -> Iterator[str]:
         raise ConfigError(
             f"config.model.name is {config.name!r}; only tables of EfficientNet's stages are scaled"
         )
-    _, classes, _ = survey(experiment.data)
+    classes = survey(experiment.data).classes
     yield "  ".join(_COLUMNS)
     for name, scaling in SCALINGS.items():
         scaled = config.scaled(name)

@@ -181,8 +181,8 @@ class Compiled:
 
     def _table(self, model: ModelConfig) -> EfficientNetConfig:
         whole = table_of(model)
-        followed = {name: getattr(whole, name) for name in whole.FOLLOW_NAME}
-        return EfficientNetConfig(name=whole.name, dtype=self._dtype, **followed)
+        kept = {name: getattr(whole, name) for name in (*whole.FOLLOW_NAME, "input_channels")}
+        return EfficientNetConfig(name=whole.name, dtype=self._dtype, **kept)
 
     def _network(self, model: EfficientNetConfig) -> _Job:
         def compile_it() -> Traffic:
@@ -195,7 +195,8 @@ class Compiled:
             )
 
         name = network_hash(model)
-        key = self._key({"network": name, "classes": self._classes, "image_size": self._size})
+        images = (self._size, self._size, model.input_channels)
+        key = self._key({"network": name, "classes": self._classes, "images": images})
         return _Job(f"network {name}", key, compile_it)
 
     def _block(self, part: Part, model: EfficientNetConfig) -> _Job:

@@ -152,12 +152,14 @@ class Measured:
             self._classes = survey(self._experiment.data).classes
         experiment = dataclasses.replace(self._experiment, model=network)
         planned, classes, mesh = self._planned, self._classes, make_mesh()
-        labels = experiment.data.max_labels
+        labels, channels = experiment.data.max_labels, network.input_channels
         model, optimizer = build_model(experiment, classes), make_optimizer(experiment)
         state = create_state(experiment, model, optimizer, mesh)
         train_step = make_train_step(experiment, model, optimizer, mesh)
-        compiled = compile_step(train_step, planned, state, mesh, max_labels=labels)
-        batch = put_batch(_noise(planned, classes, labels), mesh)
+        compiled = compile_step(
+            train_step, planned, state, mesh, max_labels=labels, channels=channels
+        )
+        batch = put_batch(_noise(planned, channels, classes, labels), mesh)
         # The state is to stay finite, since a step that diverges updates nothing.
         values, key = as_float32(step_values(planned.stage, learning_rate=0.0)), key_of(0)
 
@@ -172,11 +174,13 @@ class Measured:
         return turn
 
 
-def _noise(planned: PlannedStage, classes: int, max_labels: int) -> dict[str, np.ndarray]:
+def _noise(
+    planned: PlannedStage, channels: int, classes: int, max_labels: int
+) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     size, count = planned.stage.image_size, planned.batch_size
     return {
-        "image": rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8),
+        "image": rng.integers(0, 256, (count, size, size, channels), dtype=np.uint8),
         "labels": rng.integers(0, classes, (count, max_labels), dtype=np.int32),
     }
 

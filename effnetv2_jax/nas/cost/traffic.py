@@ -113,7 +113,8 @@ def network_traffic(
       batch, mesh: as for `part_traffic`.
     """
     network = model_of(model, num_classes=classes)
-    images = jax.ShapeDtypeStruct((batch, image_size, image_size, 3), network.dtype)
+    shape = (batch, image_size, image_size, model.input_channels)
+    images = jax.ShapeDtypeStruct(shape, network.dtype)
     labels = jax.ShapeDtypeStruct((batch, 1), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
     variables = abstract_variables(network, height=image_size, width=image_size)
