@@ -31,7 +31,7 @@ def help_text(description: str, values: flags.FlagValues) -> str:
         "The experiment: a Python file whose get_config() returns an Experiment, and after a colon "
         "its argument.",
     )
-    forms = {"workdir": "=DIR", "mode": "=train | eval | plan", "import": "=MODULE"}
+    forms = {"workdir": "=DIR", "mode": "=train | eval | plan | find_rate", "import": "=MODULE"}
     forms |= {"topology": "=DEVICES", "largest_batch": "", "scaling": ""}
     lines += [
         line

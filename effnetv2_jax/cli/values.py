@@ -53,6 +53,8 @@ def read_value(hint: Any, text: str, path: str) -> Any:
         if word in _TRUTHS:
             return _TRUTHS[word]
         raise CommandError(f"config.{path} must be true or false, not {text!r}")
+    if (path, word) == ("batch_size", "auto"):
+        return 0
     if kind in (int, float):
         try:
             return kind(text)

@@ -9,12 +9,13 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from etils import epath
 
 from effnetv2_jax.config.experiment import LogConfig
+from effnetv2_jax.outputs.callbacks import Callback, Told
 from effnetv2_jax.outputs.storage import is_local, write_text
 from effnetv2_jax.outputs.workdir import WorkdirError
 
@@ -37,6 +38,7 @@ class Writers:
       config: of it, `tensorboard`.
       step, evaluated: the step the run continues after, 0 at its start; see `cut_back`.
       epoch_of: epochs by steps done, which then stand in every row of metrics.
+      callbacks: are told the same metrics.
       enabled: False writes nothing, as all processes of a run do except the first.
     """
 
@@ -48,9 +50,12 @@ class Writers:
         step: int,
         evaluated: bool = True,
         epoch_of: Callable[[int], float] | None = None,
+        callbacks: Sequence[Callback] = (),
         enabled: bool = True,
     ) -> None:
         self._epoch_of = epoch_of
+        self._told = Told(callbacks if enabled else ())
+        self._start = step
         self._enabled = enabled
         if not enabled:
             return
@@ -71,6 +76,10 @@ class Writers:
         self._use_tensorboard = config.tensorboard
         self._tensorboard = self._open_tensorboard(step)
 
+    def begin(self, total_steps: int) -> None:
+        """Tells the callbacks that the run goes on from here."""
+        self._told.on_start(self._start, total_steps)
+
     def write(
         self,
         step: int,
@@ -88,6 +97,11 @@ class Writers:
         """
         if not self._enabled:
             return
+        numbers = {name: _number(value) for name, value in metrics.items()}
+        if kind == "train":
+            self._told.on_step_log(step, numbers)
+        else:
+            self._told.on_evaluation(step, numbers)
         named = {f"{kind}/{name}": _number(value) for name, value in metrics.items()}
         epoch = {} if self._epoch_of is None else {"epoch": round(self._epoch_of(step), 4)}
         self._metrics.write(step, time=_now("milliseconds"), **epoch, **named, **notes)

@@ -29,7 +29,7 @@ from effnetv2_jax.outputs.report.facts import (
     Twins,
     write_facts,
 )
-from effnetv2_jax.progressive import Plan
+from effnetv2_jax.progressive import Plan, PlannedStage
 from effnetv2_jax.train.evaluate import judged_by
 from effnetv2_jax.train.feed import TrainingData
 from effnetv2_jax.train.seen import SeenBatch, seen_of
@@ -93,7 +93,7 @@ class Reporter:
             "max_pixels": experiment.data.max_pixels,
         }
         self._inspected: tuple[Inspection, Inspection] | None = None
-        self._seen: list[tuple[int, Future[SeenBatch]]] = []
+        self._seen: list[tuple[PlannedStage, Future[SeenBatch]]] = []
 
     def write(
         self, done: int, predictions: Predictions, *, seconds_left: float | None = None
@@ -156,14 +156,14 @@ class Reporter:
 
     def _begin_pictures(self) -> None:
         for planned in self._data.plan.stages[:_STAGES]:
-            # Bound here, as the variable of the loop goes on.
-            task = functools.partial(seen_of, self._experiment, self._data, planned)
-            self._seen.append((planned.first_step, self._submit(task)))
+            if planned.end_step > planned.first_step:
+                task = functools.partial(seen_of, self._experiment, self._data, planned)
+                self._seen.append((planned, self._submit(task)))
 
     def _pictures(self, *, final: bool) -> tuple[list[Seen], str]:
         """What is ready, and why there is no more."""
         found, reason = [], ""
-        for stage, (step, future) in enumerate(self._seen):
+        for planned, future in self._seen:
             try:
                 batch = future.result(timeout=_WAIT if final else 0)
             except TimeoutError:
@@ -174,7 +174,8 @@ class Reporter:
             except Exception as error:
                 reason = f"There are no others: {error or repr(error)}"
                 break
-            found.append(Seen(stage=stage, step=step, pictures=self._described(batch)))
+            pictures = self._described(batch)
+            found.append(Seen(stage=planned.index, step=planned.first_step, pictures=pictures))
         if not reason and len(self._data.plan.stages) > _STAGES:
             reason = f"The first {_STAGES} of {len(self._data.plan.stages)} stages."
         return found, reason

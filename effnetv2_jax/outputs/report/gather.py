@@ -65,7 +65,11 @@ class RunFiles:
 
     @property
     def finished(self) -> bool:
-        return bool(self.evaluations) and "params_sha256" in self.evaluations[-1]
+        if not self.evaluations:
+            return False
+        last = self.evaluations[-1]
+        stopped = [e.get("step") for e in self.events if e.get("event") == "stopped_early"]
+        return "params_sha256" in last or last["step"] in stopped
 
     @property
     def judged_by(self) -> str:
