@@ -18,7 +18,7 @@ from effnetv2_jax.nas.architecture import canonical
 from effnetv2_jax.nas.records import Proposal, Result, StudyError, directory_of
 from effnetv2_jax.nas.report.contents import contents
 from effnetv2_jax.nas.report.page import write_study_report
-from effnetv2_jax.nas.report.pictures import front, network, round_numbers
+from effnetv2_jax.nas.report.pictures import Dot, Dots, front, network, scatter
 from effnetv2_jax.nas.study import Study
 from effnetv2_jax.nas.winner import write_winner
 from effnetv2_jax.report import main
@@ -124,13 +124,11 @@ def test_the_front_is_what_no_other_point_beats(points: list[tuple[int, int]]) -
         assert (place in ahead) == (first and not beaten)
 
 
-@given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.integers(2, 8))
-def test_round_numbers_reach_beyond_both_ends(low: float, span: float, count: int) -> None:
-    ticks = round_numbers(low, low + span, count)
-    margin = 1e-6 * (1 + abs(low) + span)
-    assert ticks[0] <= low + margin
-    assert ticks[-1] >= low + span - margin
-    assert 2 <= len(ticks) <= 2 * count + 3
+def test_trials_that_are_all_alike_are_drawn_too() -> None:
+    alike = [Dots("trials", 0, [Dot(3.0, 0.0, "one"), Dot(3.0, 0.0, "other")])]
+    drawn = scatter("reward", alike, x_title="trial", x_label=str, y_label=str).svg
+    assert drawn.count("<circle") == 2
+    assert "nan" not in drawn
 
 
 def test_a_network_is_drawn_block_by_block() -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from effnetv2_jax.models.efficientnet.config import EfficientNetConfig
-from effnetv2_jax.outputs.report.curves import Panel, Point
+from effnetv2_jax.outputs.report.curves import Panel, Point, round_numbers, svg_text
 
 COLORS = 6
 """Of the page's palette."""
@@ -62,8 +62,7 @@ def scatter(
       x_label, y_label: write a value of an axis.
     """
     dots = [dot for kind in kinds for dot in kind.dots]
-    xs, ys = ([dot.x for dot in dots] or [0.0, 1.0], [dot.y for dot in dots] or [0.0, 1.0])
-    x_ticks, y_ticks = round_numbers(min(xs), max(xs), 5), round_numbers(min(ys), max(ys), 5)
+    x_ticks, y_ticks = _axis([dot.x for dot in dots]), _axis([dot.y for dot in dots])
 
     def x_of(x: float) -> float:
         share = (x - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
@@ -80,11 +79,11 @@ def scatter(
     for tick in y_ticks:
         y = y_of(tick)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 6, y + 3.5, y_label(tick), "end"))
+        parts.append(svg_text(_LEFT - 6, y + 3.5, y_label(tick), "end"))
     for tick in x_ticks:
-        parts.append(_text(x_of(tick), _HEIGHT - _BOTTOM + 15, x_label(tick), "middle"))
+        parts.append(svg_text(x_of(tick), _HEIGHT - _BOTTOM + 15, x_label(tick), "middle"))
     middle = (_LEFT + _WIDTH - _RIGHT) / 2
-    parts.append(_text(middle, _HEIGHT - 8, x_title, "middle", "faint"))
+    parts.append(svg_text(middle, _HEIGHT - 8, x_title, "middle", "faint"))
     if line:
         (x, y), *others = [(x_of(x), y_of(y)) for x, y in line]
         path = f"{x:.1f} {y:.1f}" + "".join(f"H{x:.1f}V{y:.1f}" for x, y in others)
@@ -113,10 +112,10 @@ def shares(pairs: Sequence[tuple[str, Row, Row]]) -> Markup:
     parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img">']
     for index, (title, *bars) in enumerate(pairs):
         top = index * step
-        parts.append(_text(2, top + bar + 4, title, "start", "name"))
+        parts.append(svg_text(2, top + bar + 4, title, "start", "name"))
         for line, row in enumerate(bars):
             y = top + line * (bar + 2)
-            parts.append(_text(left - 6, y + bar - 4, row.title, "end", "faint"))
+            parts.append(svg_text(left - 6, y + bar - 4, row.title, "end", "faint"))
             start = float(left)
             for place, (value, share) in enumerate(row.shares):
                 # An operator's colour is that of the network's picture.
@@ -132,7 +131,7 @@ def shares(pairs: Sequence[tuple[str, Row, Row]]) -> Markup:
                 )
                 if long > 7 * len(value) + 6:
                     middle = start + long / 2
-                    parts.append(_text(middle, y + bar - 4, value, "middle", "inside"))
+                    parts.append(svg_text(middle, y + bar - 4, value, "middle", "inside"))
                 start += long
     parts.append("</svg>")
     return Markup("".join(parts))
@@ -178,7 +177,7 @@ def network(model: EfficientNetConfig, image_size: int) -> Markup:
         )
         for line, said in enumerate(captions_of):
             kind = "name" if line == 0 else "tick"
-            parts.append(_text(middle, full + 18 + 15 * line, said, "middle", kind))
+            parts.append(svg_text(middle, full + 18 + 15 * line, said, "middle", kind))
     parts.append("</svg>")
     return Markup("".join(parts))
 
@@ -194,17 +193,6 @@ def front(points: Sequence[Point]) -> list[int]:
     return [place for place, before in zip(order, highest) if points[place][1] > before]
 
 
-def round_numbers(low: float, high: float, count: int) -> list[float]:
-    """About `count` round numbers from below `low` to above `high`, at least two."""
-    if high - low < 1e-9:
-        low, high = low - 0.5 * abs(low) - 1e-3, high + 0.5 * abs(high) + 1e-3
-    raw = (high - low) / count
-    power = 10 ** math.floor(math.log10(raw))
-    step = power * next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [number * step for number in range(first, last + 1)]
-
-
 def counted(values: Sequence[str], labels: Sequence[str]) -> list[tuple[str, float]]:
     """The share of every label among values, in the order of the labels."""
     counts: Mapping[str, int] = {label: values.count(label) for label in labels}
@@ -212,7 +200,9 @@ def counted(values: Sequence[str], labels: Sequence[str]) -> list[tuple[str, flo
     return [(label, count / total) for label, count in counts.items()]
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
-    return (
-        f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
-    )
+def _axis(values: Sequence[float]) -> list[float]:
+    """Round numbers from below the least value to above the largest, at least two."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if high - low < 1e-9:
+        low, high = low - 0.5 * abs(low) - 1e-3, high + 0.5 * abs(high) + 1e-3
+    return round_numbers(low, high, 5)
