@@ -202,6 +202,8 @@ def test_few_candidates_have_every_block_of_a_space() -> None:
     assert many <= few
     # First and repeated blocks of 12 kinds in 6 stages; 1 stage has 1 block, or 2.
     assert len(few) == 2 * 12 * 6
+    rates = {each["optimizer.learning_rate"] for each in picks}
+    assert rates == {0.1, 0.2}
 
 
 def network_in(space: Space, picks: Picks) -> ModelConfig:

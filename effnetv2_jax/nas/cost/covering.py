@@ -13,18 +13,14 @@ def covering(space: Space) -> Iterator[dict[str, Label]]:
     """Yields picks among which every stage has every combination of what is chosen for it.
 
     A block depends on its own stage's choices alone, as long as channels are not chosen. Choices
-    besides, such as of a learning rate, keep their first value.
+    besides, such as of a width, have each of their values in some of them.
     """
     groups: dict[str, list[list[tuple[str, Label]]]] = {}
-    picks: dict[str, Label] = {}
     for choice in space:
         match = _STAGE.match(choice.name)
-        if match:
-            values = [(choice.name, label) for label in choice.labels]
-            groups.setdefault(match[1], []).append(values)
-        else:
-            picks[choice.name] = choice.labels[0]
+        values = [(choice.name, label) for label in choice.labels]
+        groups.setdefault(match[1] if match else choice.name, []).append(values)
     combined = [list(itertools.product(*group)) for group in groups.values()]
-    for index in range(max(map(len, combined), default=1)):
-        chosen = (name_and_label for each in combined for name_and_label in each[index % len(each)])
-        yield {**picks, **dict(chosen)}
+    for index in range(max(map(len, combined), default=0)):
+        chosen = (picked for each in combined for picked in each[index % len(each)])
+        yield dict(chosen)
