@@ -27,7 +27,12 @@ from effnetv2_jax.cli.winner import with_winner
 from effnetv2_jax.config.differences import flatten
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
-from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
+from effnetv2_jax.outputs.workdir import (
+    Checkpoint,
+    split_checkpoint,
+    winner_or_itself,
+    workdir_path,
+)
 from effnetv2_jax.weights.run_config import network_of
 
 Mode = Literal["train", "eval", "plan", "find_rate"]
@@ -92,6 +97,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     notes: list[str] = []
     overrides = with_winner(read_overrides(rest), notes)
     if of_run := values.mode == "eval" and bool(workdir):
+        workdir = os.fspath(winner_or_itself(workdir_path(workdir)))
         if file and stated:
             file.check_names(stated)
         config = config_of_run(workdir, stated)

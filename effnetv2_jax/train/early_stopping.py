@@ -24,10 +24,8 @@ class Patience:
     @classmethod
     def of(cls, experiment: Experiment) -> Self:
         """That of a run before its first evaluation."""
-        config = experiment.early_stopping
-        return cls(
-            by=experiment.checkpoint.best_by, limit=config.patience, min_gain=config.min_gain
-        )
+        config, by = experiment.early_stopping, experiment.kept.best_by or "top1"
+        return cls(by=by, limit=config.patience, min_gain=config.min_gain)
 
     @property
     def is_exhausted(self) -> bool:
