@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.data.sources.open import open_sources
 from effnetv2_jax.data.sources.table import TableSource
 from effnetv2_jax.data.sources.table_file import DELIMITERS, read_table
+from effnetv2_jax.parallel.mesh import make_mesh
+from effnetv2_jax.train.evaluated_sets import open_sets
 
 
 def touch(root: pathlib.Path, *names: str) -> None:
@@ -282,3 +285,16 @@ def test_imagenets_lists(tmp_path: pathlib.Path) -> None:
     assert labels(caffe) == dict(zip(names, [("65",), ("970",), ("230",)]))
     devkit = table(tmp_path, "1\n2\n3\n", name="ILSVRC2012_validation_ground_truth.txt")
     assert "as the development kit does" in refused(devkit)
+
+
+def test_numbers_are_places_among_the_classes_of_weights(tmp_path: pathlib.Path) -> None:
+    touch(tmp_path, "1.png", "2.png", "3.png")
+    data = table(tmp_path, "1.png 1\n2.png 0\n3.png 1\n", eval_split="all", num_classes=2)
+    experiment = tiny.experiment(data=data)
+    mesh = make_mesh()
+    said: list[str] = []
+    (found,) = open_sets(experiment, mesh, ("dog", "cat"), "weights", said.append)
+    assert [found.source[n].labels for n in range(3)] == [(1,), (0,), (1,)]
+    unstated = dataclasses.replace(experiment, data=dataclasses.replace(data, num_classes=None))
+    with pytest.raises(DataError, match="has '0', '1', which weights does not know"):
+        open_sets(unstated, mesh, ("dog", "cat"), "weights", said.append)

@@ -11,6 +11,7 @@ from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import DataError, Source, open_source
 from effnetv2_jax.data.report import EVALUATION, describe_data
 from effnetv2_jax.data.sources.eval_sets import get_eval_set, open_eval_set
+from effnetv2_jax.data.sources.label_names import numbered
 from effnetv2_jax.data.sources.relabelled import RelabelledSource
 from effnetv2_jax.system.text import some
 from effnetv2_jax.weights.class_names import places, same_classes
@@ -44,7 +45,8 @@ def open_sets(
     """
     check_batch("evaluation.batch_size", experiment.evaluation.batch_size, devices=mesh.size)
     data = experiment.data
-    if data.source != "tfrecord":  # The names say more, and a subset has fewer.
+    named = data.source in ("embedded", "tfds") or (data.source == "folder" and not data.labels)
+    if named:  # The names say more, and a subset has fewer.
         data = dataclasses.replace(data, num_classes=None)
     first = open_source(data, "eval")
     if jax.process_index() == 0:
@@ -57,7 +59,8 @@ def open_sets(
                 f"{other.name} has other classes than {first.name}, so it cannot be evaluated with "
                 "it; leave it out of evaluation.sets"
             )
-    unnamed = data.source == "tfrecord"
+    by_number = data.num_classes is not None and first.class_names == numbered(data.num_classes)
+    unnamed = data.source == "tfrecord" or by_number
     labels = match_classes(first, classes, title=title, unnamed=unnamed, report=report)
     sets = [EvalSet(source=_relabelled(first, classes, labels), max_labels=data.max_labels)]
     for name, other in zip(experiment.evaluation.sets, others, strict=True):

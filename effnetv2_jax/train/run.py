@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+import math
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -12,6 +14,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.derived import derivation, derive
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import (
     Source,
@@ -24,11 +27,13 @@ from effnetv2_jax.data import (
 from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.data.sources.labelled import LabelIndex
 from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.checkpoints import Checkpoints, scored
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
+from effnetv2_jax.outputs.storage import write_text
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
     began_class_names,
@@ -42,19 +47,27 @@ from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.activity import Activity
 from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.compilation import Programs
+from effnetv2_jax.train.costs import fitting_batch
 from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.doubts import doubts
+from effnetv2_jax.train.early_stopping import Patience
 from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.longer import EPOCHS, plan_from
+from effnetv2_jax.train.opening import describe_devices, describe_network, describe_plan
 from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.probe import with_fitted_head
+from effnetv2_jax.train.reporter import Reporter
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
 from effnetv2_jax.train.step_log import StepLog
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"
+_PARAMETERS = "parameters.txt"
+_PATIENCE = "patience"
 _NAMED = 64
 """Examples of a batch that an event names."""
 
@@ -95,15 +108,41 @@ class Run:
     """Which order the examples come in; kept in the checkpoints."""
     result: dict[str, float] = dataclasses.field(init=False)
     """The evaluation of the state; empty where there is none."""
+    patience: Patience = dataclasses.field(init=False)
+    """With evaluations that are no better; kept in the checkpoints."""
     broken: list[str] = dataclasses.field(default_factory=list)
     """What is wrong with checkpoints that were passed over."""
+    evaluation_seconds: float = 0.0
+    """That the last one took; 0 before there is one."""
     divergences: int = 0
     spikes: int = 0
     """Of both, how many since this start."""
 
+    activity: Activity = dataclasses.field(init=False)
+    reporter: Reporter = dataclasses.field(init=False)
     writers: Writers = dataclasses.field(init=False)
     step_log: StepLog = dataclasses.field(init=False)
     programs: Programs = dataclasses.field(init=False)
+
+    @property
+    def finished(self) -> bool:
+        """Whether all that is to be trained is trained and evaluated."""
+        return bool(self.result) and (
+            self.done == self.plan.total_steps or self.patience.is_exhausted
+        )
+
+    def fit_head(self) -> None:
+        """Replaces the head of the variables to start from, where the experiment says so."""
+        if self.variables is not None and self.experiment.probe.views:
+            self.variables = with_fitted_head(
+                self.experiment,
+                self.model,
+                self.variables,
+                self.train_source,
+                unreadable=self.unreadable,
+                workers=self.workers,
+                report=self.progress.message,
+            )
 
     def restore(self) -> None:
         """Takes the state of the newest whole checkpoint, or that of the beginning.
@@ -113,6 +152,7 @@ class Run:
           WorkdirError: it has more steps than the run.
         """
         parts = self.experiment, self.model, self.optimizer, self.mesh
+        self.patience = Patience.of(self.experiment)
         if self.checkpoints.latest_step() is None:
             self.state = create_state(*parts, self.variables)
             self.done, self.salts, self.result = 0, (), {}
@@ -130,6 +170,7 @@ class Run:
             )
         self.salts = tuple((start, salt) for start, salt in extra.get(_SALTS, ()))
         self.result = self.checkpoints.metrics(self.done)
+        self.patience = self.patience.restored(extra.get(_PATIENCE))
 
     def save(self) -> None:
         """Saves the state, its evaluation and the order of the examples, in the background.
@@ -150,6 +191,7 @@ class Run:
             extra={
                 _SALTS: [list(pair) for pair in self.salts],
                 EPOCHS: self.experiment.epochs,
+                **({} if self.patience.limit is None else {_PATIENCE: self.patience.to_json()}),
             },
         )
         self.step_log.restart_clock()
@@ -162,6 +204,16 @@ class Run:
         name, value = scored(by, self.checkpoints.metrics(step))
         shown = f"{value:.4f}" if by.endswith("loss") else f"{value:.2%}"
         return f"best checkpoint: step {step}, {name} {shown}; {self.workdir}@best names it"
+
+    def ending(self) -> str:
+        """Why a finished run goes no further."""
+        if self.done == self.plan.total_steps:
+            return f"all {self.done} steps are done"
+        return (
+            f"stopped early after step {self.done:,} of {self.plan.total_steps:,}, since "
+            f"{self.patience.limit} evaluations were no better than the best before them "
+            "(config.early_stopping)"
+        )
 
     def batches(self) -> Generator[Feed, None, None]:
         """Yields the steps from here to the end."""
@@ -188,6 +240,18 @@ class Run:
         order = self.training_data().order
         return example_keys(self.train_source, order, range(first, first + count))
 
+    def seconds_besides(self, done: int) -> float:
+        """What the rest of the run may take besides its steps: evaluations, and compilations.
+
+        Those of later stages run beside the steps of the present one.
+        """
+        coming = [planned for planned in self.plan.stages if planned.first_step >= done]
+        compilations = sum(self.programs.expected_seconds(planned) for planned in coming)
+        examples = self.plan.examples_before(self.plan.total_steps)
+        interval = self.experiment.evaluation.every_epochs * len(self.train_source)
+        evaluations = math.ceil((examples - self.plan.examples_before(done)) / interval)
+        return self.evaluation_seconds * evaluations + compilations
+
     def log_broken(self) -> None:
         """Logs the checkpoints that the last `restore` passed over."""
         while self.broken:
@@ -199,20 +263,53 @@ class Run:
         self.progress.message(message)
 
 
+def derived(
+    experiment: Experiment, workdir: epath.PathLike, mesh: Mesh, source: Source
+) -> Experiment:
+    """The experiment with the batch and epochs that it leaves to the training set.
+
+    A run that continues keeps the batch it began with, whatever fits into memory here.
+
+    Args:
+      source: of the training set.
+
+    Raises:
+      ConfigError: no batch fits, or the batch does not fit other fields.
+    """
+    batch_size = None
+    if experiment.batch_size == 0:
+        batch_size = began_with(workdir, "batch_size") or fitting_batch(
+            experiment, mesh, num_examples=len(source), num_classes=len(source.class_names)
+        )
+    return derive(experiment, len(source), batch_size=batch_size)
+
+
 @contextlib.contextmanager
 def open_run(
-    experiment: Experiment, path: epath.PathLike, progress: Progress | None
+    experiment: Experiment,
+    path: epath.PathLike,
+    progress: Progress | None,
+    *,
+    callbacks: Sequence[Callback] = (),
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
+    given, progress = progress, progress or Progress()
+    progress.enabled = progress.enabled and first
+    progress.waiting("opening the data")
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
-    check_batches(experiment, devices=mesh.size)
     balance = balance_of(experiment, train_source)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
+    stated = experiment
+    experiment = derived(stated, path, mesh, train_source)
+    check_batches(experiment, devices=mesh.size)
 
     with contextlib.ExitStack() as stack:
+        if given is None:  # Whoever gives one lets it tick.
+            stack.enter_context(progress.ticking())
         began = began_with(path, "epochs")
         began = began if isinstance(began, int | float) else experiment.epochs
         config = dataclasses.asdict(dataclasses.replace(experiment, epochs=began).settled())
@@ -221,6 +318,7 @@ def open_run(
             plan = experiment.plan(len(train_source))
         else:
             plan = plan_from(experiment, path, began=began, num_examples=len(train_source))
+        progress.waiting("reading the weights to start from" if experiment.init else "the model")
         model, variables = initial_model(experiment, classes, path)
         lock = None
         with all_or_none(WorkdirError, f"another process cannot use {path}"):
@@ -250,7 +348,7 @@ def open_run(
             workers=stack.enter_context(make_workers(experiment.data)),
             unreadable=Unreadable(experiment.data.max_unreadable),
             checkpoints=stack.enter_context(Checkpoints(workdir / "checkpoints", experiment.kept)),
-            progress=Progress(enabled=first) if progress is None else progress,
+            progress=progress,
             losses=LossWatch(experiment.faults.loss_spike),
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
@@ -258,41 +356,54 @@ def open_run(
         )
         about = describe_data({TRAINING: train_source, EVALUATION: eval_source})
         run.progress.message("\n".join([*about, *balance.lines]))
+        if derives := derivation(stated, experiment, len(train_source)):
+            run.progress.message(derives)
+        run.activity = Activity(run.watchdog.now, progress.waiting)
+        run.activity.now("starting", "the state to begin with")
+        run.fit_head()
         run.restore()
         if experiment.epochs != began:
             run.progress.message(
                 f"{workdir} began with {began:g} epochs and goes on to {experiment.epochs:g}: its "
                 f"last stage alone changes, to {plan.total_steps:,} steps in all"
             )
-        if run.done == plan.total_steps and run.result:
-            run.progress.message(f"{workdir} is finished: all {run.done} steps are done")
+        if run.finished:
+            run.progress.message(f"{workdir} is finished: {run.ending()}")
         elif run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
         else:
-            run.progress.message(parameter_table(run.state.params))
+            _introduce(run, write=first)
         run.writers = stack.enter_context(
             Writers(
                 workdir,
                 experiment.log,
                 step=run.done,
                 evaluated=bool(run.result),
+                epoch_of=lambda done: plan.examples_before(done) / len(train_source),
+                callbacks=callbacks,
                 enabled=first,
             )
         )
         stack.enter_context(contextlib.closing(run.progress))
-        if run.done < plan.total_steps:
+        said = list(doubts(experiment, plan, len(train_source)))
+        if not run.finished:
             record = run_record(
                 mesh,
                 model=experiment.model,
                 train_data=fingerprint,
                 eval_data=eval_source.fingerprint,
             )
-            run.writers.event("start", step=run.done, **record)
-            for doubt in doubts(experiment, plan, len(train_source)):
+            run.writers.event("start", step=run.done, **record, **origin)
+            for doubt in said:
                 run.progress.message(f"note: {doubt}")
+        run.writers.begin(plan.total_steps)
         run.log_broken()
         run.step_log = StepLog(
-            plan, run.writers, run.progress, every_steps=experiment.log.every_steps
+            plan,
+            run.writers,
+            run.progress,
+            every_steps=experiment.log.every_steps,
+            besides=run.seconds_besides,
         )
         run.programs = stack.enter_context(
             contextlib.closing(
@@ -308,6 +419,34 @@ def open_run(
                 )
             )
         )
+        run.reporter = Reporter(
+            experiment,
+            workdir,
+            run.training_data(),
+            eval_source,
+            notes=said,
+            say=run.progress.message,
+            submit=run.programs.submit,
+            enabled=first,
+        )
         stack.enter_context(run.watchdog)
         stack.enter_context(run.preemption)
         yield run
+
+
+def _introduce(run: Run, *, write: bool) -> None:
+    """Says what a run that begins is, and leaves the table of its parameters in its directory."""
+    progress, experiment = run.progress, run.experiment
+    params = run.state.params
+    path = run.workdir / _PARAMETERS
+    table = parameter_table(params)
+    if write:
+        write_text(path, table + "\n")
+    if experiment.log.parameters:
+        progress.message(table)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    classes = len(run.train_source.class_names)
+    progress.message(describe_devices(run.mesh))
+    progress.message(describe_network(experiment, classes, count, str(path)))
+    for line in describe_plan(run.plan, experiment.epochs, len(run.train_source)):
+        progress.message(line)

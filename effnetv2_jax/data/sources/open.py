@@ -162,6 +162,8 @@ def _open_list(
     from effnetv2_jax.data.sources.picture_table import PictureTable
     from effnetv2_jax.data.sources.table import TableSource
 
+    if not path.is_file():
+        raise DataError(f"data.labels: there is no file {str(path)!r}")
     data = dataclasses.replace(data, source="csv", path=str(path))
     _, bracket, part = split.partition("[")
     return TableSource(PictureTable(data), f"all{bracket}{part}", data, class_names)
