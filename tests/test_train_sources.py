@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import tiny
@@ -189,9 +188,14 @@ def test_other_sources_train_resume_and_evaluate(
     (tmp_path / "data").mkdir()
     # Processes that decode get the source, too.
     run = experiment(make(pictures, tmp_path / "data") | {"processes": 2}, balanced_loss=True)
-    result = train(run, tmp_path / "run")
-    assert result["examples"] + len(open_source(run.data, "train")) == COUNT
-    assert train(run, tmp_path / "run") == result
-    (again,) = evaluate_run(run, tmp_path / "run", report=lambda _: None).values()
-    assert again["ema_top1"] == result["ema_top1"]
-    assert jax.process_count() == 1
+    launch(run, tmp_path / "undisturbed").finish()
+    kill_at(5, run, tmp_path / "killed")
+    launch(run, tmp_path / "killed").finish()
+    expected, found = metrics(tmp_path / "undisturbed"), metrics(tmp_path / "killed")
+    assert deterministic(found) == deterministic(expected)
+    last = found[-1]
+    assert last["params_sha256"] == expected[-1]["params_sha256"]
+    assert last["eval/examples"] + len(open_source(run.data, "train")) == COUNT
+    (again,) = evaluate_run(run, tmp_path / "killed", report=lambda _: None).values()
+    assert again["examples"] == last["eval/examples"]
+    assert again["ema_loss"] == pytest.approx(last["eval/ema_loss"], rel=1e-3)
