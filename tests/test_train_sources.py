@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from chaos.runs import deterministic, last_metrics, launch, metrics
+from chaos.runs import deterministic, events, last_metrics, launch, metrics
 from sklearn.metrics import average_precision_score
 
 from effnetv2_jax import predict
@@ -87,6 +87,8 @@ def test_balanced_sampling_survives_kills_with_the_same_bits(
     expected, found = metrics(tmp_path / "undisturbed"), metrics(tmp_path / "killed")
     assert deterministic(found) == deterministic(expected)
     assert found[-1]["params_sha256"] == expected[-1]["params_sha256"]
+    (said, _) = events(tmp_path / "killed", "start")[-1]["balance"]
+    assert said.startswith("balanced sampling: each of 2 classes")
     first = expected[0]
     assert first["train/weighted_loss"] > first["train/loss"] > 0
 

@@ -287,7 +287,8 @@ def open_run(
                 train_data=fingerprint,
                 eval_data=eval_source.fingerprint,
             )
-            run.writers.event("start", step=run.done, **record)
+            balanced = {"balance": balance.lines} if balance.lines else {}
+            run.writers.event("start", step=run.done, **record, **balanced)
             for doubt in doubts(experiment, plan, len(train_source)):
                 run.progress.message(f"note: {doubt}")
         run.log_broken()
