@@ -1,4 +1,4 @@
-"""Trains, evaluates or plans an experiment.
+"""Trains, evaluates or plans an experiment, or looks for its learning rate.
 
     python -m effnetv2_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
@@ -68,6 +68,7 @@ def run(command: "Command") -> int:
     from effnetv2_jax.cli.compiled_plan import describe_compiled
     from effnetv2_jax.cli.errors import complain
     from effnetv2_jax.cli.plan import describe
+    from effnetv2_jax.cli.rates import describe_rates
     from effnetv2_jax.config.errors import ConfigError
     from effnetv2_jax.data import DataError
     from effnetv2_jax.outputs.checkpoints import CheckpointError
@@ -79,6 +80,7 @@ def run(command: "Command") -> int:
     from effnetv2_jax.parallel.topology import TopologyError
     from effnetv2_jax.train.divergence import DivergenceError
     from effnetv2_jax.train.evaluate_weights import evaluate_init, evaluate_run, results_table
+    from effnetv2_jax.train.find_rate import find_rate
     from effnetv2_jax.train.loop import train
     from effnetv2_jax.weights.errors import WeightsError
 
@@ -97,6 +99,10 @@ def run(command: "Command") -> int:
                     print()
                     for line in lines:  # Each takes a compilation.
                         print(line, flush=True)
+            case "find_rate":
+                found = find_rate(command.experiment, report=note)
+                for line in describe_rates(found, command.workdir):
+                    print(line)
             case "train":
                 train(command.experiment, command.workdir)
             case "eval" if command.workdir:

@@ -9,6 +9,9 @@ that is not of this package is registered by --import=MODULE.
 
 Of a model of several labels --threshold=0.5 shows all classes that are as likely, each by itself;
 for the weights of a run that measures average precision this is the default.
+
+Millions of pictures, on many machines: --shard=3/64 takes every 64th from the third on, and with
+--output=FILE --format=json the same command goes on where it was stopped.
 """
 
 import argparse
@@ -21,12 +24,17 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import numpy as np
 
+from effnetv2_jax.system.callable_module import make_callable
+
 if TYPE_CHECKING:
     from effnetv2_jax.models.protocol import Model
+
+make_callable(__name__, "effnetv2_jax.api", "predict")
 
 
 class Guess(NamedTuple):
@@ -61,6 +69,7 @@ def _classify(options: argparse.Namespace) -> int:
     # Imported late, so that a mistyped option is answered at once.
     from effnetv2_jax.cli.errors import CommandError, complain
     from effnetv2_jax.cli.families import import_family
+    from effnetv2_jax.cli.shards import continued, take_shard
     from effnetv2_jax.data import DataError
     from effnetv2_jax.data.sources.unlabelled import list_pictures
     from effnetv2_jax.parallel import startup
@@ -73,27 +82,36 @@ def _classify(options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="surrogateescape")  # A path may be any bytes.
     unread = 0
     try:
+        if options.output and options.format != "json":
+            raise CommandError("--output needs --format=json, of which it reads what is done")
         for module in options.modules:
             import_family(module)
-        paths = list_pictures(options.pictures)
-        startup.start("off")
-        model, variables = _load(options)
-        threshold = _threshold(options)
-        predictions = predict(
-            model,
-            variables,
-            paths,
-            top=options.top,
-            threshold=threshold,
-            batch_size=options.batch_size,
-        )
-        write = _Writer(options.format, sys.stdout, threshold)
-        with contextlib.closing(predictions), _progress(len(paths)) as advance:
+        paths: Sequence[str] = list_pictures(options.pictures)
+        if options.shard:
+            paths = take_shard(paths, options.shard)
+        with contextlib.ExitStack() as stack:
+            stream: TextIO = sys.stdout
+            if options.output:
+                stream, paths = stack.enter_context(continued(Path(options.output), paths))
+            startup.start("off")
+            model, variables = _load(options)
+            threshold = _threshold(options)
+            predictions = predict(
+                model,
+                variables,
+                paths,
+                top=options.top,
+                threshold=threshold,
+                batch_size=options.batch_size,
+            )
+            write = _Writer(options.format, stream, threshold)
+            stack.enter_context(contextlib.closing(predictions))
+            advance = stack.enter_context(_progress(len(paths)))
             for prediction in predictions:
                 unread += bool(prediction.error)
                 write(prediction)
                 advance()
-        write.close()
+            write.close()
     except (CommandError, DataError, WeightsError) as error:
         return complain(error)
     except BrokenPipeError:  # The reader, such as `head`, has seen enough.
@@ -263,6 +281,10 @@ def _parser() -> argparse.ArgumentParser:
     threshold = "show classes of at least this probability, each by itself (sigmoid)"
     parser.add_argument("--threshold", type=_share, metavar="P", help=threshold)
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
+    parser.add_argument(
+        "--output", metavar="FILE", help="in place of standard output; continued if it exists"
+    )
+    parser.add_argument("--shard", metavar="I/N", help="a part of the pictures, such as 3/64")
     parser.add_argument(
         "--batch_size", type=_positive, default=32, metavar="N", help="pictures per step (32)"
     )

@@ -199,6 +199,8 @@ def plan(stages: Sequence[Stage], *, examples: float, batch_size: int) -> Plan:
 
     Shares are shares of the examples, so that a stage with a larger batch takes fewer steps.
 
+    A run of no examples has no steps.
+
     Raises:
       ValueError: there is no stage, or one of them would get no step.
     """
@@ -213,7 +215,7 @@ def plan(stages: Sequence[Stage], *, examples: float, batch_size: int) -> Plan:
         # The sum of the shares may miss 1 by a rounding error; the run must not lose a step to it.
         target = examples if index == len(stages) - 1 else examples * end
         steps = int((target - example) / stage_batch + 1e-9)
-        if steps < 1:
+        if steps < 1 and examples:
             raise ValueError(
                 f"stages[{index}]: its share of the run's {examples:,.0f} examples is less than "
                 f"one batch of {stage_batch}; train for more epochs, or use a smaller batch"

@@ -78,7 +78,13 @@ TITLES = {
     ),
 }
 """By the beginning of the file's name: a heading, what is compared, and which way is better."""
-ELSEWHERE = ("transfer_to_cifar10", "chaos_cpu", "soak_cpu", "mutated_pictures_cpu")
+ELSEWHERE = (
+    "transfer_to_cifar10",
+    "chaos_cpu",
+    "soak_cpu",
+    "mutated_pictures_cpu",
+    "speed_vs_size_cpu",
+)
 """Results of studies, which have plots of their own, and of trials, which compare nothing."""
 ABOUT = ("date", "devices", "cpu", "cores", "python", "versions", "command")
 MOST_COLUMNS = 6

@@ -1,8 +1,8 @@
 """Speed against size: the networks that EfficientNetV2 is compared with, on the device at hand.
 
-    python experiments/speed_vs_size.py --output=experiments/results/speed_vs_size_cpu.json
-    python experiments/speed_vs_size.py --gpu --output=experiments/results/speed_vs_size_h100.json
-    python experiments/speed_vs_size.py --topology=v5e:4x4 --output=experiments/results/...json
+    python experiments/speed_vs_size.py --batch=1 --output=cpu.json
+    python experiments/speed_vs_size.py --gpu --output=h100.json
+    python experiments/speed_vs_size.py --topology=v5e:4x4 --output=v5e.json
     python experiments/speed_vs_size.py --page
 
 Images per second of a training step and of inference, at the sizes of `benchmarks/networks.py`,
@@ -21,7 +21,8 @@ With `--topology` nothing runs: every training step is compiled for these device
 on each, and its memory, operations and memory traffic are written down. A compilation takes 5 to 15
 minutes.
 
-`--page` writes docs/speed_vs_size.md's tables and pictures from experiments/results.
+`--page` writes docs/speed_vs_size.md's tables and pictures, from what is kept as
+experiments/results/speed_vs_size_NAME.json.
 """
 
 import argparse

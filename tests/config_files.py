@@ -1,4 +1,4 @@
-"""Every config file with every argument."""
+"""Every config file of an experiment, with every argument."""
 
 import importlib
 import itertools
@@ -10,7 +10,11 @@ from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
 
 ROOT = Path(__file__).parent.parent
-NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
+NAMES = sorted(
+    path.stem
+    for path in (ROOT / "configs").glob("[a-z]*.py")
+    if not path.stem.startswith("search_")  # Those have searches.
+)
 
 
 def arguments(name: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from random_weights import assert_equal, random_variables, thin
 
 from effnetv2_jax import create_model, load_pretrained, preprocess, save_pretrained
 from effnetv2_jax.augment import augment_batch
+from effnetv2_jax.cli.overrides import check_network, read_overrides
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config import AugmentConfig, CheckpointConfig, DataConfig, Experiment
 from effnetv2_jax.config.checks import check
@@ -132,7 +133,7 @@ def test_weights_for_rgb_are_adapted_and_it_is_said(
     variables = random_variables(model)
     arrays = to_library(model, variables, TIMM)
     save_pretrained(tmp_path, model, variables, library="effnetv2_jax")
-    fields = {"width": 0.1, "depth": 0.1, "input_channels": 1}
+    fields: dict[str, Any] = {"width": 0.1, "depth": 0.1, "input_channels": 1}
     grey, from_timm = load_pretrained("tf_efficientnetv2_b0", arrays, **fields)
     assert "for 3 channels, and the model takes 1 (input_channels): summed" in caplog.text
     ours, from_own = load_pretrained(None, tmp_path, input_channels=1)
@@ -218,7 +219,8 @@ def test_model_input_has_the_models_channels(tmp_path: Path) -> None:
         np.testing.assert_array_equal(preprocess(same, like=five), expected)
     assert preprocess([], like=five).shape == (0, 8, 8, 5)
     luma = np.asarray(Image.fromarray(RGB).convert("L"))
-    for same in (RGB, luma, Image.fromarray(RGB)):
+    pictures: tuple[Any, ...] = (RGB, luma, Image.fromarray(RGB))
+    for same in pictures:
         np.testing.assert_array_equal(preprocess(same, like=grey), preprocess([luma], like=grey))
     with pytest.raises(DecodeError, match="picture 0: it has 3 channels"):
         preprocess(RGB, like=five)
@@ -260,6 +262,15 @@ def test_a_config_says_what_does_not_go_with_its_channels() -> None:
         check(experiment(5))
     with pytest.raises(ConfigError, match=r"data\.mean is .*model\.input_channels 5"):
         check(experiment(5, augment=plain, data=DataConfig(mean=(1.0,) * 3)))
+
+
+def test_an_evaluation_takes_its_runs_channels() -> None:
+    own, other = (experiment(channels).model for channels in (3, 1))
+    stated = read_overrides(["--config.model.input_channels=1"])
+    with pytest.raises(ConfigError, match=r"model\.input_channels is 1, but RUN has 3"):
+        check_network(experiment(1), stated, own, title="RUN")
+    check_network(experiment(1), stated, own, title="RUN", adapted=True)
+    check_network(experiment(1), stated, other, title="RUN")
 
 
 def test_a_plan_says_the_channels() -> None:

@@ -216,8 +216,9 @@ def test_every_field_is_read_by_the_program(reads: Reads, tmp_path: Path) -> Non
         for step in (0, plan.total_steps - 1):
             learning_rate(other, plan, step, num_examples=2016)
     assert make_mesh().size
-    # Experiment.plan, beside the checks, reads the first two; the command line reads the last
-    # before JAX starts.
-    elsewhere = {"Experiment.epochs", "Experiment.batch_size", "Experiment.distributed"}
+    # Experiment.plan and derive, beside the checks, read the first three; the command line reads
+    # the fourth before JAX starts; and the last matters where a head is fitted.
+    elsewhere = {"Experiment.epochs", "Experiment.batch_size", "Experiment.min_steps"}
+    elsewhere |= {"Experiment.distributed", "ProbeConfig.l2"}
     left = reads.fields - reads.seen - elsewhere
     assert not left, sorted(left)

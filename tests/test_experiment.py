@@ -217,7 +217,10 @@ def test_missing_field_without_default_is_an_error() -> None:
         ({"model__width": "wide"}, "config.model.width must be float, not 'wide'"),
         ({"augment__flip": 1}, "config.augment.flip must be bool, not 1"),
         ({"data__crop_area": 0.5}, "config.data.crop_area must be a tuple, not 0.5"),
-        ({"data__mean": (1.0, 2.0)}, "config.data.mean must have 3 entries, not (1.0, 2.0)"),
+        (
+            {"data__mean": (1.0, 2.0)},
+            "config.data.mean is (1.0, 2.0), and model.input_channels 3: it must have as many",
+        ),
         ({"data__std": (1.0, "a", 1.0)}, "config.data.std[1] must be float, not 'a'"),
         ({"1__image_size": 96.5}, "config.stages[1].image_size must be int, not 96.5"),
         ({"stages": 4}, "config.stages must be a tuple, not 4"),

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -59,7 +60,7 @@ def test_the_size_may_be_left_open() -> None:
     exported = export_model(MODEL, VARIABLES, any_size=True, platforms=["cpu"])
     for size in ((32, 57), (64, 64)):
         images = np.random.default_rng(0).integers(0, 256, (2, *size, 3), np.uint8)
-        fixed = MODEL.apply(VARIABLES, preprocessed(images))
+        fixed: Any = MODEL.apply(VARIABLES, preprocessed(images))
         np.testing.assert_allclose(exported.call(images), fixed, rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match="image_size is 40, and any_size"):
         export_model(MODEL, VARIABLES, any_size=True, image_size=40)
@@ -73,7 +74,7 @@ def test_feature_maps_are_exported() -> None:
     exported = export_model(MODEL, VARIABLES, features=True, platforms=["cpu"])
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 40, 3), np.uint8)
     found = exported.call(images)
-    expected = MODEL.apply(VARIABLES, preprocessed(images), method="features")
+    expected: Any = MODEL.apply(VARIABLES, preprocessed(images), method="features")
     assert found.keys() == expected.keys() == {f"reduction_{n}" for n in range(1, 6)}
     for name, value in found.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)

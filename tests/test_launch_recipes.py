@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from effnetv2_jax.cli.command_line import Command, parse
+from effnetv2_jax.cli.search_command import SearchCommand, parse_search
 
 REPOSITORY = Path(__file__).parent.parent
 LAUNCH = REPOSITORY / "experiments" / "launch"
@@ -83,6 +84,19 @@ def test_every_command_line_is_understood() -> None:
         assert isinstance(command, Command), name
         assert command.mode == "train"
         assert command.workdir
+
+
+def test_every_search_is_understood() -> None:
+    text = fenced(PAGE.read_text())
+    job = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)[-1])
+    text += f"\n{job['spec']['entrypoint']}\n"
+    text = re.sub(r"\\\n", " ", text)
+    lines = re.findall(r"-m (effnetv2_jax\.search [^\n;&|]*--workdir[^\n;&|]*)", text)
+    assert len(lines) == 3
+    for line in lines:
+        command = parse_search([word.replace("$", "") for word in shlex.split(line)])
+        assert isinstance(command, SearchCommand)
+        assert command.search.executor == "ray"
 
 
 @pytest.mark.parametrize("path", JOB_SETS, ids=lambda path: path.name)

@@ -53,7 +53,7 @@ def test_logits_equal_for_any_batch(name: str, size: int, tmp_path: Path) -> Non
         assert np.abs(found - expected[:batch]).max() < 1e-4 * scale
 
 
-SMALL = [
+SMALL: list[tuple[str, dict[str, Any]]] = [
     ("efficientnetv2-b0", {"width": 0.1, "depth": 0.1}),
     ("resnet50", {"width": 8, "repeats": (1, 1)}),
     ("vit-ti16", {"depth": 1, "width": 24}),

@@ -82,6 +82,27 @@ def test_csv_and_table(weights: str, capsys: pytest.CaptureFixture[str]) -> None
     assert table.count("%  a box, of card\n") == 4
 
 
+def test_a_shard_goes_on_where_it_was_stopped(
+    weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "2.jsonl"
+    options = [weights, "--format=json", "--top=3", f"--output={file}"]
+    assert main([*options, "--shard=2/2", str(PICTURES)]) == 0
+    whole = file.read_text()
+    paths = [json.loads(line)["path"] for line in whole.splitlines()]
+    assert paths == list(map(str, sorted(PICTURES.glob("*.jpg"))[1::2]))
+    file.write_text(whole[: whole.index("\n") + 20])
+    assert main([*options, "--shard=2/2", str(PICTURES)]) == 0
+    assert file.read_text() == whole
+    assert main([*options, "--shard=1/2", str(PICTURES)]) == 2
+    assert main([weights, f"--output={file}", str(PICTURES)]) == 2
+    assert file.read_text() == whole
+    printed = capsys.readouterr()
+    assert "goes on with other pictures from line 1 on" in printed.err
+    assert "--output needs --format=json" in printed.err
+    assert printed.out == ""
+
+
 def test_all_classes_above_a_threshold(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
     picture = PICTURES / "glass.jpg"
     logits = np.asarray(MODEL.apply(VARIABLES, preprocess(picture, like=MODEL)))[0]

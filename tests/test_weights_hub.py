@@ -4,20 +4,26 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
+import tiny
 from hub_server import COMMIT, Hub, serve
 from random_weights import random_variables, thin
 from safetensors.numpy import load_file
 from torch_file import write_torch_file
 
-from effnetv2_jax import create_model, save_pretrained
+from effnetv2_jax import WeightsError, create_model, save_pretrained
+from effnetv2_jax.train.initial import initial_model
+from effnetv2_jax.weights.hub import answers
 
 REPOSITORY = "someone/thin"
 OWN = "someone/own"
@@ -159,3 +165,24 @@ def test_a_download_that_breaks_off_is_an_error_and_the_next_one_goes_on(
     hub.cut_off = None
     (whole,) = load(hub, tmp_path, f"hub:{REPOSITORY}")
     assert whole["classes"] == 7
+
+
+def test_without_the_hub_a_run_says_at_once_what_starts_without_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        endpoint = f"http://127.0.0.1:{server.getsockname()[1]}"
+        assert answers(endpoint)
+    assert not answers(endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    run = tiny.experiment(init="in1k", model=tiny.NAMED)
+    begun = time.monotonic()
+    with pytest.raises(WeightsError, match=f"nobody answers at {endpoint}") as raised:
+        initial_model(run, ("a", "b"), None)
+    assert time.monotonic() - begun < 20
+    for what in ("--config.init=PATH", "configs/finetune.py:lite", "configs/folder.py"):
+        assert what in str(raised.value)

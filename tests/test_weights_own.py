@@ -203,7 +203,7 @@ def test_the_arrays_of_a_folder_say_where_they_belong(tmp_path: Path) -> None:
     }
     own = json.loads((place / "config.json").read_text())["effnetv2_jax"]
     assert (own["library"], own["family"]) == ("effnetv2_jax", "counting")
-    assert own["model"] == {"name": "counting", "dtype": "float32"}
+    assert own["model"] == {"name": "counting", "dtype": "float32", "input_channels": 3}
     arrays["calls/count"] = np.array(1, np.float32)
     del arrays["params/gain"]
     save_file(arrays, place / "model.safetensors")

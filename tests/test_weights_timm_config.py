@@ -54,6 +54,8 @@ HALF: dict[str, Any] = {"mean": (127.5,) * 3, "std": (127.5,) * 3}
         ),
         ({"crop_pct": 0.9, "test_crop_pct": 1.0}, timm(224, 0)),
         (dict.fromkeys(("crop_pct", "mean", "std", "interpolation", "crop_mode")), timm()),
+        ({"input_size": [1, 224, 224], "mean": [0.5], "std": [0.5]}, timm(**HALF).for_channels(1)),
+        ({"input_size": [5, 224, 224]}, timm().for_channels(5)),
         (
             {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bilinear"},
             timm(**HALF, interpolation="bilinear"),
@@ -79,9 +81,9 @@ def test_pictures_are_made_as_timm_makes_them(
         ({"crop_mode": "border"}, "crop_mode is 'border', which is not here"),
         ({"crop_mode": "squash", "crop_pct": 0.9}, "crop_mode is 'squash' with crop_pct=0.9"),
         ({"crop_pct": 1.2}, "crop_padding is -38"),
-        ({"mean": [0.5, 0.5]}, "not enough values"),
-        ({"std": [0, 0, 0]}, "not three above 0"),
-        ({"std": [float("nan")] * 3}, "not three above 0"),
+        ({"mean": [0.5, 0.5]}, "mean or std has 2 values for 3 channels"),
+        ({"std": [0, 0, 0]}, "not numbers above 0"),
+        ({"std": [float("nan")] * 3}, "not numbers above 0"),
         ({"mean": "half"}, "config.json: "),
         ({"input_size": [3, 192.5, 192.5]}, "cannot be interpreted as an integer"),
     ],
@@ -157,6 +159,18 @@ def test_the_config_says_how_the_network_computes(
         found.check(dataclasses.replace(config, bn_epsilon=0.1))
 
 
+def test_the_config_says_the_channels(tmp_path: Path) -> None:
+    for content in (
+        {"model_args": {"in_chans": 5}},
+        {"pretrained_cfg": {"input_size": [5, 224, 224]}},
+    ):
+        assert folder(tmp_path, OF_S | content).network(config_of_s()).input_channels == 5
+
+
+def config_of_s() -> EfficientNetConfig:
+    return EfficientNetConfig(name="efficientnetv2-s")
+
+
 def test_a_run_that_starts_from_a_folder_takes_its_network(tmp_path: Path) -> None:
     found = folder(tmp_path, {"architecture": "efficientnetv2_rw_t"})
     told = network_of(str(tmp_path))
@@ -179,7 +193,6 @@ def test_a_config_without_a_network_leaves_it_open(tmp_path: Path) -> None:
     "arguments",
     [
         {"global_pool": "max"},
-        {"in_chans": 1},
         {"act_layer": "mish"},
         {"pad_type": 3},
         {"se_layer": "gc"},

@@ -23,12 +23,13 @@ from effnetv2_jax.cli.overrides import (
     read_overrides,
 )
 from effnetv2_jax.cli.suggestions import meant
+from effnetv2_jax.cli.winner import with_winner
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
 from effnetv2_jax.weights.run_config import network_of
 
-Mode = Literal["train", "eval", "plan"]
+Mode = Literal["train", "eval", "plan", "find_rate"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Command:
     mode: Mode
     experiment: Experiment
     workdir: str
-    """Empty only for `plan`, and for `eval` of the weights in `experiment.init`."""
+    """Empty only for `plan` and `find_rate`, and for `eval` of the weights in `experiment.init`."""
     checkpoint: Checkpoint = "last"
     """`eval`: which of the run's."""
     topology: str = ""
@@ -83,8 +84,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
             f"--workdir={values.workdir} names a checkpoint, which --mode=eval can take; to start "
             f"from it in another directory, --config.init={values.workdir}"
         )
-    overrides = read_overrides(rest)
     notes: list[str] = []
+    overrides = with_winner(read_overrides(rest), notes)
     if of_run := values.mode == "eval" and bool(workdir):
         if file and stated:
             file.check_names(stated)
@@ -102,8 +103,9 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         check_network(experiment, overrides, network_of(f"workdir:{workdir}"), title=workdir)
     elif experiment.init:
         own = network_of(experiment.init)
-        check_network(experiment, overrides, own, title="the run in config.init")
-    if not (values.workdir or values.mode == "plan" or (values.mode == "eval" and experiment.init)):
+        check_network(experiment, overrides, own, title="the run in config.init", adapted=True)
+    free = values.mode in ("plan", "find_rate") or (values.mode == "eval" and experiment.init)
+    if not (values.workdir or free):
         raise CommandError(f"--mode={values.mode} needs --workdir=DIR, the run's directory")
     if values.topology and values.mode != "plan":
         raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
@@ -174,10 +176,12 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum(
         "mode",
         "train",
-        ["train", "eval", "plan"],
+        list(get_args(Mode)),
         "train: starts the run in --workdir or continues it. eval: evaluates its newest "
         "checkpoint, or the one of --workdir=RUN@best or RUN@STEP, and needs no --config; without "
-        "--workdir, the weights in --config.init. plan: prints the stages and exits.",
+        "--workdir, the weights in --config.init. plan: prints the stages and exits. find_rate: "
+        "looks for a learning rate in a hundred steps, and writes the curve as "
+        "learning_rates.json into --workdir if there is one.",
         values,
     )
     flags.DEFINE_string(

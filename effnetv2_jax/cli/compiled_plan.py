@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.derived import derive
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data.report import survey
 from effnetv2_jax.parallel.topology import GIB, Limits, find_mesh, limits_of
@@ -25,8 +26,9 @@ def describe_compiled(
     """
     mesh = find_mesh(topology)
     device = mesh.devices.flat[0]
-    check_batches(experiment, devices=mesh.size)
     examples, classes, *_ = survey(experiment.data)
+    experiment = derive(experiment, examples, unit=mesh.size)
+    check_batches(experiment, devices=mesh.size)
     limits = limits_of(device)
     yield f"{mesh.size} x {device.device_kind}, {_gib(limits.memory)} each for a program"
     model, parts = experiment.model, experiment.gradient_accumulation

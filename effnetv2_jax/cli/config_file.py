@@ -47,6 +47,26 @@ class ConfigFile(NamedTuple):
         Raises:
           CommandError: the file cannot be executed, or does not take the argument.
         """
+        config = self.execute()
+        if isinstance(config, Experiment):
+            return to_config_dict(config)
+        if isinstance(config, ml_collections.ConfigDict):
+            return config
+        if type(config).__name__ == "Search":
+            raise CommandError(
+                f"{self.path} is a search: python -m effnetv2_jax.search --config={self.path}"
+            )
+        raise CommandError(
+            f"{self.path}: get_config returned {type(config).__name__}; it has to return an "
+            "effnetv2_jax.config.Experiment, or to_config_dict of one"
+        )
+
+    def execute(self) -> Any:
+        """Executes the file, once, and returns what its `get_config` does.
+
+        Raises:
+          CommandError: the file cannot be executed, or does not take the argument.
+        """
         spec = importlib.util.spec_from_file_location("config", self.path)
         if spec is None or spec.loader is None:
             raise CommandError(f"{self.path} is not a Python file")
@@ -64,17 +84,9 @@ class ConfigFile(NamedTuple):
                 f"{self.path}: its get_config takes no argument, and so no {self.argument!r}"
             )
         try:
-            config = module.get_config(*([] if self.argument is None else [self.argument]))
+            return module.get_config(*([] if self.argument is None else [self.argument]))
         except Exception as error:
             raise self._fault(error) from error
-        if isinstance(config, Experiment):
-            return to_config_dict(config)
-        if not isinstance(config, ml_collections.ConfigDict):
-            raise CommandError(
-                f"{self.path}: get_config returned {type(config).__name__}; it has to return an "
-                "effnetv2_jax.config.Experiment, or to_config_dict of one"
-            )
-        return config
 
     def read(self, config: ml_collections.ConfigDict) -> Experiment:
         """The experiment of its config, with overrides.

@@ -26,19 +26,19 @@ def help_text(description: str, values: flags.FlagValues) -> str:
       values: the flags besides those of the config.
     """
     lines = [description.strip(), "", "Flags:"]
-    lines += _entry(
+    lines += entry(
         "--config=FILE",
         "The experiment: a Python file whose get_config() returns an Experiment, and after a colon "
         "its argument.",
     )
-    forms = {"workdir": "=DIR", "mode": "=train | eval | plan", "import": "=MODULE"}
+    forms = {"workdir": "=DIR", "mode": "=train | eval | plan | find_rate", "import": "=MODULE"}
     forms |= {"topology": "=DEVICES", "largest_batch": ""}
     lines += [
         line
         for name, form in forms.items()
-        for line in _entry(f"--{name}{form}", str(values[name].help))
+        for line in entry(f"--{name}{form}", str(values[name].help))
     ]
-    lines += _entry("--help, --version", "Print this text, or the version, and exit.")
+    lines += entry("--help, --version", "Print this text, or the version, and exit.")
     lines += ["", "Fields of the config, as --config.FIELD=VALUE, with their defaults:"]
     lines += _group(Experiment, "")
     return "\n".join(lines)
@@ -54,7 +54,7 @@ def _group(kind: type, path: str) -> Iterator[str]:
             groups[field.name] = hint
             continue
         default = f" = {field.default}" if field.default else " (to be stated)"
-        yield from _entry(
+        yield from entry(
             f"{path}{field.name}: {_kind(hint)}{default}", field.meaning.replace("`", "")
         )
         if row := _row(hint):
@@ -101,7 +101,8 @@ def _row(hint: Any) -> type | None:
     return None
 
 
-def _entry(title: str, text: str) -> list[str]:
+def entry(title: str, text: str) -> list[str]:
+    """A flag or field, with its meaning indented below it, in lines."""
     indent = " " * 6
     wrapped = textwrap.wrap(
         " ".join(text.split()), _WIDTH, initial_indent=indent, subsequent_indent=indent

@@ -135,7 +135,12 @@ def _with_entry(value: Any, places: Sequence[int], entry: Any) -> Any:
 
 
 def check_network(
-    experiment: Experiment, stated: Sequence[Override], own: ModelConfig | None, *, title: str
+    experiment: Experiment,
+    stated: Sequence[Override],
+    own: ModelConfig | None,
+    *,
+    title: str,
+    adapted: bool = False,
 ) -> None:
     """Raises a ConfigError if the command line states another network than a run has.
 
@@ -144,11 +149,15 @@ def check_network(
       stated: the overrides.
       own: the run's network; None if it is not known.
       title: of the run.
+      adapted: whether its weights are adapted to other input channels.
     """
     model = experiment.model
     if own is None or not any(override.group == "model" for override in stated):
         return
     differing = differing_fields(own, model)
+    if own.input_channels != model.input_channels and not adapted:
+        channels = (str(each.input_channels) for each in (own, model))
+        differing = [DifferingField("input_channels", *channels)]
     if model.name != own.name and any(override.path == "model.name" for override in stated):
         differing = [DifferingField("name", repr(own.name), repr(model.name))]
     for path, there, here in differing[:1]:

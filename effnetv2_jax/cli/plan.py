@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from effnetv2_jax.config.derived import derivation, derive
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.optimizers import OptimizerConfig
 from effnetv2_jax.data import open_source
@@ -47,6 +48,7 @@ def describe(experiment: Experiment) -> str:
       WeightsError: there are no such weights as `init` says.
     """
     num_examples, num_classes, report, train = survey(experiment.data)
+    stated, experiment = experiment, derive(experiment, num_examples)
     balanced: list[str] = []
     if is_balanced(experiment):
         balanced = balance_of(experiment, train or open_source(experiment.data, "train")).lines
@@ -61,7 +63,7 @@ def describe(experiment: Experiment) -> str:
     # Tracing takes seconds, and random resizing has many stages of few sizes.
     cost_at = functools.cache(lambda size: complexity(model, height=size, width=size))
     rows: list[dict[str, str]] = []
-    for planned in plan.stages:
+    for planned in plan.stages if plan.total_steps else ():
         size = planned.stage.image_size
         rate = learning_rate(experiment, plan, planned.first_step, num_examples=num_examples)
         steps = planned.end_step - planned.first_step
@@ -76,7 +78,7 @@ def describe(experiment: Experiment) -> str:
                 "GMACs": f"{cost_at(size).macs / 1e9:.3g}",
             }
         )
-    table = align([tuple(rows[0]), *(tuple(row.values()) for row in rows)])
+    table = align([tuple(rows[0]), *(tuple(row.values()) for row in rows)]) if rows else []
     size = model.preprocessing.image_size
     cost = cost_at(size)
     channels = experiment.model.input_channels
@@ -103,12 +105,14 @@ def describe(experiment: Experiment) -> str:
         measured = ", by the mean over the classes of average precision"
     evaluation = f"evaluation at {size} px, {cost.macs / 1e9:.3g} GMACs per image{measured}"
     start = [f"starts from {experiment.init}"] if experiment.init else []
+    start += [_probe(experiment)] if experiment.probe.views else []
     trained = _trained(experiment, model) if experiment.rates else []
     return "\n".join(
         [
             network,
             *([*align(blocks), ""] if blocks else []),
             training,
+            *filter(None, [derivation(stated, experiment, num_examples)]),
             *report,
             *balanced,
             f"{experiment.optimizer.name}: {_fields(experiment.optimizer)}",
@@ -116,8 +120,7 @@ def describe(experiment: Experiment) -> str:
             *start,
             *trained,
             "",
-            *table,
-            "",
+            *([*table, ""] if table else []),
             evaluation,
             *(f"note: {doubt}" for doubt in doubts(experiment, plan, num_examples)),
         ]
@@ -150,6 +153,12 @@ def _value_cells(experiment: Experiment, values: Mapping[str, float]) -> dict[st
     if experiment.augment.policy not in ("randaugment", "increasing"):
         cells[_TITLES["randaugment_magnitude"]] = "-"
     return cells
+
+
+def _probe(experiment: Experiment) -> str:
+    views = ("", "", " and of their mirror images")[experiment.probe.views]
+    more = "" if experiment.epochs else "; that is all, and config.epochs trains on from there"
+    return f"the classifier is fitted to the features of all pictures{views}{more}"
 
 
 def _trained(experiment: Experiment, model: Model) -> list[str]:

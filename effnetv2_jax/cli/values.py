@@ -53,6 +53,8 @@ def read_value(hint: Any, text: str, path: str) -> Any:
         if word in _TRUTHS:
             return _TRUTHS[word]
         raise CommandError(f"config.{path} must be true or false, not {text!r}")
+    if (path, word) == ("batch_size", "auto"):
+        return 0
     if kind in (int, float):
         try:
             return kind(text)
@@ -61,7 +63,7 @@ def read_value(hint: Any, text: str, path: str) -> Any:
                 return None
             number = "a whole number" if kind is int else "a number"
             raise CommandError(f"config.{path} must be {number}, not {text!r}") from None
-    found = _read_tuple(text)
+    found = read_tuple(text)
     of_rows = dataclasses.is_dataclass(options[0])
     if of_rows and not all(isinstance(row, Mapping) for row in found):
         raise CommandError(
@@ -76,8 +78,8 @@ def is_none(text: str | None) -> bool:
     return text is not None and text.strip().lower() in _NONE
 
 
-def _read_tuple(text: str) -> tuple[Any, ...]:
-    """As Python writes one, with or without brackets; words need no quotes."""
+def read_tuple(text: str) -> tuple[Any, ...]:
+    """A tuple, as Python writes one, with or without brackets; words need no quotes."""
     if not text.strip():
         return ()
     try:

@@ -5,10 +5,12 @@ from effnetv2_jax.config.experiment import (
     AugmentConfig,
     CheckpointConfig,
     DataConfig,
+    EarlyStoppingConfig,
     EvaluationConfig,
     Experiment,
     FaultsConfig,
     LogConfig,
+    ProbeConfig,
 )
 from effnetv2_jax.config.optimizers import LAMB, SGD, AdamW, Lion, RMSProp
 from effnetv2_jax.config.schedules import Constant, Cosine, Exponential, WarmupStableDecay
@@ -23,12 +25,14 @@ __all__ = [
     "Constant",
     "Cosine",
     "DataConfig",
+    "EarlyStoppingConfig",
     "EvaluationConfig",
     "Experiment",
     "Exponential",
     "FaultsConfig",
     "Lion",
     "LogConfig",
+    "ProbeConfig",
     "RMSProp",
     "WarmupStableDecay",
 ]

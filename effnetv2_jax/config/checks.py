@@ -60,7 +60,8 @@ def check(experiment: Experiment) -> None:
         for name in ("randaugment_magnitude", "mixup_alpha", "cutmix_alpha"):
             need(getattr(stage, name) >= 0, f"{at}.{name} must not be negative")
         batch = stage.batch_size if stage.batch_size is not None else experiment.batch_size
-        need(batch > 0, f"{at}.batch_size must be above 0, not {batch}")
+        auto = stage.batch_size is None and batch == 0
+        need(batch > 0 or auto, f"{at}.batch_size must be above 0, not {batch}")
         for name, examples in (
             ("model.bn_group", model.example_group),
             ("augment.mix_group", experiment.augment.mix_group),
@@ -76,7 +77,26 @@ def check(experiment: Experiment) -> None:
             + (f" into whole groups of model.bn_group={group}" if group > 1 else ""),
         )
     epochs = experiment.epochs
-    need(0 < epochs < math.inf, f"epochs must be above 0 and not endless, not {epochs}")
+    probe = experiment.probe
+    need(probe.views in (0, 1, 2), f"probe.views must be 0, 1 or 2, not {probe.views}")
+    need(probe.l2 is None or probe.l2 > 0, f"probe.l2 must be above 0 or None, not {probe.l2}")
+    need(
+        not probe.views or bool(experiment.init),
+        "probe.views is stated without config.init: features take weights to start from",
+    )
+    need(
+        not probe.views or experiment.loss == "softmax",
+        f"probe.views fits a head by the softmax loss, and config.loss is {experiment.loss}",
+    )
+    least = "0 or more" if probe.views else "above 0"
+    need(
+        0 < epochs < math.inf or bool(epochs == 0 and probe.views),
+        f"epochs must be {least} and not endless, not {epochs}",
+    )
+    need(experiment.min_steps >= 0, "min_steps must not be negative")
+    patience = experiment.early_stopping.patience
+    need(patience is None or patience > 0, "early_stopping.patience must be above 0 or None")
+    need(experiment.early_stopping.min_gain >= 0, "early_stopping.min_gain must not be negative")
     schedule = experiment.schedule
     if isinstance(schedule, WarmupStableDecay):
         together = schedule.warmup_epochs + schedule.decay_epochs

@@ -235,6 +235,33 @@ class FaultsConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """A head that is fitted to features before the first step, in place of a random one.
+
+    The weights in `init` compute the features of every training picture once, and the best linear
+    classifier on them becomes the head. With `epochs=0` that is all the run does."""
+
+    views: int = 0
+    """Of each picture: 0 fits no head; 1 takes the picture as evaluation does; 2 also its mirror
+    image, which takes twice as long."""
+    l2: float | None = None
+    """Penalty of the head's kernel, for features scaled to deviation 1; None tries several on a
+    fifth of the pictures."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EarlyStoppingConfig:
+    """When a run ends before its last step."""
+
+    patience: int | None = None
+    """Evaluations in a row of which none is better than the best before them, by
+    `checkpoint.best_by`, end the run; None trains to the end. It is kept in the checkpoints, so
+    that a run that is interrupted ends at the same step."""
+    min_gain: float = 0.0
+    """Better means better by more than this: a share of the pictures, or nats of the loss."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """A whole run."""
 
@@ -247,9 +274,13 @@ class Experiment:
     stages: tuple[Stage, ...]
     """Progressive learning's stages; `effnetv2_jax.progressive` makes the usual ones."""
     epochs: float = 350.0
-    """Passes over the training examples, all stages together."""
+    """Passes over the training examples, all stages together. 0, with `probe`, takes no step."""
+    min_steps: int = 0
+    """Where `epochs` give a small training set fewer steps than this, it gets more epochs, and
+    warm-up and evaluations are as much further apart."""
     batch_size: int = 4096
-    """Examples per step over all devices, where a stage does not say otherwise."""
+    """Examples per step over all devices, where a stage does not say otherwise. 0 (on the command
+    line `auto`) takes what suits the number of training examples and fits into memory."""
     gradient_accumulation: int = 1
     """Parts in which a step's batch goes through the network, one after the other, so that it needs
     the memory of one. Each part has BatchNorm statistics of its own."""
@@ -272,6 +303,7 @@ class Experiment:
     """Weights to start from: a tag of the model's published ones (`in1k`, `in21k`, `in21k-ft1k`),
     `hub:OWNER/REPO[@REVISION]`, `workdir:DIR` or `file:PATH`; empty for random ones. A head for
     another number of classes starts anew."""
+    probe: ProbeConfig = ProbeConfig()
     rates: tuple[tuple[str, float], ...] = ()
     """Factors of the learning rate, by regular expressions that are searched for in the parameters'
     paths (`blocks_3/expand/conv/kernel`): the first that matches wins, a parameter that none
@@ -283,6 +315,7 @@ class Experiment:
     augment: AugmentConfig = AugmentConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    early_stopping: EarlyStoppingConfig = EarlyStoppingConfig()
     log: LogConfig = LogConfig()
     faults: FaultsConfig = FaultsConfig()
     distributed: Literal["auto", "on", "off"] = "auto"

@@ -3,7 +3,12 @@
 import dataclasses
 
 from effnetv2_jax.config.checks import OF_SOURCES
-from effnetv2_jax.config.experiment import DataConfig, Experiment
+from effnetv2_jax.config.experiment import (
+    DataConfig,
+    EarlyStoppingConfig,
+    Experiment,
+    ProbeConfig,
+)
 from effnetv2_jax.models.registry import family_of
 
 EMBEDDED_EXAMPLES = 2016
@@ -24,7 +29,7 @@ def smoke(experiment: Experiment) -> Experiment:
     stages = len(experiment.stages)
     steps = max(1, STEPS // stages) * stages
     epochs = steps * BATCH_SIZE / EMBEDDED_EXAMPLES
-    shorter = epochs / experiment.epochs
+    shorter = epochs / (experiment.epochs or 1.0)
     augment, data, evaluation = experiment.augment, experiment.data, experiment.evaluation
     family = family_of(experiment.model.name)
     eval_size = evaluation.image_size or family.variants[experiment.model.name].image_size
@@ -35,13 +40,17 @@ def smoke(experiment: Experiment) -> Experiment:
         return 64 if pixels >= largest else 32
 
     def batch(examples: int | None) -> int | None:
-        return examples and max(8, BATCH_SIZE * examples // experiment.batch_size // 8 * 8)
+        whole = experiment.batch_size or examples or 1
+        return examples and max(8, BATCH_SIZE * examples // whole // 8 * 8)
 
     return dataclasses.replace(
         experiment,
         epochs=epochs,
+        min_steps=0,
         batch_size=BATCH_SIZE,
         init="",
+        probe=ProbeConfig(),
+        early_stopping=EarlyStoppingConfig(),
         class_weights=(),
         stages=tuple(
             dataclasses.replace(

@@ -52,8 +52,8 @@ class Progress:
         self._live = self._stream.isatty()
         self._shown = 0
 
-    def show(self, status: Status) -> None:
-        """Replaces the status line."""
+    def show(self, status: object) -> None:
+        """Replaces the status line by the text of a `Status`, or of whatever else has one."""
         if not self._enabled:
             return
         line = str(status)

@@ -23,6 +23,8 @@ _CONFIG = "config.json"
 _CLASSES = "classes.json"
 _DATA = "data.json"
 _PREPROCESSING = "preprocessing.json"
+WINNER = "best.json"
+"""Of a search's study: says which of its runs won, and what its network is."""
 
 
 class WorkdirError(ValueError):
@@ -163,23 +165,47 @@ def find_run(weights: str) -> FoundRun | None:
     Args:
       weights: `workdir:DIR`, `gs://DIR`, or the path of a working directory, each with `@best`,
         `@last` or `@STEP` behind it if not the newest checkpoint is meant; or the path of one of
-        its checkpoints.
+        its checkpoints. A search's study on this machine stands for the run of its winner.
+
+    Raises:
+      WorkdirError: it is a study whose `best.json` makes no sense.
     """
     kind, _, rest = weights.partition(":")
     if kind == "workdir":
         path, checkpoint = split_checkpoint(rest)
-        return FoundRun(workdir_path(path), checkpoint)
+        return FoundRun(_winner_or_itself(workdir_path(path)), checkpoint)
     if kind in ("hub", "http", "https"):
         return None
     weights, checkpoint = split_checkpoint(weights)
     if kind != "file" and "://" in weights:
-        return FoundRun(workdir_path(weights), checkpoint)
-    path = epath.Path(local_path(weights.removeprefix("file:")))
+        return FoundRun(_winner_or_itself(workdir_path(weights)), checkpoint)
+    path = _winner_or_itself(epath.Path(local_path(weights.removeprefix("file:"))))
     if (path / "checkpoints").is_dir():
         return FoundRun(path, checkpoint)
     if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
         return FoundRun(path.parent.parent, int(path.name))
     return None
+
+
+def read_winner(study: epath.PathLike) -> dict[str, Any] | None:
+    """What `best.json` in a search's study says; None where there is none.
+
+    Raises:
+      WorkdirError: the file makes no sense.
+    """
+    path = epath.Path(study) / WINNER
+    with reaching(path):
+        if not path.exists():
+            return None
+    content = _read(path)
+    if not isinstance(content, dict) or not isinstance(content.get("workdir"), str):
+        raise WorkdirError(f"{path} makes no sense: it has to say what the winner's 'workdir' is")
+    return content
+
+
+def _winner_or_itself(path: epath.Path) -> epath.Path:
+    winner = read_winner(path) if is_local(path) else None
+    return path if winner is None else path / winner["workdir"]
 
 
 def read_class_names(workdir: epath.PathLike) -> tuple[str, ...]:

@@ -9,12 +9,13 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from etils import epath
 
 from effnetv2_jax.config.experiment import LogConfig
+from effnetv2_jax.outputs.callbacks import Callback, Told
 from effnetv2_jax.outputs.storage import is_local, write_text
 from effnetv2_jax.outputs.workdir import WorkdirError
 
@@ -36,6 +37,7 @@ class Writers:
         and copied there, events at once and metrics by `flush` and `close`.
       config: of it, `tensorboard`.
       step, evaluated: the step the run continues after, 0 at its start; see `cut_back`.
+      callbacks: are told the same metrics.
       enabled: False writes nothing, as all processes of a run do except the first.
     """
 
@@ -46,8 +48,11 @@ class Writers:
         *,
         step: int,
         evaluated: bool = True,
+        callbacks: Sequence[Callback] = (),
         enabled: bool = True,
     ) -> None:
+        self._told = Told(callbacks if enabled else ())
+        self._start = step
         self._enabled = enabled
         if not enabled:
             return
@@ -68,6 +73,10 @@ class Writers:
         self._use_tensorboard = config.tensorboard
         self._tensorboard = self._open_tensorboard(step)
 
+    def begin(self, total_steps: int) -> None:
+        """Tells the callbacks that the run goes on from here."""
+        self._told.on_start(self._start, total_steps)
+
     def write(
         self,
         step: int,
@@ -85,6 +94,11 @@ class Writers:
         """
         if not self._enabled:
             return
+        numbers = {name: _number(value) for name, value in metrics.items()}
+        if kind == "train":
+            self._told.on_step_log(step, numbers)
+        else:
+            self._told.on_evaluation(step, numbers)
         named = {f"{kind}/{name}": _number(value) for name, value in metrics.items()}
         self._metrics.write(step, **named, **notes)
         if self._tensorboard is not None:

@@ -9,6 +9,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from effnetv2_jax.config.derived import suited_batch
+from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.parallel.topology import Limits, limits_of
 from effnetv2_jax.progressive import PlannedStage
@@ -104,13 +106,21 @@ def needed_memory(compiled: Any) -> int:
     )
 
 
-def largest_batch(costs: StepCosts, planned: PlannedStage, *, devices: int, unit: int) -> int:
+def largest_batch(
+    costs: StepCosts,
+    planned: PlannedStage,
+    *,
+    devices: int,
+    unit: int,
+    most: int | None = None,
+) -> int:
     """The most examples per device, a multiple of `unit`, whose step fits; 0 if not even one unit.
 
     Doubles the batch until it does not fit, and bisects.
 
     Args:
       planned: the stage; its own batch is where the search begins.
+      most: examples per device beyond which the search need not go; None is endless.
     """
     fits: int = 0
     fails: int | None = None
@@ -119,10 +129,41 @@ def largest_batch(costs: StepCosts, planned: PlannedStage, *, devices: int, unit
         tried = dataclasses.replace(planned, batch_size=guess * unit * devices)
         if costs(tried).fits:
             fits = guess
+            if most is not None and fits * unit >= most:
+                break
         else:
             fails = guess
         guess = 2 * fits if fails is None else (fits + fails) // 2
     return fits * unit
+
+
+def fitting_batch(
+    experiment: Experiment, mesh: Mesh, *, num_examples: int, num_classes: int
+) -> int:
+    """The batch for `batch_size=auto`: what suits the number of examples, as far as it fits.
+
+    Compiles the stage of the largest images, but not for a CPU, nor for devices of unknown memory.
+
+    Raises:
+      ConfigError: hardly anything fits.
+    """
+    device, devices = mesh.devices.flat[0], mesh.size
+    suited = suited_batch(experiment, num_examples, unit=devices)
+    if device.platform == "cpu" or limits_of(device).memory is None:
+        return suited
+    stated = dataclasses.replace(experiment, batch_size=suited)
+    planned = max(stated.plan(num_examples).stages, key=lambda one: one.stage.image_size)
+    costs, unit = (
+        step_costs(stated, mesh, num_classes=num_classes),
+        batch_unit(stated, devices=devices),
+    )
+    most = largest_batch(costs, planned, devices=devices, unit=unit, most=-(-suited // devices))
+    if not most:
+        raise ConfigError(
+            f"config.batch_size=auto: not even {unit} examples of {planned.stage.image_size} px "
+            "fit into the memory of a device; state a smaller batch, or see docs/training.md"
+        )
+    return min(suited, most * devices)
 
 
 def batch_unit(experiment: Experiment, *, devices: int) -> int:

@@ -21,6 +21,8 @@ def doubts(experiment: Experiment, plan: Plan, num_examples: int) -> Iterator[st
       num_examples: in the training set.
     """
     steps, epochs, schedule = plan.total_steps, experiment.epochs, experiment.schedule
+    if not steps:  # A head is fitted, and that is all.
+        return
     if schedule.warmup_epochs >= epochs:
         last = plan.examples_before(steps - 1) / num_examples
         reached = share_of_peak(schedule, last, epochs=epochs)

@@ -2,11 +2,12 @@
 
 import contextlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
+from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.parameters import params_sha256
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
@@ -27,7 +28,11 @@ class _RollBack(Exception):
 
 
 def train(
-    experiment: Experiment, workdir: epath.PathLike, *, progress: Progress | None = None
+    experiment: Experiment,
+    workdir: epath.PathLike,
+    *,
+    progress: Progress | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, float]:
     """Trains an experiment in `workdir`, or continues the run that is there.
 
@@ -35,6 +40,7 @@ def train(
       experiment: what to train.
       workdir: where checkpoints and logs go; local or `gs://`.
       progress: shows how it goes; None shows it on standard error, in the first process.
+      callbacks: are told how it goes, in the first process.
 
     Returns:
       The final evaluation, see `train.evaluate.evaluate`, and `top1` (or `map`), which is that of
@@ -49,10 +55,10 @@ def train(
       DivergenceError: training diverged, and `experiment.faults` says to halt.
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
-    with open_run(experiment, workdir, progress) as run:
-        if run.done == run.plan.total_steps and run.result:
+    with open_run(experiment, workdir, progress, callbacks=callbacks) as run:
+        if run.finished:
             run.progress.message(f"step {run.done} | {summary(run.result)}")
-        while not (run.done == run.plan.total_steps and run.result):
+        while not run.finished:
             try:
                 _train_on(run)
             except _RollBack:
@@ -73,7 +79,7 @@ def _train_on(run: Run) -> None:
     with contextlib.closing(run.batches()) as batches:
         while True:
             _evaluate_and_save(run)
-            if run.done == plan.total_steps:
+            if run.finished:
                 return
 
             run.watchdog.now(f"the input of step {run.done + 1}")
@@ -120,6 +126,9 @@ def _evaluate_and_save(run: Run) -> None:
         run.progress.message(f"step {run.done} | {summary(result)}")
         name = HEADLINE[experiment.evaluation.metric]
         run.result = result | {name: result.get(f"ema_{name}", result[f"raw_{name}"])}
+        run.patience = run.patience.after(run.result)
+        if run.finished and not final:
+            run.log("stopped_early", run.ending())
     run.watchdog.now(f"the checkpoint after step {run.done}")
     _check_state(run)
     run.save()
@@ -202,9 +211,14 @@ def _roll_back(run: Run) -> None:
 
 
 def evaluation_is_due(experiment: Experiment, plan: Plan, done: int, num_examples: int) -> bool:
-    """Whether step `done - 1` completes another `evaluation.every_epochs`, or the run."""
-    if done in (0, plan.total_steps):
-        return done > 0
+    """Whether step `done - 1` completes another `evaluation.every_epochs`, or the run.
+
+    Before the first step there is something to evaluate where a head was fitted.
+    """
+    if done == 0:
+        return experiment.probe.views > 0
+    if done == plan.total_steps:
+        return True
     interval = experiment.evaluation.every_epochs * num_examples
     before, after = plan.examples_before(done - 1), plan.examples_before(done)
     return math.floor(after / interval) > math.floor(before / interval)

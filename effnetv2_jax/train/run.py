@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -12,6 +12,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.derived import derivation, derive
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import (
     Source,
@@ -24,6 +25,7 @@ from effnetv2_jax.data import (
 from effnetv2_jax.data.report import EVALUATION, TRAINING, describe_data
 from effnetv2_jax.data.sources.labelled import LabelIndex
 from effnetv2_jax.models.protocol import Model
+from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.checkpoints import Checkpoints, scored
 from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
@@ -44,17 +46,21 @@ from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
 from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.compilation import Programs
+from effnetv2_jax.train.costs import fitting_batch
 from effnetv2_jax.train.divergence import LossWatch
 from effnetv2_jax.train.doubts import doubts
+from effnetv2_jax.train.early_stopping import Patience
 from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.longer import EPOCHS, plan_from
 from effnetv2_jax.train.optimizer import make_optimizer
+from effnetv2_jax.train.probe import with_fitted_head
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
 from effnetv2_jax.train.step_log import StepLog
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"
+_PATIENCE = "patience"
 _NAMED = 64
 """Examples of a batch that an event names."""
 
@@ -95,6 +101,8 @@ class Run:
     """Which order the examples come in; kept in the checkpoints."""
     result: dict[str, float] = dataclasses.field(init=False)
     """The evaluation of the state; empty where there is none."""
+    patience: Patience = dataclasses.field(init=False)
+    """With evaluations that are no better; kept in the checkpoints."""
     broken: list[str] = dataclasses.field(default_factory=list)
     """What is wrong with checkpoints that were passed over."""
     divergences: int = 0
@@ -105,6 +113,26 @@ class Run:
     step_log: StepLog = dataclasses.field(init=False)
     programs: Programs = dataclasses.field(init=False)
 
+    @property
+    def finished(self) -> bool:
+        """Whether all that is to be trained is trained and evaluated."""
+        return bool(self.result) and (
+            self.done == self.plan.total_steps or self.patience.is_exhausted
+        )
+
+    def fit_head(self) -> None:
+        """Replaces the head of the variables to start from, where the experiment says so."""
+        if self.variables is not None and self.experiment.probe.views:
+            self.variables = with_fitted_head(
+                self.experiment,
+                self.model,
+                self.variables,
+                self.train_source,
+                unreadable=self.unreadable,
+                workers=self.workers,
+                report=self.progress.message,
+            )
+
     def restore(self) -> None:
         """Takes the state of the newest whole checkpoint, or that of the beginning.
 
@@ -113,6 +141,7 @@ class Run:
           WorkdirError: it has more steps than the run.
         """
         parts = self.experiment, self.model, self.optimizer, self.mesh
+        self.patience = Patience.of(self.experiment)
         if self.checkpoints.latest_step() is None:
             self.state = create_state(*parts, self.variables)
             self.done, self.salts, self.result = 0, (), {}
@@ -130,6 +159,7 @@ class Run:
             )
         self.salts = tuple((start, salt) for start, salt in extra.get(_SALTS, ()))
         self.result = self.checkpoints.metrics(self.done)
+        self.patience = self.patience.restored(extra.get(_PATIENCE))
 
     def save(self) -> None:
         """Saves the state, its evaluation and the order of the examples, in the background.
@@ -150,6 +180,7 @@ class Run:
             extra={
                 _SALTS: [list(pair) for pair in self.salts],
                 EPOCHS: self.experiment.epochs,
+                **({} if self.patience.limit is None else {_PATIENCE: self.patience.to_json()}),
             },
         )
         self.step_log.restart_clock()
@@ -162,6 +193,16 @@ class Run:
         name, value = scored(by, self.checkpoints.metrics(step))
         shown = f"{value:.4f}" if by.endswith("loss") else f"{value:.2%}"
         return f"best checkpoint: step {step}, {name} {shown}; {self.workdir}@best names it"
+
+    def ending(self) -> str:
+        """Why a finished run goes no further."""
+        if self.done == self.plan.total_steps:
+            return f"all {self.done} steps are done"
+        return (
+            f"stopped early after step {self.done:,} of {self.plan.total_steps:,}, since "
+            f"{self.patience.limit} evaluations were no better than the best before them "
+            "(config.early_stopping)"
+        )
 
     def batches(self) -> Generator[Feed, None, None]:
         """Yields the steps from here to the end."""
@@ -199,18 +240,45 @@ class Run:
         self.progress.message(message)
 
 
+def derived(
+    experiment: Experiment, workdir: epath.PathLike, mesh: Mesh, source: Source
+) -> Experiment:
+    """The experiment with the batch and epochs that it leaves to the training set.
+
+    A run that continues keeps the batch it began with, whatever fits into memory here.
+
+    Args:
+      source: of the training set.
+
+    Raises:
+      ConfigError: no batch fits, or the batch does not fit other fields.
+    """
+    batch_size = None
+    if experiment.batch_size == 0:
+        batch_size = began_with(workdir, "batch_size") or fitting_batch(
+            experiment, mesh, num_examples=len(source), num_classes=len(source.class_names)
+        )
+    return derive(experiment, len(source), batch_size=batch_size)
+
+
 @contextlib.contextmanager
 def open_run(
-    experiment: Experiment, path: epath.PathLike, progress: Progress | None
+    experiment: Experiment,
+    path: epath.PathLike,
+    progress: Progress | None,
+    *,
+    callbacks: Sequence[Callback] = (),
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
-    check_batches(experiment, devices=mesh.size)
     balance = balance_of(experiment, train_source)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
+    stated = experiment
+    experiment = derived(stated, path, mesh, train_source)
+    check_batches(experiment, devices=mesh.size)
 
     with contextlib.ExitStack() as stack:
         began = began_with(path, "epochs")
@@ -258,14 +326,17 @@ def open_run(
         )
         about = describe_data({TRAINING: train_source, EVALUATION: eval_source})
         run.progress.message("\n".join([*about, *balance.lines]))
+        if derives := derivation(stated, experiment, len(train_source)):
+            run.progress.message(derives)
+        run.fit_head()
         run.restore()
         if experiment.epochs != began:
             run.progress.message(
                 f"{workdir} began with {began:g} epochs and goes on to {experiment.epochs:g}: its "
                 f"last stage alone changes, to {plan.total_steps:,} steps in all"
             )
-        if run.done == plan.total_steps and run.result:
-            run.progress.message(f"{workdir} is finished: all {run.done} steps are done")
+        if run.finished:
+            run.progress.message(f"{workdir} is finished: {run.ending()}")
         elif run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
         else:
@@ -276,11 +347,12 @@ def open_run(
                 experiment.log,
                 step=run.done,
                 evaluated=bool(run.result),
+                callbacks=callbacks,
                 enabled=first,
             )
         )
         stack.enter_context(contextlib.closing(run.progress))
-        if run.done < plan.total_steps:
+        if not run.finished:
             record = run_record(
                 mesh,
                 model=experiment.model,
@@ -291,6 +363,7 @@ def open_run(
             run.writers.event("start", step=run.done, **record, **balanced)
             for doubt in doubts(experiment, plan, len(train_source)):
                 run.progress.message(f"note: {doubt}")
+        run.writers.begin(plan.total_steps)
         run.log_broken()
         run.step_log = StepLog(
             plan, run.writers, run.progress, every_steps=experiment.log.every_steps

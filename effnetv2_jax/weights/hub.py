@@ -2,6 +2,9 @@
 
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +17,17 @@ TORCH_WEIGHTS = "pytorch_model.bin"
 KERAS_WEIGHTS = "model.keras"
 CONFIG = "config.json"
 
+CONNECT_SECONDS = 5.0
+
 _ADDRESS = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 
 
 class NoSuchFileError(WeightsError):
     """A repository lacks a file."""
+
+
+class UnreachableError(WeightsError):
+    """The Hub cannot be asked, and the cache does not have the file."""
 
 
 class Address(NamedTuple):
@@ -54,10 +63,14 @@ def download(address: Address, filename: str) -> Path:
     import huggingface_hub
     from huggingface_hub import errors
 
-    where = f"{address}: {filename}"
+    where, endpoint = f"{address}: {filename}", huggingface_hub.constants.ENDPOINT
+    reached = answers(endpoint)
     try:
         path = huggingface_hub.hf_hub_download(
-            address.repository, filename, revision=address.revision
+            address.repository,
+            filename,
+            revision=address.revision,
+            local_files_only=not reached,
         )
     except errors.GatedRepoError as error:
         raise WeightsError(
@@ -70,9 +83,9 @@ def download(address: Address, filename: str) -> Path:
     except errors.RevisionNotFoundError as error:
         raise WeightsError(f"{address}: the repository has no such revision") from error
     except errors.LocalEntryNotFoundError as error:
-        raise WeightsError(
+        raise UnreachableError(
             f"{where} is not in the cache, and the Hub cannot be asked: offline (HF_HUB_OFFLINE) "
-            f"or out of reach ({_reason(error)})"
+            f"or out of reach ({_reason(error) if reached else f'nobody answers at {endpoint}'})"
         ) from error
     except errors.EntryNotFoundError as error:
         raise NoSuchFileError(f"{where}: the repository has no such file") from error
@@ -80,9 +93,22 @@ def download(address: Address, filename: str) -> Path:
         raise WeightsError(f"{address}: {error}") from error
     except Exception as error:
         # Its HTTP library's errors too, and that library changes with the client's versions.
-        raise WeightsError(f"{where} could not be downloaded: {_reason(error)}") from error
+        raise UnreachableError(f"{where} could not be downloaded: {_reason(error)}") from error
     _check_hash(Path(path), where)
     return Path(path)
+
+
+def answers(endpoint: str) -> bool:
+    """Whether somebody listens there; the client itself would try again for half a minute."""
+    parts = urllib.parse.urlsplit(endpoint)
+    if urllib.request.getproxies() or parts.hostname is None:
+        return True  # Somebody else knows the way.
+    port = parts.port or (80 if parts.scheme == "http" else 443)
+    try:
+        socket.create_connection((parts.hostname, port), CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
 
 
 def _check_hash(path: Path, where: str) -> None:

@@ -146,4 +146,6 @@ def _grey_levels(values: Any, channels: int) -> PerChannel | None:
     """Per channel, on the scale from 0 to 255."""
     if not values:
         return None
+    if len(values) not in (1, 3, channels):
+        raise ValueError(f"mean or std has {len(values)} values for {channels} channels")
     return tuple(value * 255 for value in (list(values) * channels if len(values) == 1 else values))

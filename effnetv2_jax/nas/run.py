@@ -1,0 +1,148 @@
+"""A search from beginning to end: trials, finals, winner."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from etils import epath
+
+from effnetv2_jax.nas.config import Search
+from effnetv2_jax.nas.executors import Executor
+from effnetv2_jax.nas.executors.local import LocalProcesses
+from effnetv2_jax.nas.finals import Finalist, agreement, run_finals, table
+from effnetv2_jax.nas.optuna_copy import FILE, write_copy
+from effnetv2_jax.nas.records import Result, directory_of
+from effnetv2_jax.nas.study import Standing, Study, open_study
+from effnetv2_jax.nas.trial import step_time_of
+from effnetv2_jax.nas.winner import write_winner
+from effnetv2_jax.outputs.lock import lock_workdir
+from effnetv2_jax.outputs.table import align
+from effnetv2_jax.outputs.workdir import read_winner, workdir_path
+
+_COPY_SECONDS = 60.0
+"""Between two additions to the copy for Optuna."""
+
+
+def make_executor(search: Search) -> Executor:
+    """The executor that a search names.
+
+    Raises:
+      ConfigError: it is not to be had.
+    """
+    if search.executor == "local":
+        return LocalProcesses(search.workers, search.cores)
+    # Imported here: the extra `[ray]` need not be installed.
+    from effnetv2_jax.nas.executors.ray import RayTasks
+
+    return RayTasks(
+        search.workers,
+        cores=search.cores,
+        gpus=search.gpus,
+        resources=dict(search.resources),
+        address=search.address,
+    )
+
+
+def run_search(
+    search: Search,
+    workdir: epath.PathLike,
+    executor: Executor,
+    *,
+    report: Callable[[str], None],
+    show: Callable[[Standing], None] = lambda standing: None,
+) -> Result | None:
+    """Runs or continues the search in `workdir`.
+
+    Args:
+      search: what is searched; checked.
+      workdir: of the study, local or `gs://`.
+      executor: runs the trials; the caller closes it.
+      report: is told what happens, in lines.
+      show: is told where the search stands, about once a second.
+
+    Returns:
+      The winner's result, of the finals where there are any; None where every trial was given up.
+
+    Raises:
+      StudyError: it cannot go on, or another search is there.
+      ConfigError: S is not to be had.
+      WorkdirError: another search uses the directory.
+    """
+    study = workdir_path(workdir)
+    step_time_of(search)
+    with lock_workdir(study):
+        search = open_study(search, study, workers=executor.workers)
+        trials = Study(search, study, executor, report=report)
+        report(
+            f"{study}: {executor.workers} trials at a time, proposed by {search.sampler} from the "
+            f"results of those {search.lag} before and earlier"
+        )
+        if trials.proposals:
+            report(f"continuing with {len(trials.results)} trials done")
+        written = trials.standing.best if read_winner(study) else None
+        copied = time.monotonic()
+        try:
+            for standing in trials.run():
+                best = standing.best
+                if best not in (None, written) and _write_best(search, study, trials, best, report):
+                    written = best
+                if time.monotonic() - copied > _COPY_SECONDS:
+                    copied = time.monotonic()
+                    _copy(search, study, trials, report)
+                show(standing)
+        finally:
+            _copy(search, study, trials, report)
+        best = trials.standing.best
+        if best is None or not search.finals:
+            return best
+        finalists = run_finals(
+            search,
+            study,
+            trials.proposals,
+            list(trials.results.values()),
+            executor,
+            report=report,
+        )
+        return _decide(search, study, finalists, report)
+
+
+def _write_best(
+    search: Search,
+    study: epath.Path,
+    trials: Study,
+    best: Result,
+    report: Callable[[str], None],
+) -> bool:
+    """Whether the best so far could be written; if not, the search goes on and tries again."""
+    workdir = str(directory_of(study, best.number).relative_to(study))
+    try:
+        write_winner(study, search, trials.proposals[best.number], best, workdir=workdir)
+    except OSError as error:
+        report(f"best.json was not written: {error}")
+        return False
+    return True
+
+
+def _decide(
+    search: Search,
+    study: epath.Path,
+    finalists: Sequence[Finalist],
+    report: Callable[[str], None],
+) -> Result:
+    """Names the winner of the finals."""
+    rows = table(finalists)
+    report("\n".join(align(rows)))
+    if len(finalists) > 1:
+        report(f"Kendall's tau between the search and the finals: {agreement(finalists):.2f}")
+    first = finalists[0]
+    workdir, result = first.best_run
+    told = {"mean_reward": first.mean, "rewards": first.rewards}
+    write_winner(study, search, first.proposal, result, workdir=workdir, finals=told)
+    return result
+
+
+def _copy(search: Search, study: epath.Path, trials: Study, report: Callable[[str], None]) -> None:
+    """Brings the copy for Optuna up to date; without it the search is as good."""
+    try:
+        write_copy(search, study, trials.proposals, trials.result_of)
+    except Exception as error:
+        report(f"the copy for Optuna, {study / FILE}, was not written: {error}")
