@@ -9,11 +9,11 @@ from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError
 from effnetv2_jax.data.sources.folder_layout import shown
 from effnetv2_jax.data.sources.label_lists import known_list
+from effnetv2_jax.data.sources.label_names import Entry
 from effnetv2_jax.data.sources.listed_files import Found, ListedFiles
 from effnetv2_jax.data.sources.split_names import role_of
 from effnetv2_jax.data.sources.table_columns import Columns, check_width, find_columns, is_picture
 from effnetv2_jax.data.sources.table_file import DELIMITERS, Row, TableFile, read_table
-from effnetv2_jax.data.sources.text_labels import Entry
 from effnetv2_jax.system.text import some
 
 _NAMED = 5
