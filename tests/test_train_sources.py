@@ -14,7 +14,7 @@ import tiny
 from chaos.runs import deterministic, events, last_metrics, launch, metrics
 from sklearn.metrics import average_precision_score
 
-from effnetv2_jax import predict
+from effnetv2_jax import api, predict
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config.experiment import (
     CheckpointConfig,
@@ -143,6 +143,8 @@ def test_several_labels_from_training_to_prediction(
     likely = [g for g in found[0].guesses if g.probability >= 0.5]
     assert [g["name"] for g in shown] == [g.name for g in likely]
     assert "several labels: classes with a probability of 0.5 or more" in printed.err
+    (of_api,) = api.predict(tmp_path / "run", names[0])
+    assert [guess.name for guess in of_api.guesses] == [g.name for g in likely]
 
 
 @pytest.mark.slow
