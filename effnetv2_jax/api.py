@@ -81,17 +81,18 @@ def train(
     from effnetv2_jax.parallel.preemption import Preempted
     from effnetv2_jax.train.loop import train as train_run
 
-    workdir = os.fspath(workdir_path(workdir))
-    stated = _experiment(experiment, overrides, workdir)
+    path = workdir_path(workdir)
+    where = os.fspath(path)
+    stated = _experiment(experiment, overrides, where)
     startup.start(stated.distributed)
     total, finished = _TotalSteps(), True
     try:
-        evaluation = train_run(stated, workdir, progress=progress, callbacks=(total, *callbacks))
+        evaluation = train_run(stated, where, progress=progress, callbacks=(total, *callbacks))
     except Preempted:
         finished, evaluation = False, {}
-    with Checkpoints(workdir_path(workdir) / "checkpoints", None) as checkpoints:
+    with Checkpoints(path / "checkpoints", None) as checkpoints:
         step = checkpoints.latest_step() or 0
-    return TrainedRun(workdir, step, total.steps, finished, evaluation)
+    return TrainedRun(where, step, total.steps, finished, evaluation)
 
 
 def evaluate(
@@ -152,8 +153,7 @@ def predict(
     from effnetv2_jax.predict import threshold_of
     from effnetv2_jax.weights.pretrained import load_pretrained
 
-    one = isinstance(pictures, str | os.PathLike)
-    named = [pictures] if one else list(pictures)  # type: ignore[list-item, arg-type]
+    named = [pictures] if isinstance(pictures, str | os.PathLike) else pictures
     paths = list_pictures([os.fspath(path) for path in named])
     loaded, variables = load_pretrained(model, weights)
     if threshold is None and isinstance(weights, str | os.PathLike):

@@ -15,6 +15,7 @@ it.
 """
 
 import contextlib
+import importlib.util
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -69,6 +70,8 @@ def run(command: "SearchCommand") -> int:
     from effnetv2_jax.outputs.progress import Progress
     from effnetv2_jax.outputs.workdir import WorkdirError
 
+    if command.mode == "search" and importlib.util.find_spec("optuna") is None:
+        return complain(ConfigError("a search needs Optuna: pip install 'effnetv2_jax[search]'"))
     progress = Progress()
     try:
         if command.mode == "plan":

@@ -71,6 +71,11 @@ TITLES = {
         "The 14 equal blocks of EfficientNetV2-S's last stage, one after the other and as a scan.",
         "The scan compiles faster and needs more memory, which is why the package has none.",
     ),
+    "search_growth": (
+        "A search with many workers",
+        "What the coordinator costs, and how long workers wait for it; the trials train nothing.",
+        "Lower is better.",
+    ),
     "checks": (
         "What the checks cost",
         "Training steps with what notices divergence, hangs and signals, and without.",
@@ -83,6 +88,8 @@ ELSEWHERE = (
     "chaos_cpu",
     "soak_cpu",
     "mutated_pictures_cpu",
+    "search_chaos_local",
+    "search_chaos_ray",
     "speed_vs_size_cpu",
 )
 """Results of studies, which have plots of their own, and of trials, which compare nothing."""

@@ -119,7 +119,9 @@ class Inline:
         self._running = []
 
 
-def run(searched: Search, path: Path, executor: Inline, said: list[str] | None = None) -> Study:
+def run(
+    searched: Search, path: epath.PathLike, executor: Inline, said: list[str] | None = None
+) -> Study:
     """Runs or continues a search until it ends or its coordinator is killed."""
     study = epath.Path(path)
     opened = open_study(searched, study, workers=executor.workers)

@@ -94,7 +94,7 @@ def test_ray_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     """Trials, their workers and the coordinator: all are killed, and the study is the same."""
     script = str(searches.TESTS / "stub_search.py")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, _paths()))}
+    environment = _environment()
     subprocess.run([sys.executable, script, str(tmp_path / "alone")], env=environment, check=True)
     kills = 0
     for patience in (4.0, 6.0, 5.0, 300.0):
@@ -115,8 +115,10 @@ def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     assert alone == killed
 
 
-def _paths() -> list[Path]:
-    return [searches.TESTS.parent, searches.TESTS]
+def _environment() -> dict[str, str]:
+    """For programs of the tests, whose trials take a second."""
+    paths = os.pathsep.join([str(searches.TESTS.parent), str(searches.TESTS)])
+    return os.environ | {"PYTHONPATH": paths, "STUB_SECONDS": "0.05"}
 
 
 def _kill_one(study: Path) -> bool:
@@ -145,7 +147,7 @@ def test_ray_through_kills_and_the_loss_of_a_node(tmp_path: Path) -> None:
     script = searches.TESTS / "stub_ray.py"
     inside = f"ip link set lo up && exec {sys.executable} {script} {tmp_path / 'study'}"
     unshare = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, _paths()))}
+    environment = _environment()
     done = subprocess.run(
         [*unshare, "sh", "-c", inside],
         env=environment,

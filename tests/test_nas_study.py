@@ -58,10 +58,10 @@ def test_proposals_depend_on_neither_timing_nor_interruptions(tmp_path: Path, sa
 def test_several_objectives_continue_likewise(tmp_path: Path) -> None:
     for sampler in ("tpe", "nsga2"):
         searched = searches.search(
-            trials=30, sampler=sampler, objective="pareto", population=8, tournament=2
+            trials=18, sampler=sampler, objective="pareto", population=6, tournament=2
         )
         undisturbed = run(searched, tmp_path / f"{sampler}1", Inline())
-        run(searched, tmp_path / f"{sampler}2", Inline(ends=17, seed=2))
+        run(searched, tmp_path / f"{sampler}2", Inline(ends=11, seed=2))
         continued = run(searched, tmp_path / f"{sampler}2", Inline(seed=3))
         assert proposed(undisturbed) == proposed(continued)
 
@@ -138,7 +138,8 @@ def test_a_proposal_that_cannot_be_written_is_not_proposed_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("effnetv2_jax.nas.study._WAIT_SECONDS", 0.0)
-    undisturbed = run(searches.search(trials=12), tmp_path / "one", Inline())
+    searched = searches.search(trials=12, lag=1)  # So that nothing else runs meanwhile.
+    undisturbed = run(searched, tmp_path / "one", Inline())
     write, full = records.write_proposal, [3, 3, 7]
 
     def on_a_full_disk(directory: epath.Path, proposal: Proposal) -> None:
@@ -149,7 +150,7 @@ def test_a_proposal_that_cannot_be_written_is_not_proposed_anew(
 
     monkeypatch.setattr("effnetv2_jax.nas.study.write_proposal", on_a_full_disk)
     said: list[str] = []
-    disturbed = run(searches.search(trials=12), tmp_path / "two", Inline(), said)
+    disturbed = run(searched, tmp_path / "two", Inline(), said)
     assert not full
     assert any("No space left" in line for line in said)
     assert proposed(disturbed) == proposed(undisturbed)
@@ -277,3 +278,12 @@ def test_a_runner_keeps_to_its_room(tmp_path: Path) -> None:
     runner.start()
     assert runner.running == 2
     assert runner.busy
+
+
+def test_a_study_in_an_object_store(remote: epath.Path, tmp_path: Path) -> None:
+    searched = searches.search(trials=10)
+    here = run(searched, tmp_path / "s", Inline())
+    run(searched, remote, Inline(ends=4))
+    there = run(searched, remote, Inline(seed=2))
+    assert proposed(here) == proposed(there)
+    assert here.results == there.results == read_trials(remote)[1]

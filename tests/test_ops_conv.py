@@ -219,7 +219,7 @@ def test_the_gradient_of_a_wide_kernel_is_a_wide_sum(case: Case) -> None:
 
 
 def test_second_derivatives_of_a_wide_kernel() -> None:
-    x, kernel, dy = Case("dense").arrays("bfloat16")
+    x, kernel, _ = Case("dense").arrays("bfloat16")
 
     def loss(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return (Case("dense").ours(x, kernel).astype(jnp.float32) ** 2).mean()

@@ -32,7 +32,8 @@ from effnetv2_jax.nas.rank import kendall
 from effnetv2_jax.nas.records import Proposal, Result
 from effnetv2_jax.nas.space import size
 from effnetv2_jax.nas.winner import row
-from effnetv2_jax.outputs.workdir import FoundRun, WorkdirError, find_run
+from effnetv2_jax.outputs.workdir import FoundRun, WorkdirError, find_run, open_workdir
+from effnetv2_jax.preprocessing import squashed
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = "--config=configs/search_quickstart.py"
@@ -118,6 +119,14 @@ def test_another_program_runs_a_search() -> None:
         parse(["main", QUICKSTART, "--mode=plan"])
 
 
+def test_a_search_without_optuna(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert program.run(parsed(QUICKSTART, "--workdir=S")) == 2
+    assert "pip install 'effnetv2_jax[search]'" in capsys.readouterr().err
+
+
 def test_help_has_every_field() -> None:
     text = parse_search(["search", "--help"], description="What it is.")
     assert isinstance(text, str)
@@ -198,6 +207,17 @@ def test_a_whole_search(tmp_path: Path) -> None:
     assert len(optuna.load_study(study_name="search", storage=copy._storage).trials) >= 16
 
 
+def test_a_best_that_was_not_written_is_written_later(tmp_path: Path) -> None:
+    search, study = searches.search(trials=8), tmp_path / "study"
+    best = nas_run.run_search(search, study, searches.Inline(), report=print)
+    assert best is not None
+    # As a coordinator leaves it that is killed when the best has just ended.
+    content = json.loads((study / "best.json").read_text())
+    (study / "best.json").write_text(json.dumps(content | {"trial": best.number + 1}))
+    nas_run.run_search(search, study, searches.Inline(), report=print)
+    assert json.loads((study / "best.json").read_text()) == content
+
+
 def test_a_copy_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     (tmp_path / "study").mkdir()
     said: list[str] = []
@@ -248,6 +268,18 @@ def test_the_winner_is_found_by_the_name_of_its_study(study: Path) -> None:
     said = describe_winner(str(study))
     assert f"best: trial {winner['trial']}, top-1 {winner['result']['accuracy']:.2%}" in said
     assert winner["row"] in said
+
+
+def test_the_winner_is_evaluated_by_the_name_of_its_study(tmp_path: Path) -> None:
+    run = tmp_path / "trials" / "0003"
+    run.mkdir(parents=True)
+    experiment = searches.search().experiment
+    open_workdir(run, dataclasses.asdict(experiment), ["a", "b"], squashed(40))
+    (tmp_path / "best.json").write_text('{"workdir": "trials/0003"}')
+    command = parse(["main", "--mode=eval", f"--workdir={tmp_path}@best"])
+    assert isinstance(command, Command)
+    assert (command.workdir, command.checkpoint) == (str(run), "best")
+    assert command.experiment.model.stages == experiment.model.stages  # type: ignore[attr-defined]
 
 
 def test_the_winner_as_a_table_of_another_config(study: Path) -> None:

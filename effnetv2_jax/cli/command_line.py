@@ -3,8 +3,8 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import ml_collections
 from absl import flags
@@ -24,9 +24,15 @@ from effnetv2_jax.cli.overrides import (
 )
 from effnetv2_jax.cli.suggestions import meant
 from effnetv2_jax.cli.winner import with_winner
+from effnetv2_jax.config.differences import flatten
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
-from effnetv2_jax.outputs.workdir import Checkpoint, split_checkpoint, workdir_path
+from effnetv2_jax.outputs.workdir import (
+    Checkpoint,
+    split_checkpoint,
+    winner_or_itself,
+    workdir_path,
+)
 from effnetv2_jax.weights.run_config import network_of
 
 Mode = Literal["train", "eval", "plan", "find_rate"]
@@ -46,6 +52,10 @@ class Command:
     """`plan`: compiles every stage for these devices."""
     largest_batch: bool = False
     """`plan` for a topology: also finds the largest batch that fits."""
+    config_file: str = ""
+    """As `--config` names it; empty where there is none."""
+    changed: tuple[str, ...] = ()
+    """Fields that differ from the file's, as `field: old -> new`."""
     notes: tuple[str, ...] = ()
     """What the overrides brought along that they do not say themselves."""
 
@@ -87,6 +97,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
     notes: list[str] = []
     overrides = with_winner(read_overrides(rest), notes)
     if of_run := values.mode == "eval" and bool(workdir):
+        workdir = os.fspath(winner_or_itself(workdir_path(workdir)))
         if file and stated:
             file.check_names(stated)
         config = config_of_run(workdir, stated)
@@ -95,6 +106,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
     else:
         config = stated
+    before = dict(flatten(config.to_dict())) if file and not of_run else None
     shortened = file is not None and file.shortens and not of_run
     notes += adapt(config, overrides, shortened=shortened)
     assign(config, overrides)
@@ -118,8 +130,19 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         checkpoint=checkpoint,
         topology=values.topology,
         largest_batch=values.largest_batch,
+        config_file=chosen[-1] if chosen else "",
+        changed=() if before is None else tuple(_changed(before, config)),
         notes=tuple(notes),
     )
+
+
+def _changed(before: Mapping[str, Any], config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Which fields differ from what they were, as `field: old -> new`."""
+    now = dict(flatten(config.to_dict()))
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name, "absent"), now.get(name, "absent")
+        if old != new:
+            yield f"{name}: {old} -> {new}"
 
 
 def _read_flags(

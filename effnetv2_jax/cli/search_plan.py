@@ -101,8 +101,8 @@ def _trial(experiment: Experiment) -> list[str]:
             )
         )
     total = (
-        f"{experiment.epochs:g} epochs of {data.examples:,} examples, {work / 1e12:.3g} TMACs of the "
-        "reference, forward and backward"
+        f"{experiment.epochs:g} epochs of {data.examples:,} examples, {work / 1e12:.3g} TMACs of "
+        "the reference, forward and backward"
     )
     return [f"  {line}" for line in (*align(rows), total)]
 

@@ -214,6 +214,10 @@ class LogConfig:
     """Steps between two lines of the training metrics."""
     tensorboard: bool = True
     """Writes the same numbers for TensorBoard, into `tensorboard/`."""
+    parameters: bool = False
+    """Shows a table of all parameters at the start; `parameters.txt` has it in any case."""
+    report: bool = True
+    """Writes `report.html`, and the predictions it is made from, at every evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ def run_search(
         )
         if trials.proposals:
             report(f"continuing with {len(trials.results)} trials done")
-        written = trials.standing.best if read_winner(study) else None
+        written = _written(study, trials.standing.best)
         copied = time.monotonic()
         try:
             for standing in trials.run():
@@ -103,6 +103,14 @@ def run_search(
             report=report,
         )
         return _decide(search, study, finalists, report)
+
+
+def _written(study: epath.Path, best: Result | None) -> Result | None:
+    """The best of the trials where `best.json` knows it, or has what came of the finals."""
+    winner = read_winner(study)
+    if winner is None or best is None:
+        return None
+    return best if winner["finals"] or winner["trial"] == best.number else None
 
 
 def _write_best(

@@ -139,10 +139,11 @@ class Study:
         """
         while True:
             self._check_pruned()
+            self._runner.start()  # A free worker does not wait for what comes after.
             self._propose()
             self._runner.start()
             yield self.standing
-            if not self._runner.busy:
+            if not self._runner.busy and self._unwritten is None:
                 return
             for result in self._runner.wait(_WAIT_SECONDS):
                 self._take(result)

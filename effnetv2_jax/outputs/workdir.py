@@ -173,13 +173,13 @@ def find_run(weights: str) -> FoundRun | None:
     kind, _, rest = weights.partition(":")
     if kind == "workdir":
         path, checkpoint = split_checkpoint(rest)
-        return FoundRun(_winner_or_itself(workdir_path(path)), checkpoint)
+        return FoundRun(winner_or_itself(workdir_path(path)), checkpoint)
     if kind in ("hub", "http", "https"):
         return None
     weights, checkpoint = split_checkpoint(weights)
     if kind != "file" and "://" in weights:
-        return FoundRun(_winner_or_itself(workdir_path(weights)), checkpoint)
-    path = _winner_or_itself(epath.Path(local_path(weights.removeprefix("file:"))))
+        return FoundRun(winner_or_itself(workdir_path(weights)), checkpoint)
+    path = winner_or_itself(epath.Path(local_path(weights.removeprefix("file:"))))
     if (path / "checkpoints").is_dir():
         return FoundRun(path, checkpoint)
     if path.parent.name == "checkpoints" and path.name.isdigit() and path.is_dir():
@@ -203,7 +203,12 @@ def read_winner(study: epath.PathLike) -> dict[str, Any] | None:
     return content
 
 
-def _winner_or_itself(path: epath.Path) -> epath.Path:
+def winner_or_itself(path: epath.Path) -> epath.Path:
+    """The run of the winner where `path` is a search's study on this machine; else `path`.
+
+    Raises:
+      WorkdirError: it is a study whose `best.json` makes no sense.
+    """
     winner = read_winner(path) if is_local(path) else None
     return path if winner is None else path / winner["workdir"]
 

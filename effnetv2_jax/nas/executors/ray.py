@@ -84,7 +84,9 @@ class RayTasks:
 
     def start(self, directory: str) -> None:
         """Hands a trial to Ray."""
-        self._tasks[self._remote.remote(directory)] = directory
+        # A worker may be anywhere else on its machine.
+        path = directory if "://" in directory else os.path.abspath(directory)
+        self._tasks[self._remote.remote(path)] = directory
 
     def wait(self, seconds: float) -> list[Ended]:
         """Those that have ended."""
