@@ -19,8 +19,6 @@ from effnetv2_jax.data.sources.placed import Place, PlacedSource
 from effnetv2_jax.data.sources.split_files import SplitFile, files_by_split
 from effnetv2_jax.system.text import some
 
-_NAMED = 5
-"""Examples that a message names."""
 _LABELS = ("cls", "txt", "json")
 
 
