@@ -156,6 +156,7 @@ def _train(search: Search, candidate: Experiment, directory: epath.Path) -> dict
     # Imported late: what a candidate is costs no JAX.
     from effnetv2_jax.outputs.writers import METRICS, read_log
     from effnetv2_jax.train.divergence import DivergenceError
+    from effnetv2_jax.train.evaluate import HEADLINE
     from effnetv2_jax.train.loop import train
 
     try:
@@ -167,10 +168,11 @@ def _train(search: Search, candidate: Experiment, directory: epath.Path) -> dict
         raise Unsuitable(
             f"too slow: it took more than search.max_seconds={search.max_seconds:g}"
         ) from None
-    if not math.isfinite(metrics["top1"]):
+    measured = metrics[HEADLINE[candidate.evaluation.metric]]
+    if not math.isfinite(measured):
         raise Unsuitable("not finite: its accuracy")
     sums = [entry["params_sha256"] for entry in read_log(directory / METRICS) if _final(entry)]
-    return {"accuracy": metrics["top1"], "params_sha256": sums[-1] if sums else ""}
+    return {"accuracy": measured, "params_sha256": sums[-1] if sums else ""}
 
 
 @contextlib.contextmanager
