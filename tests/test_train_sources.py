@@ -14,7 +14,7 @@ import tiny
 from chaos.runs import deterministic, events, last_metrics, launch, metrics
 from sklearn.metrics import average_precision_score
 
-from effnetv2_jax import api, predict
+from effnetv2_jax import api
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config.experiment import (
     CheckpointConfig,
@@ -23,6 +23,8 @@ from effnetv2_jax.config.experiment import (
     Experiment,
 )
 from effnetv2_jax.data import open_source
+from effnetv2_jax.predict import main as predict_main
+from effnetv2_jax.predict import predict
 from effnetv2_jax.train.evaluate_weights import evaluate_run, results_table
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.weights.pretrained import load_pretrained
@@ -125,7 +127,7 @@ def test_several_labels_from_training_to_prediction(
     assert result["examples"] == len(source)
     model, variables = load_pretrained(None, str(tmp_path / "run"))
     names = [str(pictures / path) for path in source.paths]  # type: ignore[attr-defined]
-    found = list(predict.predict(model, variables, names, threshold=0.0))
+    found = list(predict(model, variables, names, threshold=0.0))
     scores = np.array(
         [[p for _, p in sorted((g.label, g.probability) for g in each.guesses)] for each in found]
     )
@@ -136,7 +138,7 @@ def test_several_labels_from_training_to_prediction(
     assert "mAP" in table
     assert "top-1" not in table
     assert f"{best:.2%}" in table
-    status = predict.main([f"--weights={tmp_path / 'run'}@best", "--format=json", names[0]])
+    status = predict_main([f"--weights={tmp_path / 'run'}@best", "--format=json", names[0]])
     printed = capsys.readouterr()
     assert status == 0
     shown = json.loads(printed.out)["predictions"]
