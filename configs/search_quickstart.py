@@ -45,13 +45,13 @@ def search_quickstart() -> Search:
         ),
         stages=(Stage(image_size=64),),
         augment=AugmentConfig(policy="none"),
-        epochs=6,
+        epochs=4,
         batch_size=16,
         optimizer=AdamW(learning_rate=0.12, weight_decay=0.05),
         schedule=Cosine(warmup_epochs=1.0),
         ema_decay=None,
         evaluation=EvaluationConfig(
-            image_size=64, resize="squash", batch_size=101, every_epochs=6.0
+            image_size=64, resize="squash", batch_size=101, every_epochs=4.0
         ),
         log=LogConfig(every_steps=100, tensorboard=False),
     )

@@ -142,13 +142,13 @@ def test_the_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "191,102,976 candidates, of which 12 run" in said
     assert "model.stages[...].kernel of 6 rows" in said
-    assert "756" in said
+    assert "504" in said
     assert "Finals: the best 2, 3 times each with other seeds" in said
     assert "How long a trial takes shows when one has run" in said
     searches.run(searches.search(trials=5), tmp_path / "s", searches.Inline(_in_ten_seconds))
     assert program.main([*command, f"--workdir={tmp_path / 's'}"]) == 0
     said = capsys.readouterr().out
-    assert "The 5 trials done took 0:00:10 each; the other 7 take" in said
+    assert "The 5 trials that were scored took 0:00:10 each; the other 7 take" in said
     assert "0:01:10 with 1 worker\n" in said
     assert "0:00:35 with 2 workers\n" in said
 

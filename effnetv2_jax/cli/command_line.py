@@ -52,6 +52,8 @@ class Command:
     """`plan`: compiles every stage for these devices."""
     largest_batch: bool = False
     """`plan` for a topology: also finds the largest batch that fits."""
+    scaling: bool = False
+    """`plan`: also shows the family that scaling makes of the network."""
     config_file: str = ""
     """As `--config` names it; empty where there is none."""
     changed: tuple[str, ...] = ()
@@ -123,6 +125,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
     if values.largest_batch and not values.topology:
         raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
+    if values.scaling and values.mode != "plan":
+        raise CommandError(f"--scaling belongs to --mode=plan, not to --mode={values.mode}")
     return Command(
         mode=values.mode,
         experiment=experiment,
@@ -130,6 +134,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         checkpoint=checkpoint,
         topology=values.topology,
         largest_batch=values.largest_batch,
+        scaling=values.scaling,
         config_file=chosen[-1] if chosen else "",
         changed=() if before is None else tuple(_changed(before, config)),
         notes=tuple(notes),
@@ -218,6 +223,12 @@ def _define_flags() -> flags.FlagValues:
         "largest_batch",
         False,
         "With --topology: also finds the largest batch per device that fits, by more compilations.",
+        values,
+    )
+    flags.DEFINE_bool(
+        "scaling",
+        False,
+        "With --mode=plan: also shows the family of networks that scaling makes of the table.",
         values,
     )
     return values

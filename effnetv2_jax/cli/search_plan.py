@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data.report import survey
 from effnetv2_jax.nas.config import Search
-from effnetv2_jax.nas.records import read_trials
+from effnetv2_jax.nas.records import Result, read_trials
 from effnetv2_jax.nas.space import Space, size
 from effnetv2_jax.outputs.progress import clock
 from effnetv2_jax.outputs.table import align
@@ -59,7 +59,8 @@ def describe_search(search: Search, workdir: str) -> str:
             f"for {search.finals_epochs:g} times the epochs, as much training as "
             f"{search.finals * search.finals_seeds * search.finals_epochs:g} trials"
         )
-    seconds = _seconds(workdir) if workdir else []
+    done = _results(workdir) if workdir else []
+    seconds = [result.seconds for result in done if result.complete]
     if not seconds:
         lines.append(
             "How long a trial takes shows when one has run: this plan then says it for all, from "
@@ -67,8 +68,10 @@ def describe_search(search: Search, workdir: str) -> str:
         )
         return "\n".join(lines)
     mean = statistics.fmean(seconds)
-    rest = max(0, search.trials - len(seconds))
-    lines.append(f"The {len(seconds)} trials done took {clock(mean)} each; the other {rest} take")
+    rest = max(0, search.trials - len(done))
+    lines.append(
+        f"The {len(seconds)} trials that were scored took {clock(mean)} each; the other {rest} take"
+    )
     lines += [
         f"  {clock(rest * mean / workers)} with {workers} worker{'s' if workers > 1 else ''}"
         for workers in _WORKERS
@@ -107,9 +110,8 @@ def _trial(experiment: Experiment) -> list[str]:
     return [f"  {line}" for line in (*align(rows), total)]
 
 
-def _seconds(workdir: str) -> list[float]:
-    _, results = read_trials(workdir_path(workdir))
-    return [result.seconds for result in results.values() if result.complete]
+def _results(workdir: str) -> list[Result]:
+    return list(read_trials(workdir_path(workdir))[1].values())
 
 
 def describe_winner(workdir: str) -> str:

@@ -10,7 +10,7 @@ from effnetv2_jax.data.pictures.decode import OpenPicture, open_picture
 from effnetv2_jax.data.pictures.limits import MAX_PIXELS
 from effnetv2_jax.data.record import Classed, DecodeError, Named, Source
 
-MOST = 5000
+MOST = 20_000
 """Pictures of a source that are all read; of a larger one some, spread evenly."""
 SOME = 200
 SECONDS = 10.0

@@ -24,8 +24,8 @@ class Patience:
     @classmethod
     def of(cls, experiment: Experiment) -> Self:
         """That of a run before its first evaluation."""
-        config, by = experiment.early_stopping, experiment.kept.best_by or "top1"
-        return cls(by=by, limit=config.patience, min_gain=config.min_gain)
+        config = experiment.early_stopping
+        return cls(by=experiment.best_by, limit=config.patience, min_gain=config.min_gain)
 
     @property
     def is_exhausted(self) -> bool:

@@ -395,7 +395,8 @@ def open_run(
                 train_data=fingerprint,
                 eval_data=eval_source.fingerprint,
             )
-            run.writers.event("start", step=run.done, **record, **origin)
+            balanced = {"balance": balance.lines} if balance.lines else {}
+            run.writers.event("start", step=run.done, **record, **origin, **balanced)
             for doubt in said:
                 run.progress.message(f"note: {doubt}")
         run.writers.begin(plan.total_steps)

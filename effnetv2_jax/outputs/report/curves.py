@@ -66,8 +66,8 @@ def panel(
     xs = [x for curve in curves for x, _ in curve.points] + [band.end for band in bands]
     ys = [y for curve in curves for _, y in curve.points]
     low, high = _span(ys)
-    ticks = _ticks(low, high, 4)
-    low, high = min(low, ticks[0]), max(high, ticks[-1])
+    marks = round_numbers(low, high, 4)
+    low, high = min(low, marks[0]), max(high, marks[-1])
     right = max(xs, default=1.0) or 1.0
 
     def x_of(x: float) -> float:
@@ -85,14 +85,14 @@ def panel(
         )
         if end - start > 6 * len(band.title):
             middle = (start + end) / 2
-            parts.append(_text(middle, _TOP - 6, band.title, "middle", "faint"))
-    for tick in ticks:
+            parts.append(svg_text(middle, _TOP - 6, band.title, "middle", "faint"))
+    for tick in marks:
         y = y_of(tick)
         parts.append(f'<path class="grid" d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}"/>')
-        parts.append(_text(_LEFT - 6, y + 3.5, label(tick), "end"))
-    for tick in _ticks(0, right, 5):
+        parts.append(svg_text(_LEFT - 6, y + 3.5, label(tick), "end"))
+    for tick in round_numbers(0, right, 5):
         if tick <= right * 1.001:
-            parts.append(_text(x_of(tick), HEIGHT - 9, x_label(tick), "middle"))
+            parts.append(svg_text(x_of(tick), HEIGHT - 9, x_label(tick), "middle"))
     for curve in curves:
         places = [(x_of(x), y_of(y)) for x, y in curve.points]
         path = _stairs(places) if stairs else "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
@@ -124,8 +124,8 @@ def reliability(found: Calibration) -> Markup:
     for tick in (0, 0.25, 0.5, 0.75, 1):
         y = size - place(tick)
         parts.append(f'<path class="grid" d="M{gap} {y:.1f}H{size - gap}"/>')
-        parts.append(_text(gap - 5, y + 3.5, f"{tick:.0%}", "end"))
-        parts.append(_text(place(tick), size - gap + 15, f"{tick:.0%}", "middle"))
+        parts.append(svg_text(gap - 5, y + 3.5, f"{tick:.0%}", "end"))
+        parts.append(svg_text(place(tick), size - gap + 15, f"{tick:.0%}", "middle"))
     most = max((each.pictures for each in found.bins), default=1)
     for each in found.bins:
         x, width = place(each.low) + 1, inner * (each.high - each.low) - 2
@@ -144,7 +144,7 @@ def reliability(found: Calibration) -> Markup:
         )
     parts.append(
         f'<path class="ideal" d="M{gap} {size - gap}L{size - gap} {gap}"/>'
-        + _text(size / 2, size - 4, "predicted probability", "middle", "faint")
+        + svg_text(size / 2, size - 4, "predicted probability", "middle", "faint")
         + "</svg>"
     )
     return Markup("".join(parts))
@@ -165,7 +165,7 @@ def bars(rows: Sequence[tuple[str, Mapping[str, int]]], names: Sequence[str]) ->
     for index, (title, counts) in enumerate(rows):
         top = index * step + 6
         shown = title if len(title) < 24 else f"{title[:22]}…"
-        parts.append(_text(left - 8, top + step / 2, shown, "end"))
+        parts.append(svg_text(left - 8, top + step / 2, shown, "end"))
         for line, name in enumerate(names):
             count = counts.get(name, 0)
             length = (width - left - right) * count / most
@@ -175,7 +175,7 @@ def bars(rows: Sequence[tuple[str, Mapping[str, int]]], names: Sequence[str]) ->
                 f'<rect class="fill c{line}" x="{left}" y="{y}" width="{length:.1f}" height="9" '
                 f'rx="1.5"><title>{said}</title></rect>'
             )
-            parts.append(_text(left + length + 5, y + 8, f"{count:,}", "start", "faint"))
+            parts.append(svg_text(left + length + 5, y + 8, f"{count:,}", "start", "faint"))
     parts.append("</svg>")
     return Markup("".join(parts))
 
@@ -187,7 +187,13 @@ def _open(title: str) -> str:
     )
 
 
-def _text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+def svg_text(x: float, y: float, text: str, anchor: str, kind: str = "tick") -> str:
+    """A word in a diagram.
+
+    Args:
+      anchor: `start`, `middle` or `end`: which part of it is at x.
+      kind: its class in the page's style.
+    """
     return (
         f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
     )
@@ -221,7 +227,7 @@ def _span(values: Sequence[float]) -> tuple[float, float]:
     return (0.0 if 0 < low < (high - low) else low), high
 
 
-def _ticks(low: float, high: float, count: int) -> list[float]:
+def round_numbers(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers from below `low` to above `high`."""
     raw = (high - low) / count
     power = 10 ** math.floor(math.log10(raw))
