@@ -62,4 +62,6 @@ def search_cifar10() -> Search:
         checkpoint=CheckpointConfig(every_steps=500),
         log=LogConfig(every_steps=100, tensorboard=False),
     )
-    return Search(experiment=experiment, space=paper_space(backbone), trials=60, finals=5)
+    return Search(
+        experiment=experiment, space=paper_space(backbone), trials=60, cost="measured", finals=5
+    )

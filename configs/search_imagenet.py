@@ -44,6 +44,7 @@ def search_imagenet() -> Search:
         experiment=experiment,
         space=paper_space(backbone),
         trials=1000,
+        cost="measured",
         finals=10,
         finals_seeds=1,
     )

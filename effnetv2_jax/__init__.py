@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from effnetv2_jax.api import TrainedRun, evaluate
+    from effnetv2_jax.api import TrainedRun, evaluate, predict, train
     from effnetv2_jax.data.pictures.model_input import preprocess
     from effnetv2_jax.models.efficientnet.model import EfficientNet
     from effnetv2_jax.models.efficientnet.variants import StageSpec

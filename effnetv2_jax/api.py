@@ -81,17 +81,18 @@ def train(
     from effnetv2_jax.parallel.preemption import Preempted
     from effnetv2_jax.train.loop import train as train_run
 
-    workdir = os.fspath(workdir_path(workdir))
-    stated = _experiment(experiment, overrides, workdir)
+    path = workdir_path(workdir)
+    where = os.fspath(path)
+    stated = _experiment(experiment, overrides, where)
     startup.start(stated.distributed)
     total, finished = _TotalSteps(), True
     try:
-        evaluation = train_run(stated, workdir, progress=progress, callbacks=(total, *callbacks))
+        evaluation = train_run(stated, where, progress=progress, callbacks=(total, *callbacks))
     except Preempted:
         finished, evaluation = False, {}
-    with Checkpoints(workdir_path(workdir) / "checkpoints", None) as checkpoints:
+    with Checkpoints(path / "checkpoints", None) as checkpoints:
         step = checkpoints.latest_step() or 0
-    return TrainedRun(workdir, step, total.steps, finished, evaluation)
+    return TrainedRun(where, step, total.steps, finished, evaluation)
 
 
 def evaluate(
@@ -127,6 +128,7 @@ def predict(
     *,
     model: str | None = None,
     top: int = 5,
+    threshold: float | None = None,
     batch_size: int = 32,
 ) -> "Generator[Prediction, None, None]":
     """Classifies pictures.
@@ -135,6 +137,8 @@ def predict(
       weights, model: as `load_pretrained(model, weights)` takes them: a run, a tag, a file.
       pictures: files, URLs, and folders of files.
       top: guesses for each picture.
+      threshold: for several labels: all classes that are as likely, each by itself, in place of
+        the `top`; None is 0.5 for the weights of a run that measures average precision.
       batch_size: pictures per step.
 
     Yields:
@@ -146,13 +150,17 @@ def predict(
     """
     from effnetv2_jax.data.sources.unlabelled import list_pictures
     from effnetv2_jax.predict import predict as predict_paths
+    from effnetv2_jax.predict import threshold_of
     from effnetv2_jax.weights.pretrained import load_pretrained
 
-    one = isinstance(pictures, str | os.PathLike)
-    named = [pictures] if one else list(pictures)  # type: ignore[list-item, arg-type]
+    named = [pictures] if isinstance(pictures, str | os.PathLike) else pictures
     paths = list_pictures([os.fspath(path) for path in named])
     loaded, variables = load_pretrained(model, weights)
-    yield from predict_paths(loaded, variables, paths, top=top, batch_size=batch_size)
+    if threshold is None and isinstance(weights, str | os.PathLike):
+        threshold = threshold_of(os.fspath(weights))
+    yield from predict_paths(
+        loaded, variables, paths, top=top, threshold=threshold, batch_size=batch_size
+    )
 
 
 class _TotalSteps(Callback):

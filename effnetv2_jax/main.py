@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from effnetv2_jax.cli.command_line import Command
+    from effnetv2_jax.outputs.progress import Progress
 
 LEAVING_SECONDS = 10
 """For the processes of a run to end together; one that failed alone goes without the others."""
@@ -52,7 +53,21 @@ def _main(arguments: Sequence[str]) -> int:
         return 0
     for text in command.notes:
         note(text)
-    return run(command)
+    if command.mode != "train":
+        return run(command)
+    from effnetv2_jax import __version__
+    from effnetv2_jax.outputs.progress import Progress
+
+    # XLA logs a slow compilation as an error, into the line that says so already; what is wrong
+    # comes as an exception. Whoever sets the variable sees all.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    progress = Progress()
+    progress.message(
+        f"effnetv2_jax {__version__}: {command.config_file} to {command.workdir}; loading JAX"
+    )
+    progress.waiting("loading JAX and meeting the other processes")
+    with progress.ticking():
+        return run(command, progress)
 
 
 def note(text: str) -> None:
@@ -60,8 +75,12 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def run(command: "Command") -> int:
-    """Does what a command says and returns the exit status."""
+def run(command: "Command", progress: "Progress | None" = None) -> int:
+    """Does what a command says and returns the exit status.
+
+    Args:
+      progress: of a training.
+    """
     # Imported late, so that a mistyped flag is answered at once.
     from jax.errors import JaxRuntimeError
 
@@ -69,6 +88,7 @@ def run(command: "Command") -> int:
     from effnetv2_jax.cli.errors import complain
     from effnetv2_jax.cli.plan import describe
     from effnetv2_jax.cli.rates import describe_rates
+    from effnetv2_jax.cli.scaling_plan import describe_scaling
     from effnetv2_jax.config.errors import ConfigError
     from effnetv2_jax.data import DataError
     from effnetv2_jax.outputs.checkpoints import CheckpointError
@@ -92,6 +112,10 @@ def run(command: "Command") -> int:
         match command.mode:
             case "plan":
                 print(describe(command.experiment))
+                if command.scaling:
+                    print()
+                    for line in describe_scaling(command.experiment):
+                        print(line, flush=True)
                 if command.topology:
                     lines = describe_compiled(
                         command.experiment, command.topology, search=command.largest_batch
@@ -104,7 +128,8 @@ def run(command: "Command") -> int:
                 for line in describe_rates(found, command.workdir):
                     print(line)
             case "train":
-                train(command.experiment, command.workdir)
+                origin = {"config_file": command.config_file, "changed": list(command.changed)}
+                train(command.experiment, command.workdir, progress=progress, origin=origin)
             case "eval" if command.workdir:
                 results = evaluate_run(
                     command.experiment,
@@ -128,8 +153,12 @@ def run(command: "Command") -> int:
         StartupError,
         DivergenceError,
     ) as error:
+        if progress is not None:
+            progress.close()
         return complain(error)
     except JaxRuntimeError as error:
+        if progress is not None:
+            progress.close()
         if (message := out_of_memory(error)) is None:
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -95,7 +95,10 @@ def _classify(options: argparse.Namespace) -> int:
                 stream, paths = stack.enter_context(continued(Path(options.output), paths))
             startup.start("off")
             model, variables = _load(options)
-            threshold = _threshold(options)
+            threshold = options.threshold
+            if threshold is None and (threshold := threshold_of(options.weights)) is not None:
+                said = f"several labels: classes with a probability of {threshold:g} or more"
+                print(f"{said} (--threshold)", file=sys.stderr)
             predictions = predict(
                 model,
                 variables,
@@ -241,21 +244,15 @@ def _load(options: argparse.Namespace) -> tuple["Model", Mapping[str, Any]]:
     return model, variables
 
 
-def _threshold(options: argparse.Namespace) -> float | None:
-    """The one that is stated, or 0.5 for a run of several labels."""
+def threshold_of(weights: str) -> float | None:
+    """The threshold for the weights of a run of several labels, 0.5; None for all others."""
     from effnetv2_jax.outputs.workdir import find_run, read_config
 
-    run = None if options.threshold is not None else find_run(options.weights)
+    run = find_run(weights)
     if run is None:
-        stated: float | None = options.threshold
-        return stated
-    metric = read_config(run.workdir).get("evaluation", {}).get("metric", "accuracy")
-    if metric == "accuracy":
         return None
-    print(
-        "several labels: classes with a probability of 0.5 or more (--threshold)", file=sys.stderr
-    )
-    return 0.5
+    metric = read_config(run.workdir).get("evaluation", {}).get("metric", "accuracy")
+    return None if metric == "accuracy" else 0.5
 
 
 def _parser() -> argparse.ArgumentParser:

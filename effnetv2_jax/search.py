@@ -69,6 +69,7 @@ def run(command: "SearchCommand") -> int:
     from effnetv2_jax.nas.records import StudyError
     from effnetv2_jax.outputs.progress import Progress
     from effnetv2_jax.outputs.workdir import WorkdirError
+    from effnetv2_jax.parallel.topology import TopologyError
 
     if command.mode == "search" and importlib.util.find_spec("optuna") is None:
         return complain(ConfigError("a search needs Optuna: pip install 'effnetv2_jax[search]'"))
@@ -94,7 +95,14 @@ def run(command: "SearchCommand") -> int:
         return stopped.exit_status
     except KeyboardInterrupt:
         return 130
-    except (ConfigError, DataError, StudyError, WorkdirError, OSError) as error:
+    except (
+        ConfigError,
+        DataError,
+        StudyError,
+        TopologyError,
+        WorkdirError,
+        OSError,
+    ) as error:
         progress.close()
         return complain(error)
     progress.close()

@@ -17,6 +17,8 @@ meanwhile shows. `--within` and `--seconds` limit a wave's compilation and the w
 
 `--gpu` is for a quarter of an hour with one GPU: bfloat16, waves of 5, 570 seconds, timm beside.
 
+`--counts` leaves the times out, and only counts.
+
 With `--topology` nothing runs: every training step is compiled for these devices, `--batch` images
 on each, and its memory, operations and memory traffic are written down. A compilation takes 5 to 15
 minutes.
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--timm", action="store_true", help="timm's networks beside ours")
     parser.add_argument("--gpu", action="store_true")
     parser.add_argument("--topology", help="compile for these devices, such as v5e:4x4")
+    parser.add_argument("--counts", action="store_true", help="only count, and time nothing")
     parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     if options.gpu:
@@ -79,7 +82,9 @@ def main() -> None:
     sys.path.insert(0, str(BENCHMARKS))
     networks = [NETWORKS[key] for key in keys]
     results = Results(options.output)
-    if options.topology:
+    if options.counts:
+        count_all(networks, results)
+    elif options.topology:
         compile_all(options, networks, results)
     else:
         time_all(options, networks, results)
@@ -106,11 +111,15 @@ class Results:
         """How often a side of a network was measured."""
         return len(self.networks.get(key, {}).get("sides", {}).get(side, {}).get("loads", ()))
 
+    def count(self, key: str, counts: dict[str, int]) -> None:
+        """Keeps what a network has and computes, without its times."""
+        self.networks.setdefault(key, {"sides": {}}).update(counts)
+
     def add(self, key: str, side: str, found: dict[str, Any]) -> None:
         """Adds a pass of a side."""
         self.failed.pop(f"{key} {side}", None)
-        network = self.networks.setdefault(key, {"sides": {}})
-        network.update(found.pop("counts", {}))
+        self.count(key, found.pop("counts", {}))
+        network = self.networks[key]
         kept = network["sides"].setdefault(side, {"dtype": found["dtype"], "loads": [], "runs": {}})
         kept["loads"].append(found["load"])
         for kind, run in found["runs"].items():
@@ -209,6 +218,18 @@ def time_wave(
             }
             print(f"{name}: {rates} images/s", file=sys.stderr, flush=True)
     results.failed |= workers.failed
+
+
+def count_all(networks: list[Network], results: Results) -> None:
+    """Counts what is missing: parameters, multiply-accumulates, activations."""
+    from benchmarks.timed_network import counts_of
+
+    from effnetv2_jax import create_model
+
+    for network in networks:
+        if "parameters" not in results.networks.get(network.key, {}):
+            results.count(network.key, counts_of(create_model(network.name), network.eval_size))
+            results.save()
 
 
 def compile_all(options: argparse.Namespace, networks: list[Network], results: Results) -> None:

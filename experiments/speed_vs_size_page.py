@@ -21,6 +21,7 @@ COLUMNS = (
     "| network | top-1, published | M parameters | GMACs | M activations | trained at | images/s "
     "of a training step | device-hours that follow | hours, published | inference at | images/s |"
 )
+UNTIMED: dict[str, Any] = {"runs": {}}
 BOUND = (
     "The bound is the time that operations or memory traffic alone take at the device's best: no "
     "step is faster, and most are slower."
@@ -130,10 +131,9 @@ def training_seconds(network: Network, found: Mapping[str, Any]) -> float | None
 
 
 def measured(content: Mapping[str, Any]) -> Iterator[tuple[Network, Mapping[str, Any]]]:
-    """The networks of a result, with what was found of ours."""
+    """The networks of a result, with what was counted and timed."""
     for key, network in NETWORKS.items():
-        found = content["networks"].get(key, {})
-        if "ours" in found.get("sides", {}):
+        if (found := content["networks"].get(key)) is not None:
             yield network, found
 
 
@@ -144,13 +144,15 @@ def table(content: Mapping[str, Any]) -> list[str]:
         f"|{'---|' * 11}",
     ]
     for network, found in measured(content):
-        ours, theirs = found["sides"]["ours"], found["sides"].get("timm")
-        sizes = [size for size in network.timed_sizes if rate(network, ours, "train", size)]
+        ours, theirs = found["sides"].get("ours", UNTIMED), found["sides"].get("timm")
+        sizes = network.timed_sizes
 
         def cell(kind: str, size: int) -> str:
             value = rate(network, ours, kind, size)  # noqa: B023
             other = theirs and rate(network, theirs, kind, size)  # noqa: B023
-            return f"{value or 0:.3g}" + (f" (timm {other:.3g})" if other else "")
+            return ("-" if value is None else f"{value:.3g}") + (
+                f" (timm {other:.3g})" if other else ""
+            )
 
         seconds = training_seconds(network, ours)
         cells = [
@@ -190,7 +192,7 @@ def value_of(quantity: str, network: Network, found: Mapping[str, Any]) -> float
     """Hours of training on this device, or parameters."""
     if quantity == "parameters":
         return float(found["parameters"])
-    seconds = training_seconds(network, found["sides"]["ours"])
+    seconds = training_seconds(network, found["sides"].get("ours", UNTIMED))
     return None if seconds is None else seconds / 3600
 
 

@@ -56,7 +56,7 @@ def test_what_is_stated_is_checked_before_anything_starts(tmp_path: Path) -> Non
         assert (found.epochs, found.stages[0].image_size) == (3, 48)
         assert api._experiment(stated, None, "") == experiment()
         with pytest.raises(CommandError, match="epoch"):
-            effnetv2_jax.train(stated, tmp_path / "run", {"epoch": 3})  # type: ignore[operator]
+            effnetv2_jax.train(stated, tmp_path / "run", {"epoch": 3})
     with pytest.raises(ConfigError, match="batch_size"):
         api.train(experiment(batch_size=-1), tmp_path / "run")
     file = "configs/folder.py:small"

@@ -329,7 +329,7 @@ def test_a_lack_of_memory_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def exhausted(text: str) -> Callable[..., None]:
-        def train(*_: object) -> None:
+        def train(*_: object, **__: object) -> None:
             raise jax.errors.JaxRuntimeError(text)
 
         return train

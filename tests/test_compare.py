@@ -164,7 +164,7 @@ def test_steps_that_one_run_did_not_log(
 ) -> None:
     a, b = runs
     write_run(a)
-    write_run(b, every_steps=3, log=LogConfig(every_steps=3, tensorboard=False))
+    write_run(b, every_steps=3, log=LogConfig(every_steps=3, tensorboard=False, report=False))
     assert told(compare_runs(a, b)) == [("config", "*log.every_steps: 1 -> 3")]
     assert main([str(a), str(b)]) == 0
     assert "2 steps compared" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Batch and epochs that follow from the number of pictures."""
 
 import dataclasses
+from typing import Any
 
 import config_files
 import pytest
@@ -15,8 +16,12 @@ from effnetv2_jax.train.costs import StepCost, largest_batch
 from effnetv2_jax.train.doubts import FEW_STEPS
 
 
-def experiment(**fields: object) -> Experiment:
-    stated = {"batch_size": 0, "min_steps": 1000, "augment": AugmentConfig()} | fields
+def experiment(**fields: Any) -> Experiment:
+    stated: dict[str, Any] = {
+        "batch_size": 0,
+        "min_steps": 1000,
+        "augment": AugmentConfig(),
+    } | fields
     run = tiny.experiment(schedule=Cosine(warmup_epochs=1.0), **stated)
     evaluation = EvaluationConfig(image_size=40, every_epochs=5.0)
     return dataclasses.replace(run, epochs=20.0, evaluation=evaluation)

@@ -17,6 +17,7 @@ from test_data_report import many, touch
 
 from effnetv2_jax.config.checks import check
 from effnetv2_jax.config.errors import ConfigError
+from effnetv2_jax.config.experiment import ProbeConfig
 from effnetv2_jax.data import TrainExamples, make_batches, open_source
 from effnetv2_jax.data.batches.order import BalancedOrder
 from effnetv2_jax.data.sources.label_scan import label_index
@@ -167,3 +168,10 @@ def test_what_is_said(tmp_path: pathlib.Path) -> None:
         balance_of(tiny.experiment(data=data, class_weights=(("B", 3.0),)), source)
     with pytest.raises(ConfigError, match="the same imbalance twice"):
         check(tiny.experiment(data=sampled, balanced_loss=True))
+
+
+def test_a_head_that_is_fitted_alone_is_not_balanced() -> None:
+    probe = tiny.experiment(init="in1k", epochs=0.0, probe=ProbeConfig(views=1))
+    check(probe)
+    with pytest.raises(ConfigError, match="the head that probe fits counts all pictures alike"):
+        check(dataclasses.replace(probe, balanced_loss=True))

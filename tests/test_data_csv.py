@@ -148,7 +148,7 @@ def test_a_file_for_each_split(tmp_path: pathlib.Path) -> None:
     train, evaluation = open_sources(DataConfig(source="csv", path=str(tmp_path)))
     assert (len(train), len(evaluation), evaluation[0].labels) == (2, 1, (1,))
     (tmp_path / "valid.csv").write_text("path,label\n3.png,cow\n")
-    assert "row 2 has cow" in refused(DataConfig(source="csv", path=str(tmp_path)))
+    assert "valid.csv, row 2 has cow" in refused(DataConfig(source="csv", path=str(tmp_path)))
 
 
 def test_held_out_of_every_class(tmp_path: pathlib.Path) -> None:
@@ -170,6 +170,7 @@ def test_held_out_of_every_class(tmp_path: pathlib.Path) -> None:
     ("text", "said"),
     [
         ("", "t.csv is empty"),
+        ("a/1.png\nb/2.png\n", "names pictures, but no labels: it has a single column"),
         ("path,label\n1.png,cat\n2.png\n", "has 2 columns, but row 3 has 1"),
         ("path,label\n1.png,cat\n2.png,\n3.png,\n", "row 3, column label: it is empty, row 4"),
         ("path,label\n1.png,cat\n,dog\n", "column path is empty in row 3"),

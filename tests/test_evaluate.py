@@ -9,8 +9,9 @@ import tiny
 
 from effnetv2_jax.config.experiment import EvaluationConfig
 from effnetv2_jax.data import open_source
+from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.parallel.mesh import make_mesh, put_batch
-from effnetv2_jax.train.evaluate import evaluate, make_eval_step, summary
+from effnetv2_jax.train.evaluate import evaluate, examples_of_rows, make_eval_step, summary
 from effnetv2_jax.train.state import build_model
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -34,7 +35,7 @@ def test_sums_are_those_of_the_unmasked_examples(devices: int) -> None:
     log_softmax = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     rank = (-logits).argsort(1)
     rows, labels, mask = np.arange(tiny.BATCH), batch["labels"][:, 0], batch["mask"]
-    sums = found["raw"]
+    sums = found.found["raw"]
     assert sums.examples == mask.sum()
     assert sums.top1 == (rank[:, 0] == labels)[mask].sum()
     assert sums.top5 == (rank[:, :5] == labels[:, None]).any(1)[mask].sum()
@@ -44,6 +45,7 @@ def test_sums_are_those_of_the_unmasked_examples(devices: int) -> None:
 def test_batch_size_does_not_change_the_result() -> None:
     mesh = make_mesh(jax.devices()[:1])
     results = []
+    predictions: list[Predictions] = []
     # 40 examples: the last batch is padded in one case, and there is only one in another.
     for batch_size in (16, 40, 64):
         experiment = tiny.experiment(
@@ -53,12 +55,32 @@ def test_batch_size_does_not_change_the_result() -> None:
         eval_step = make_eval_step(model, mesh)
         source = open_source(experiment.data, "eval")
         sets = {"raw": weights(0), "ema": weights(1)}
-        results.append(evaluate(eval_step, sets, source, experiment, model.preprocessing, mesh))
+        results.append(
+            evaluate(
+                eval_step,
+                sets,
+                source,
+                experiment,
+                model.preprocessing,
+                mesh,
+                predictions=predictions,
+            )
+        )
     assert results[0]["examples"] == 40
     assert results[0]["unreadable"] == 0
     assert results[0]["raw_loss"] != results[0]["ema_loss"]
     for result in results[1:]:
         assert result == pytest.approx(results[0], rel=1e-5)
+
+    labels = [record.labels for record in map(source.__getitem__, range(40))]
+    for each in predictions:
+        assert each.index.tolist() == list(range(40))
+        assert each.labels.tolist() == [list(own) for own in labels]
+        np.testing.assert_array_equal(each.best, predictions[0].best)
+        # They are the averaged weights'.
+        assert each.right.mean() == pytest.approx(results[0]["ema_top1"])
+        assert each.loss.mean() == pytest.approx(results[0]["ema_loss"], rel=1e-5)
+        assert -np.log(each.own_probability) == pytest.approx(each.loss, rel=1e-3)
 
 
 def test_an_unreadable_picture_is_left_out_and_counted(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -78,6 +100,7 @@ def test_an_unreadable_picture_is_left_out_and_counted(tmp_path) -> None:  # typ
     mesh = make_mesh(jax.devices()[:1])
     model = build_model(experiment, 6)
     eval_step = make_eval_step(model, mesh)
+    predictions: list[Predictions] = []
     result = evaluate(
         eval_step,
         {"raw": weights(0)},
@@ -85,6 +108,20 @@ def test_an_unreadable_picture_is_left_out_and_counted(tmp_path) -> None:  # typ
         experiment,
         model.preprocessing,
         mesh,
+        predictions=predictions,
     )
     assert (result["examples"], result["unreadable"]) == (11, 1)
+    (index,) = {*range(12)} - {*predictions[0].index.tolist()}
+    assert open_source(data, "eval")[index].encoded == b"no picture"
     assert summary(result).startswith("11 of 12 images | 1 unreadable | raw top-1 ")
+
+
+def test_examples_are_found_where_a_process_has_devices_apart() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Device:
+        process_index: int
+
+    owners = [0, 1, 0, 1]
+    found = examples_of_rows([Device(owner) for owner in owners], 8)
+    # Of process 0 the examples 0 to 3, of which each of its devices has two rows.
+    assert found.tolist() == [0, 1, 4, 5, 2, 3, 6, 7]

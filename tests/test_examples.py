@@ -43,10 +43,11 @@ def test_grad_cam_is_made_of_gradients(tmp_path: Path, capsys: pytest.CaptureFix
             return out + added if context.module.path == ("head",) else out
 
         with nn.intercept_methods(add):
-            return model.apply(variables, images, train=False)[:, 3].sum()
+            logits: Any = model.apply(variables, images, train=False)
+        return logits[:, 3].sum()
 
-    gradient = jax.grad(logit)(jnp.zeros((2, 2, 3, model.head_features)))
     maps = _last_maps(model, variables, images)
+    gradient = jax.grad(logit)(jnp.zeros(maps.shape))
     expected = jax.nn.relu((maps * gradient.mean((1, 2), keepdims=True)).sum(-1))
     assert float(expected.max()) > 0
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)

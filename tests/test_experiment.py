@@ -190,7 +190,9 @@ def test_unknown_field_of_a_config_dict_is_an_error() -> None:
 
 
 def test_unknown_field_that_resembles_none_lists_them_all() -> None:
-    with pytest.raises(ConfigError, match="its fields are every_steps, tensorboard"):
+    with pytest.raises(
+        ConfigError, match="its fields are every_steps, parameters, report, tensorboard"
+    ):
         from_config_dict(changed(log__qqq=1))
 
 

@@ -1,5 +1,7 @@
 """Channels and reductions of feature maps, as the maps have them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -16,7 +18,7 @@ from effnetv2_jax.models.shapes import abstract_variables
         pytest.param("vit-ti16", {}, marks=pytest.mark.slow),
     ],
 )
-def test_it_is_what_the_maps_are(name: str, fields: dict[str, float]) -> None:
+def test_it_is_what_the_maps_are(name: str, fields: dict[str, Any]) -> None:
     model = create_model(name, **fields)
     info = feature_info(model)
     images = jnp.zeros((2, 160, 96, 3))

@@ -1,7 +1,9 @@
 """The notebooks run from top to bottom, offline, with a thin network and few steps."""
 
 import ast
+import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,7 +63,7 @@ def test_stored_as_they_should_be(path: Path) -> None:
     assert notebook.cells[0].cell_type == "markdown"
     first, *others = code_cells(notebook)
     assert 'find_spec("effnetv2_jax") is None' in first.source
-    assert "%pip install -q effnetv2_jax" in first.source
+    assert '%pip install -q "{source}"' in first.source
     assert not any("pip install" in cell.source for cell in others)
     assert parameters(notebook) is others[0]
     for cell in [first, *others]:
@@ -70,6 +72,38 @@ def test_stored_as_they_should_be(path: Path) -> None:
     for cell in notebook.cells:
         assert len(cell.source.splitlines()) <= LINES, cell.id
         assert all(len(line) <= 100 for line in cell.source.splitlines()), cell.id
+
+
+def installed(cell: Any, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the first cell of a notebook would install where the package is missing."""
+    asked: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.util, "find_spec", lambda _: None)
+        exec(
+            cell.source.replace('%pip install -q "{source}"', "pip(source)"), {"pip": asked.append}
+        )
+    return asked
+
+
+def test_the_first_cell_installs_what_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [code_cells(read(path))[0] for path in NOTEBOOKS]
+    assert len({cell.source for cell in cells}) == 1
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert installed(cells[0], monkeypatch) == [f"{ROOT}[lite,notebooks]"]
+    assert "computes on the CPU" in capsys.readouterr().out
+
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="upload effnetv2_jax's wheel"):
+        installed(cells[0], monkeypatch)
+    wheel = tmp_path / "effnetv2_jax-0.1.0-py3-none-any.whl"
+    wheel.write_bytes(b"")
+    assert installed(cells[0], monkeypatch) == [f"{wheel}[lite,notebooks]"]
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    assert installed(cells[0], monkeypatch) == [f"{wheel}[lite,notebooks,cuda]"]
 
 
 def weights(folder: Path, **fields: Any) -> str:

@@ -95,8 +95,12 @@ def test_a_live_plot_draws_what_it_is_told(tmp_path: Path, monkeypatch: pytest.M
         def update(self, figure: Any) -> None:
             shown.append("updated")
 
+    def display(figure: Any, *, display_id: bool) -> Handle:
+        shown.append("new")
+        return Handle()
+
     plot = LivePlot()
-    monkeypatch.setattr(plot, "_display", lambda *_, **__: shown.append("new") or Handle())
+    monkeypatch.setattr(plot, "_display", display)
     write(tmp_path, plot)
     assert shown == ["new", "updated", "updated"]
     loss, accuracy, _ = plot.figure().axes

@@ -35,6 +35,15 @@ def lines(path: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
 
 
+def without_time(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The lines, each of which has to say when it was written."""
+    found = lines(path)
+    for line in found:
+        written = datetime.datetime.fromisoformat(line.pop("time"))
+        assert abs(datetime.datetime.now(datetime.UTC) - written) < datetime.timedelta(minutes=5)
+    return found
+
+
 def test_lines_are_strict_json_with_exact_numbers(tmp_path: pathlib.Path) -> None:
     log = MetricsLog(tmp_path / "metrics.jsonl", step=0)
     log.write(1, loss=0.1 + 0.2, float32=np.float32(0.1), jax=jnp.float32(1.5), count=np.int64(3))
@@ -88,7 +97,7 @@ def test_starting_over_forgets_a_run_killed_before_its_first_checkpoint(
         writers.write(5, "train", {"loss": 1.0})
     with Writers(tmp_path, JSONL, step=0) as writers:
         writers.write(7, "train", {"loss": 2.0})
-    assert lines(tmp_path / "metrics.jsonl") == [{"step": 7, "train/loss": 2.0}]
+    assert without_time(tmp_path / "metrics.jsonl") == [{"step": 7, "train/loss": 2.0}]
 
 
 WRITE_FOREVER = """
@@ -149,7 +158,7 @@ def test_tensorboard_shows_each_step_once(tmp_path: pathlib.Path) -> None:
         "eval/top1": {},
         "eval/ema_top1": {},
     }
-    assert lines(tmp_path / "metrics.jsonl") == [
+    assert without_time(tmp_path / "metrics.jsonl") == [
         {"step": 1, "train/loss": 1.0},
         {"step": 2, "train/loss": 2.0},
         {"step": 3, "train/loss": 300.0},
@@ -170,10 +179,16 @@ def test_without_tensorboard_and_disabled(tmp_path: pathlib.Path) -> None:
 
 
 def test_notes_go_into_the_log_alone(tmp_path: pathlib.Path) -> None:
-    with Writers(tmp_path, LogConfig(), step=0) as writers:
-        writers.write(1, "eval", {"top1": 0.5}, params_sha256="ab")
-    assert lines(tmp_path / "metrics.jsonl") == [
-        {"step": 1, "eval/top1": 0.5, "params_sha256": "ab"}
+    with Writers(tmp_path, LogConfig(), step=0, epoch_of=lambda step: step / 3) as writers:
+        writers.write(1, "eval", {"top1": 0.5}, params_sha256="ab", spent={"total": 1.5})
+    assert without_time(tmp_path / "metrics.jsonl") == [
+        {
+            "step": 1,
+            "epoch": 0.3333,
+            "eval/top1": 0.5,
+            "params_sha256": "ab",
+            "spent": {"total": 1.5},
+        }
     ]
     assert shown_by_tensorboard(tmp_path / "tensorboard") == {"eval/top1": {1: 0.5}}
 

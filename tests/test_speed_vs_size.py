@@ -70,6 +70,7 @@ def test_results_are_kept_and_counted(modules: Any, tmp_path: Path) -> None:
             runs[f"inference {networks.NETWORKS[key].eval_size}"] = run(speed, 4)
             found = {"counts": dict(counts), "runs": runs, "load": 2.0, "dtype": "float32"}
             results.add(key, "ours", found)
+    results.count("v2-m", dict(counts))
     results.failed["b7 ours"] = "not ready"
     results.save()
     again = script.Results(path)
@@ -80,5 +81,8 @@ def test_results_are_kept_and_counted(modules: Any, tmp_path: Path) -> None:
     claims = {line.split(" | ")[0]: line.split(" | ")[-1] for line in page.claims(content)[2:]}
     assert claims["| V2-S trains faster than B5, at 83.9 and 83.7 % (hours)"] == "4.00 |"
     assert claims["| V2-S is smaller than B5 (parameters)"] == "1.00 |"
+    assert "| v2-m | 85.1 | 2.0 | 3.00 | 4.0 | 128, 380 | -, - | - | 13 | 480 | - |" in page.table(
+        content
+    )
     assert sum(value == "not measured |" for value in claims.values()) == len(claims) - 2
     assert "load average 2 to 2" in page.about(content)

@@ -17,7 +17,7 @@ from effnetv2_jax.data import Record, open_source
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.average_precision import average_precision
-from effnetv2_jax.train.evaluate import Scores, evaluate, summary
+from effnetv2_jax.train.evaluate import Answers, Evaluated, Scores, evaluate, summary
 from effnetv2_jax.train.evaluate_weights import results_table
 
 
@@ -86,12 +86,13 @@ def test_an_evaluation_is_that_of_scikit_learn(batch_size: int) -> None:
     scores = rng.normal(size=(21, 7)).astype(np.float32)
     seen = iter(range(0, 100, batch_size))
 
-    def step(weights: object, batch: Mapping[str, jax.Array]) -> dict[str, Scores]:
+    def step(weights: object, batch: Mapping[str, jax.Array]) -> Evaluated:
         start = next(seen)
         rows = np.zeros((batch_size, 7), np.float32)
         rows[: len(scores[start : start + batch_size])] = scores[start : start + batch_size]
         mask = batch["mask"]
-        return {"raw": Scores(mask.sum() * 2.0, jax.numpy.array(rows), batch["labels"], mask)}
+        found = Scores(mask.sum() * 2.0, jax.numpy.array(rows), batch["labels"], mask)
+        return Evaluated({"raw": found}, Answers(*[mask] * len(Answers._fields)))
 
     experiment = tiny.experiment(
         data=dataclasses.replace(tiny.experiment().data, max_labels=3),

@@ -75,12 +75,13 @@ def test_the_penalty_is_chosen_by_what_is_held_out() -> None:
 
 def test_a_probe_needs_weights_and_a_softmax() -> None:
     probe = ProbeConfig(views=1)
-    for fields, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, "without config.init"),
         ({"init": "in1k", "loss": "sigmoid"}, "config.loss is sigmoid"),
         ({"init": "in1k", "probe": ProbeConfig(views=3)}, "must be 0, 1 or 2"),
         ({"init": "in1k", "probe": ProbeConfig(views=1, l2=0.0)}, "probe.l2 must be above 0"),
-    ):
+    ]
+    for fields, message in cases:
         config = to_config_dict(tiny.experiment(**{"probe": probe, **fields}))
         with pytest.raises(ConfigError, match=message):
             from_config_dict(config)

@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pytest
 import tiny
-from chaos.runs import deterministic, last_metrics, launch, metrics
+from chaos.runs import deterministic, events, last_metrics, launch, metrics
 from sklearn.metrics import average_precision_score
 
-from effnetv2_jax import predict
+from effnetv2_jax import api
 from effnetv2_jax.cli.plan import describe
 from effnetv2_jax.config.experiment import (
     CheckpointConfig,
@@ -24,6 +23,8 @@ from effnetv2_jax.config.experiment import (
     Experiment,
 )
 from effnetv2_jax.data import open_source
+from effnetv2_jax.predict import main as predict_main
+from effnetv2_jax.predict import predict
 from effnetv2_jax.train.evaluate_weights import evaluate_run, results_table
 from effnetv2_jax.train.loop import train
 from effnetv2_jax.weights.pretrained import load_pretrained
@@ -88,6 +89,8 @@ def test_balanced_sampling_survives_kills_with_the_same_bits(
     expected, found = metrics(tmp_path / "undisturbed"), metrics(tmp_path / "killed")
     assert deterministic(found) == deterministic(expected)
     assert found[-1]["params_sha256"] == expected[-1]["params_sha256"]
+    (said, _) = events(tmp_path / "killed", "start")[-1]["balance"]
+    assert said.startswith("balanced sampling: each of 2 classes")
     first = expected[0]
     assert first["train/weighted_loss"] > first["train/loss"] > 0
 
@@ -124,7 +127,7 @@ def test_several_labels_from_training_to_prediction(
     assert result["examples"] == len(source)
     model, variables = load_pretrained(None, str(tmp_path / "run"))
     names = [str(pictures / path) for path in source.paths]  # type: ignore[attr-defined]
-    found = list(predict.predict(model, variables, names, threshold=0.0))
+    found = list(predict(model, variables, names, threshold=0.0))
     scores = np.array(
         [[p for _, p in sorted((g.label, g.probability) for g in each.guesses)] for each in found]
     )
@@ -135,13 +138,15 @@ def test_several_labels_from_training_to_prediction(
     assert "mAP" in table
     assert "top-1" not in table
     assert f"{best:.2%}" in table
-    status = predict.main([f"--weights={tmp_path / 'run'}@best", "--format=json", names[0]])
+    status = predict_main([f"--weights={tmp_path / 'run'}@best", "--format=json", names[0]])
     printed = capsys.readouterr()
     assert status == 0
     shown = json.loads(printed.out)["predictions"]
     likely = [g for g in found[0].guesses if g.probability >= 0.5]
     assert [g["name"] for g in shown] == [g.name for g in likely]
     assert "several labels: classes with a probability of 0.5 or more" in printed.err
+    (of_api,) = api.predict(tmp_path / "run", names[0])
+    assert [guess.name for guess in of_api.guesses] == [g.name for g in likely]
 
 
 @pytest.mark.slow
@@ -189,9 +194,14 @@ def test_other_sources_train_resume_and_evaluate(
     (tmp_path / "data").mkdir()
     # Processes that decode get the source, too.
     run = experiment(make(pictures, tmp_path / "data") | {"processes": 2}, balanced_loss=True)
-    result = train(run, tmp_path / "run")
-    assert result["examples"] + len(open_source(run.data, "train")) == COUNT
-    assert train(run, tmp_path / "run") == result
-    (again,) = evaluate_run(run, tmp_path / "run", report=lambda _: None).values()
-    assert again["ema_top1"] == result["ema_top1"]
-    assert jax.process_count() == 1
+    launch(run, tmp_path / "undisturbed").finish()
+    kill_at(5, run, tmp_path / "killed")
+    launch(run, tmp_path / "killed").finish()
+    expected, found = metrics(tmp_path / "undisturbed"), metrics(tmp_path / "killed")
+    assert deterministic(found) == deterministic(expected)
+    last = found[-1]
+    assert last["params_sha256"] == expected[-1]["params_sha256"]
+    assert last["eval/examples"] + len(open_source(run.data, "train")) == COUNT
+    (again,) = evaluate_run(run, tmp_path / "killed", report=lambda _: None).values()
+    assert again["examples"] == last["eval/examples"]
+    assert again["ema_loss"] == pytest.approx(last["eval/ema_loss"], rel=1e-3)

@@ -61,7 +61,7 @@ def experiment(*, steps: int = 8, **fields: Any) -> Experiment:
         schedule=Cosine(),
         evaluation=EvaluationConfig(image_size=40, batch_size=16, every_epochs=100.0),
         checkpoint=CheckpointConfig(every_steps=3),
-        log=LogConfig(every_steps=1, tensorboard=False),
+        log=LogConfig(every_steps=1, tensorboard=False, report=False),
     )
     return dataclasses.replace(run, **fields)
 

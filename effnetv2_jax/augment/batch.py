@@ -12,6 +12,7 @@ from jaxtyping import Float, PRNGKeyArray, UInt8
 from effnetv2_jax.augment import geometry
 from effnetv2_jax.augment.autoaugment import autoaugment
 from effnetv2_jax.augment.increasing import increasing
+from effnetv2_jax.augment.places import Part, keys_at
 from effnetv2_jax.augment.randaugment import randaugment
 
 Policy = Literal["randaugment", "increasing", "autoaugment", "none"]
@@ -30,6 +31,7 @@ def augment_batch(
     translate_const: float | None = None,
     cutout_const: float | None = None,
     cutout: float = 0.0,
+    part: Part | None = None,
 ) -> UInt8[Array, "B H W C"]:
     """Flips and augments every image of a batch, each by a key of its own.
 
@@ -47,6 +49,7 @@ def augment_batch(
       translate_const, cutout_const: likewise; None is the policy's own.
       cutout: after the policy, a square of noise with this share of the image's shorter side,
         rounded down to an even number of pixels, hides part of every image; 0 leaves it out.
+      part: which of a batch the images are; None is all of it.
 
     Returns:
       uint8 [B, H, W, C].
@@ -96,7 +99,7 @@ def augment_batch(
             image = geometry.cutout(cutout_key, image, side=side)
         return image
 
-    return jax.vmap(augment)(jax.random.split(key, images.shape[0]), images)
+    return jax.vmap(augment)(keys_at(key, images.shape[0], part), images)
 
 
 def normalize(

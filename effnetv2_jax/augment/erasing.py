@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, PRNGKeyArray
 
+from effnetv2_jax.augment.places import Part, keys_at
+
 AREA = (0.02, 1 / 3)
 """Smallest and largest rectangle, as a share of the image's area."""
 ASPECT = (0.3, 1 / 0.3)
@@ -16,7 +18,11 @@ ATTEMPTS = 10
 
 
 def erase(
-    key: PRNGKeyArray, images: Float[Array, "B H W C"], *, probability: float
+    key: PRNGKeyArray,
+    images: Float[Array, "B H W C"],
+    *,
+    probability: float,
+    part: Part | None = None,
 ) -> Float[Array, "B H W C"]:
     """Puts a rectangle of noise, N(0, 1) in each channel of each pixel, into some of the images.
 
@@ -26,6 +32,7 @@ def erase(
       key: PRNG key of the batch; an image's draws depend on it and on the image's place only.
       images: normalised, float [B, H, W, C].
       probability: of an image to get one.
+      part: which of a batch the images are; None is all of it.
 
     Returns:
       [B, H, W, C], of the images' dtype.
@@ -54,4 +61,4 @@ def erase(
         noise = noise.reshape(image.shape).astype(image.dtype)
         return jnp.where((inside & erased)[:, :, None], noise, image)
 
-    return jax.vmap(one)(jax.random.split(key, images.shape[0]), images)
+    return jax.vmap(one)(keys_at(key, images.shape[0], part), images)

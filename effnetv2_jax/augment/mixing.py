@@ -8,6 +8,8 @@ from jax import Array
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PRNGKeyArray
 
+from effnetv2_jax.augment.places import Part, keys_at
+
 
 class MixedBatch(NamedTuple):
     """Images that blend two examples each, and the labels of both."""
@@ -32,6 +34,7 @@ def mix(
     cutmix_alpha: ArrayLike,
     group: int | None = None,
     per_batch: bool = False,
+    part: Part | None = None,
 ) -> MixedBatch:
     """Mixes every example with its partner: its mirror image in the order of its group.
 
@@ -52,6 +55,7 @@ def mix(
       per_batch: one draw for all, in place of one for each.
       group: examples to a group, a divisor of B; None is the whole batch. Groups that lie within
         shards need no communication, and give the same result on any number of devices.
+      part: which of a batch the images are, partners among them; None is all of it.
 
     Returns:
       A `MixedBatch`.
@@ -80,7 +84,9 @@ def mix(
         shares = jnp.broadcast_to(own_share(share_key, which), (batch, height, width, 1))
     else:
         places = jnp.arange(batch, dtype=jnp.int32)
-        shares = jax.vmap(own_share)(jax.random.split(key, batch), places)
+        if part is not None:
+            places += part.first
+        shares = jax.vmap(own_share)(keys_at(key, batch, part), places)
     weight = jnp.mean(shares, axis=(1, 2, 3))
     partners = _reverse_groups(images, group)
     mixed = shares * images + (1 - shares) * partners

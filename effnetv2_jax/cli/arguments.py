@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 
-SWITCHES = ("help", "h", "version", "largest_batch", "nolargest_batch")
+SWITCHES = ("help", "h", "version", "largest_batch", "nolargest_batch", "scaling", "noscaling")
 """Flags that take no value."""
 _FLAG = re.compile(r"--?([A-Za-z][^=]*)(=.*)?", re.DOTALL)
 _OVERRIDE = re.compile(r"(--?(?:no)?config\.[^=]+)(.*)", re.DOTALL)

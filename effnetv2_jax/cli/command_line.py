@@ -3,8 +3,8 @@
 import dataclasses
 import difflib
 import os
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, get_args
 
 import ml_collections
 from absl import flags
@@ -24,6 +24,7 @@ from effnetv2_jax.cli.overrides import (
 )
 from effnetv2_jax.cli.suggestions import meant
 from effnetv2_jax.cli.winner import with_winner
+from effnetv2_jax.config.differences import flatten
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.reading import from_config_dict
 from effnetv2_jax.outputs.workdir import (
@@ -51,6 +52,12 @@ class Command:
     """`plan`: compiles every stage for these devices."""
     largest_batch: bool = False
     """`plan` for a topology: also finds the largest batch that fits."""
+    scaling: bool = False
+    """`plan`: also shows the family that scaling makes of the network."""
+    config_file: str = ""
+    """As `--config` names it; empty where there is none."""
+    changed: tuple[str, ...] = ()
+    """Fields that differ from the file's, as `field: old -> new`."""
     notes: tuple[str, ...] = ()
     """What the overrides brought along that they do not say themselves."""
 
@@ -101,6 +108,7 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError("--config=FILE is needed, such as --config=configs/quickstart.py")
     else:
         config = stated
+    before = dict(flatten(config.to_dict())) if file and not of_run else None
     shortened = file is not None and file.shortens and not of_run
     notes += adapt(config, overrides, shortened=shortened)
     assign(config, overrides)
@@ -117,6 +125,8 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         raise CommandError(f"--topology belongs to --mode=plan, not to --mode={values.mode}")
     if values.largest_batch and not values.topology:
         raise CommandError("--largest_batch needs --topology, the devices whose memory counts")
+    if values.scaling and values.mode != "plan":
+        raise CommandError(f"--scaling belongs to --mode=plan, not to --mode={values.mode}")
     return Command(
         mode=values.mode,
         experiment=experiment,
@@ -124,8 +134,20 @@ def parse(arguments: Sequence[str], *, description: str = "") -> Command | str:
         checkpoint=checkpoint,
         topology=values.topology,
         largest_batch=values.largest_batch,
+        scaling=values.scaling,
+        config_file=chosen[-1] if chosen else "",
+        changed=() if before is None else tuple(_changed(before, config)),
         notes=tuple(notes),
     )
+
+
+def _changed(before: Mapping[str, Any], config: ml_collections.ConfigDict) -> Iterator[str]:
+    """Which fields differ from what they were, as `field: old -> new`."""
+    now = dict(flatten(config.to_dict()))
+    for name in sorted(before.keys() | now.keys()):
+        old, new = before.get(name, "absent"), now.get(name, "absent")
+        if old != new:
+            yield f"{name}: {old} -> {new}"
 
 
 def _read_flags(
@@ -201,6 +223,12 @@ def _define_flags() -> flags.FlagValues:
         "largest_batch",
         False,
         "With --topology: also finds the largest batch per device that fits, by more compilations.",
+        values,
+    )
+    flags.DEFINE_bool(
+        "scaling",
+        False,
+        "With --mode=plan: also shows the family of networks that scaling makes of the table.",
         values,
     )
     return values

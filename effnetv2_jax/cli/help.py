@@ -32,7 +32,7 @@ def help_text(description: str, values: flags.FlagValues) -> str:
         "its argument.",
     )
     forms = {"workdir": "=DIR", "mode": "=train | eval | plan | find_rate", "import": "=MODULE"}
-    forms |= {"topology": "=DEVICES", "largest_batch": ""}
+    forms |= {"topology": "=DEVICES", "largest_batch": "", "scaling": ""}
     lines += [
         line
         for name, form in forms.items()

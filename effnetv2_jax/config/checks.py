@@ -186,6 +186,12 @@ def check(experiment: Experiment) -> None:
         not (experiment.class_weights and experiment.balanced_loss),
         "class_weights states what balanced_loss would take from the data; leave one of them out",
     )
+    balanced = experiment.balanced_loss or experiment.class_weights or data.sampling == "balanced"
+    need(
+        epochs > 0 or not balanced,
+        "epochs is 0, and the head that probe fits counts all pictures alike; leave out "
+        "balanced_loss, class_weights and data.sampling, or state epochs",
+    )
     need(
         not (experiment.balanced_loss and data.sampling == "balanced"),
         "balanced_loss and data.sampling=balanced make up for the same imbalance twice; leave one "

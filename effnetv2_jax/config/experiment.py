@@ -185,6 +185,10 @@ class EvaluationConfig:
     `effnetv2_jax.data.sources.eval_sets` has a table, such as `imagenet_v2`."""
 
 
+BestBy = Literal["top1", "top5", "map", "loss", "raw_top1", "raw_top5", "raw_map", "raw_loss"]
+"""What a checkpoint may be the best in."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
     """When the state is saved, as it also is at the end of the run; and what is kept."""
@@ -195,9 +199,7 @@ class CheckpointConfig:
     """How many of the newest checkpoints are kept."""
     keep_best: int = 1
     """How many of the checkpoints with the best evaluation are kept besides."""
-    best_by: (
-        Literal["top1", "top5", "map", "loss", "raw_top1", "raw_top5", "raw_map", "raw_loss"] | None
-    ) = None
+    best_by: BestBy | None = None
     """What is best: the highest accuracy or mean average precision (`map`) or the lowest loss, in
     evaluation, of the averaged weights (`raw_`: of those trained last, as it also is where there
     are no averages). Of equals the newest. None is `top1`, or `map` where `evaluation.metric` is
@@ -212,6 +214,10 @@ class LogConfig:
     """Steps between two lines of the training metrics."""
     tensorboard: bool = True
     """Writes the same numbers for TensorBoard, into `tensorboard/`."""
+    parameters: bool = False
+    """Shows a table of all parameters at the start; `parameters.txt` has it in any case."""
+    report: bool = True
+    """Writes `report.html`, and the predictions it is made from, at every evaluation."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -324,14 +330,15 @@ class Experiment:
     by hand); `on` makes it an error if that does not say; `off` trains alone."""
 
     @property
+    def best_by(self) -> BestBy:
+        """What the best checkpoint is best in."""
+        of_metric: BestBy = "map" if self.evaluation.metric == "average_precision" else "top1"
+        return self.checkpoint.best_by or of_metric
+
+    @property
     def kept(self) -> CheckpointConfig:
         """Which checkpoints are kept, with what is best by stated."""
-        if self.checkpoint.best_by is not None:
-            return self.checkpoint
-        of_metric: Literal["map", "top1"] = "top1"
-        if self.evaluation.metric == "average_precision":
-            of_metric = "map"
-        return dataclasses.replace(self.checkpoint, best_by=of_metric)
+        return dataclasses.replace(self.checkpoint, best_by=self.best_by)
 
     def settled(self) -> "Experiment":
         """As a run records it: what its network computes does not depend on defaults."""

@@ -68,6 +68,15 @@ class Classed(Protocol):
 
 
 @runtime_checkable
+class Named(Protocol):
+    """A source that knows the names of its examples without reading them."""
+
+    def key(self, index: int) -> str:
+        """The `Record.key` of example `index`, from 0."""
+        ...
+
+
+@runtime_checkable
 class Labelled(Protocol):
     """A source that knows the labels of its examples without reading them."""
 

@@ -47,10 +47,18 @@ class Search:
     """w of the reward."""
     parameters_exponent: float = -0.05
     """v of the reward."""
-    cost: Literal["none", "table"] = "none"
-    """Where S comes from: 1 for every network, or a JSON file that has it by the network's hash."""
+    cost: Literal["none", "table", "measured", "compiled"] = "none"
+    """Where S comes from: 1 for every network; a JSON file that has it by the network's hash; the
+    time of a training step on the trial's device, in turn with the reference's; or the memory
+    traffic of a step compiled for a TPU that need not be here."""
     cost_path: str = ""
-    """`cost=table`: the file."""
+    """`table`: the file."""
+    cost_topology: str = "v5e:2x2"
+    """`compiled`: a slice of v5e, v5p or v6e, of which one chip is compiled for."""
+    cost_image_size: int | None = None
+    """`compiled`: height and width in training, in pixels; None takes the trial's last stage's."""
+    cost_batch_size: int = 128
+    """`compiled`: examples of a step on a chip."""
     max_step_time: float | None = None
     """A candidate whose S is above is not trained."""
     max_seconds: float | None = None
@@ -152,10 +160,11 @@ def check(search: Search) -> None:
     for name in names:
         if names.count(name) > 1:
             raise ConfigError(f"search.space chooses {name} twice")
-    for name in ("trials", "population", "tournament", "cores", "max_failures", "max_deaths"):
+    counts = ("trials", "population", "tournament", "cores", "max_failures", "max_deaths")
+    for name in (*counts, "cost_batch_size"):
         if getattr(search, name) < 1:
             raise ConfigError(f"search.{name} must be above 0, not {getattr(search, name)}")
-    for name in ("lag", "workers", "max_step_time", "max_seconds"):
+    for name in ("lag", "workers", "max_step_time", "max_seconds", "cost_image_size"):
         value = getattr(search, name)
         if value is not None and not 0 < value < math.inf:
             raise ConfigError(f"search.{name} must be above 0, or None, not {value}")

@@ -5,12 +5,17 @@ from collections.abc import Callable, Sequence
 
 from etils import epath
 
+from effnetv2_jax.nas.candidate import with_settings
 from effnetv2_jax.nas.config import Search
+from effnetv2_jax.nas.cost.covering import covering
+from effnetv2_jax.nas.cost.parts_table import FILE as TRAFFIC
+from effnetv2_jax.nas.cost.parts_table import write_parts_table
 from effnetv2_jax.nas.executors import Executor
 from effnetv2_jax.nas.executors.local import LocalProcesses
 from effnetv2_jax.nas.finals import Finalist, agreement, run_finals, table
 from effnetv2_jax.nas.optuna_copy import FILE, write_copy
 from effnetv2_jax.nas.records import Result, directory_of
+from effnetv2_jax.nas.space import settings
 from effnetv2_jax.nas.study import Standing, Study, open_study
 from effnetv2_jax.nas.trial import step_time_of
 from effnetv2_jax.nas.winner import write_winner
@@ -19,7 +24,7 @@ from effnetv2_jax.outputs.table import align
 from effnetv2_jax.outputs.workdir import read_winner, workdir_path
 
 _COPY_SECONDS = 60.0
-"""Between two additions to the copy for Optuna."""
+"""Between two additions to the copy for Optuna, and two reports."""
 
 
 def make_executor(search: Search) -> Executor:
@@ -65,12 +70,16 @@ def run_search(
     Raises:
       StudyError: it cannot go on, or another search is there.
       ConfigError: S is not to be had.
+      TopologyError: there is no such topology, or its compiler is missing.
       WorkdirError: another search uses the directory.
     """
     study = workdir_path(workdir)
-    step_time_of(search)
+    if search.cost != "compiled":  # Whose table is made in the study.
+        step_time_of(search, study)
     with lock_workdir(study):
         search = open_study(search, study, workers=executor.workers)
+        if search.cost == "compiled":
+            _compile_table(search, study, report)
         trials = Study(search, study, executor, report=report)
         report(
             f"{study}: {executor.workers} trials at a time, proposed by {search.sampler} from the "
@@ -88,9 +97,11 @@ def run_search(
                 if time.monotonic() - copied > _COPY_SECONDS:
                     copied = time.monotonic()
                     _copy(search, study, trials, report)
+                    _page(study, report)
                 show(standing)
         finally:
             _copy(search, study, trials, report)
+            _page(study, report)
         best = trials.standing.best
         if best is None or not search.finals:
             return best
@@ -103,6 +114,27 @@ def run_search(
             report=report,
         )
         return _decide(search, study, finalists, report)
+
+
+def _compile_table(search: Search, study: epath.Path, report: Callable[[str], None]) -> None:
+    """Writes what the trials read S from, unless it is there: the blocks of the whole space.
+
+    Raises:
+      ConfigError, TopologyError: it is not to be had.
+    """
+    if (study / TRAFFIC).exists():
+        return
+    # Imported here, for its JAX.
+    from effnetv2_jax.nas.cost.compiled import compiler_for
+
+    networks = [
+        with_settings(search.experiment, settings(search.space, picks)).model
+        for picks in covering(search.space)
+    ]
+    compiler = compiler_for(search)
+    for line in compiler.prepare(networks):
+        report(f"traffic {line}")
+    write_parts_table(study / TRAFFIC, compiler.table(networks))
 
 
 def _written(study: epath.Path, best: Result | None) -> Result | None:
@@ -145,6 +177,7 @@ def _decide(
     workdir, result = first.best_run
     told = {"mean_reward": first.mean, "rewards": first.rewards}
     write_winner(study, search, first.proposal, result, workdir=workdir, finals=told)
+    _page(study, report)
     return result
 
 
@@ -154,3 +187,14 @@ def _copy(search: Search, study: epath.Path, trials: Study, report: Callable[[st
         write_copy(search, study, trials.proposals, trials.result_of)
     except Exception as error:
         report(f"the copy for Optuna, {study / FILE}, was not written: {error}")
+
+
+def _page(study: epath.Path, report: Callable[[str], None]) -> None:
+    """Writes the report anew; without it the search is as good."""
+    # Imported here: a search that is stopped at once needs no templates.
+    from effnetv2_jax.nas.report.page import PAGE, write_study_report
+
+    try:
+        write_study_report(study)
+    except Exception as error:
+        report(f"the report, {study / PAGE}, was not written: {error}")

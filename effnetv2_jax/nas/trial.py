@@ -29,6 +29,9 @@ from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.nas.architecture import network_hash
 from effnetv2_jax.nas.candidate import with_settings
 from effnetv2_jax.nas.config import Search
+from effnetv2_jax.nas.cost.kept import MEASURED
+from effnetv2_jax.nas.cost.parts_table import FILE as TRAFFIC
+from effnetv2_jax.nas.cost.parts_table import read_parts_table
 from effnetv2_jax.nas.records import (
     SEARCH,
     Proposal,
@@ -88,7 +91,7 @@ def run_trial(directory: epath.PathLike) -> Result:
         _count_start(directory, search.max_deaths)
         candidate = candidate_of(search, proposal)
         fields["network"] = network_hash(candidate.model)
-        fields |= _step_time(search, candidate)
+        fields |= _step_time(search, candidate, study)
         fields |= _train(search, candidate, directory)
         fields |= _parameters(search, candidate, directory)
         fields["reward"] = reward(
@@ -118,18 +121,29 @@ def candidate_of(search: Search, proposal: Proposal) -> Experiment:
         raise Unsuitable(f"it makes no sense: {error}") from error
 
 
-def step_time_of(search: Search) -> StepTime:
+def step_time_of(search: Search, study: epath.Path) -> StepTime:
     """Where a search has S from.
 
     Raises:
       ConfigError: it is not to be had.
     """
-    return read_table(search.cost_path) if search.cost == "table" else Constant()
+    match search.cost:
+        case "table":
+            return read_table(search.cost_path)
+        case "measured":
+            # Imported here, for its JAX.
+            from effnetv2_jax.nas.cost.measured import Measured
+
+            return Measured(search.experiment, kept=study / MEASURED)
+        case "compiled":
+            return read_parts_table(study / TRAFFIC)
+    return Constant()
 
 
-def _step_time(search: Search, candidate: Experiment) -> dict[str, Any]:
-    step_time = step_time_of(search)
-    value = step_time(candidate.model)
+def _step_time(search: Search, candidate: Experiment, study: epath.Path) -> dict[str, Any]:
+    step_time = step_time_of(search, study)
+    with _memory_sufficing():
+        value = step_time(candidate.model)
     if search.max_step_time is not None and value > search.max_step_time:
         raise Unsuitable(
             f"too slow: its step takes {value:.3g} times the reference's, more than "
@@ -140,32 +154,42 @@ def _step_time(search: Search, candidate: Experiment) -> dict[str, Any]:
 
 def _train(search: Search, candidate: Experiment, directory: epath.Path) -> dict[str, Any]:
     # Imported late: what a candidate is costs no JAX.
-    from jax.errors import JaxRuntimeError
-
     from effnetv2_jax.outputs.writers import METRICS, read_log
-    from effnetv2_jax.parallel.memory import out_of_memory
     from effnetv2_jax.train.divergence import DivergenceError
+    from effnetv2_jax.train.evaluate import HEADLINE
     from effnetv2_jax.train.loop import train
 
     try:
-        with _at_most(search.max_seconds):
+        with _at_most(search.max_seconds), _memory_sufficing():
             metrics = train(candidate, directory)
     except DivergenceError as error:
         raise Unsuitable(f"not finite: {error}") from error
+    except _TooSlow:
+        raise Unsuitable(
+            f"too slow: it took more than search.max_seconds={search.max_seconds:g}"
+        ) from None
+    measured = metrics[HEADLINE[candidate.evaluation.metric]]
+    if not math.isfinite(measured):
+        raise Unsuitable("not finite: its accuracy")
+    sums = [entry["params_sha256"] for entry in read_log(directory / METRICS) if _final(entry)]
+    return {"accuracy": measured, "params_sha256": sums[-1] if sums else ""}
+
+
+@contextlib.contextmanager
+def _memory_sufficing() -> Iterator[None]:
+    """Makes a lack of memory inside the candidate's fault."""
+    from jax.errors import JaxRuntimeError
+
+    from effnetv2_jax.parallel.memory import out_of_memory
+
+    try:
+        yield
     except MemoryError as error:
         raise Unsuitable("out of memory on the host") from error
     except JaxRuntimeError as error:
         if out_of_memory(error) is None:
             raise
         raise Unsuitable(f"out of memory: {str(error).splitlines()[0]}") from error
-    except _TooSlow:
-        raise Unsuitable(
-            f"too slow: it took more than search.max_seconds={search.max_seconds:g}"
-        ) from None
-    if not math.isfinite(metrics["top1"]):
-        raise Unsuitable("not finite: its accuracy")
-    sums = [entry["params_sha256"] for entry in read_log(directory / METRICS) if _final(entry)]
-    return {"accuracy": metrics["top1"], "params_sha256": sums[-1] if sums else ""}
 
 
 def _final(entry: dict[str, Any]) -> bool:

@@ -38,7 +38,7 @@ _NOT_COMPARED = "train/images_per_second"
 _SHA256 = "params_sha256"
 _LISTED = 8
 _ABSENT = "absent"
-_OF_EVENTS = ("time", "event", "step")
+_OF_EVENTS = ("time", "event", "step", "config_file", "changed")
 
 
 class Difference(NamedTuple):

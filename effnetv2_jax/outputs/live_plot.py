@@ -49,8 +49,9 @@ class LivePlot(Callback):
             axes.set(title=title, xlabel="step")
         self._plot(loss, "train", {"loss": "training"})
         self._plot(loss, "eval", {"raw_loss": "evaluation", "ema_loss": "evaluation, averaged"})
-        names = {"raw_top1": "as trained last", "ema_top1": "averaged weights"}
-        self._plot(accuracy, "eval", names, scale=100.0)
+        for metric in ("top1", "map"):
+            names = {f"raw_{metric}": "as trained last", f"ema_{metric}": "averaged weights"}
+            self._plot(accuracy, "eval", names, scale=100.0)
         self._plot(rate, "train", {"learning_rate": ""})
         for axes in (loss, accuracy):
             if axes.lines:

@@ -9,7 +9,7 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self
 
 from etils import epath
@@ -37,6 +37,7 @@ class Writers:
         and copied there, events at once and metrics by `flush` and `close`.
       config: of it, `tensorboard`.
       step, evaluated: the step the run continues after, 0 at its start; see `cut_back`.
+      epoch_of: epochs by steps done, which then stand in every row of metrics.
       callbacks: are told the same metrics.
       enabled: False writes nothing, as all processes of a run do except the first.
     """
@@ -48,9 +49,11 @@ class Writers:
         *,
         step: int,
         evaluated: bool = True,
+        epoch_of: Callable[[int], float] | None = None,
         callbacks: Sequence[Callback] = (),
         enabled: bool = True,
     ) -> None:
+        self._epoch_of = epoch_of
         self._told = Told(callbacks if enabled else ())
         self._start = step
         self._enabled = enabled
@@ -82,15 +85,15 @@ class Writers:
         step: int,
         kind: Literal["train", "eval"],
         metrics: Mapping[str, Any],
-        **notes: str,
+        **notes: Any,
     ) -> None:
-        """Writes scalars under the names `<kind>/<name>`, such as `eval/top1`.
+        """Writes scalars under the names `<kind>/<name>`, such as `eval/top1`, and the time.
 
         Args:
           step: steps done when the metrics were taken.
           kind: what they belong to.
           metrics: Python, NumPy or JAX scalars.
-          notes: text to go with them under its own names, into `metrics.jsonl` only.
+          notes: JSON values to go with them under their own names, into `metrics.jsonl` only.
         """
         if not self._enabled:
             return
@@ -100,7 +103,8 @@ class Writers:
         else:
             self._told.on_evaluation(step, numbers)
         named = {f"{kind}/{name}": _number(value) for name, value in metrics.items()}
-        self._metrics.write(step, **named, **notes)
+        epoch = {} if self._epoch_of is None else {"epoch": round(self._epoch_of(step), 4)}
+        self._metrics.write(step, time=_now("milliseconds"), **epoch, **named, **notes)
         if self._tensorboard is not None:
             self._tensorboard.write(step, named)
 
@@ -116,8 +120,7 @@ class Writers:
         """
         if not self._enabled:
             return
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        line = {"time": now, "event": name, "step": int(step)} | _json(fields)
+        line = {"time": _now("seconds"), "event": name, "step": int(step)} | _json(fields)
         _append(self._local / EVENTS, json.dumps(line, allow_nan=False))
         if self._spool is not None:
             self._copy(self._local / EVENTS)
@@ -320,6 +323,11 @@ def _parsed(line: str) -> list[dict[str, Any]]:
     except ValueError:
         return []
     return [entry] if isinstance(entry, dict) else []
+
+
+def _now(timespec: str) -> str:
+    """The time as ISO 8601 has it, in UTC."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec=timespec)
 
 
 def _number(value: Any) -> int | float:

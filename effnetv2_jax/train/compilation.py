@@ -2,8 +2,9 @@
 
 import concurrent.futures
 import os
-from collections.abc import Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,12 @@ from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.parallel.mesh import by_example
 from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train import compile_times
 from effnetv2_jax.train.evaluate import EvalStep, make_eval_step, weights_of
 from effnetv2_jax.train.state import TrainState, key_of
 from effnetv2_jax.train.step import TrainStep, as_float32, make_train_step, step_values
+
+Result = TypeVar("Result")
 
 WORKERS = 2 if (os.cpu_count() or 1) > 2 else 1
 """Programs compiled at a time, but on a GPU. Much of a compilation runs on one core; where there
@@ -71,8 +75,25 @@ class Programs:
             compiled: EvalStep = eval_step.lower(weights_of(shapes), batch).compile()
             return compiled
 
-        self._compile_stage = compile_stage
-        on_gpu = mesh.devices.flat[0].platform == "gpu"
+        def timed(name: str, task: Callable[[], Result]) -> Result:
+            began = time.perf_counter()
+            made = task()
+            compile_times.record(name, time.perf_counter() - began)
+            return made
+
+        device, arrays = mesh.devices.flat[0], len(jax.tree.leaves(shapes.params))
+        self._expected: dict[tuple[int, int], float] = {}
+
+        def begin(planned: PlannedStage) -> concurrent.futures.Future[TrainStep]:
+            size, batch = _shape(planned)
+            name = f"{device.device_kind} {experiment.model.name} {size} px x {batch}"
+            self._expected[size, batch] = compile_times.expected(
+                name, platform=device.platform, arrays=arrays
+            )
+            return self._executor.submit(timed, name, lambda: compile_stage(planned))
+
+        self._begin_stage = begin
+        on_gpu = device.platform == "gpu"
         self._executor = concurrent.futures.ThreadPoolExecutor(1 if on_gpu else WORKERS)
         self._steps: dict[tuple[int, int], concurrent.futures.Future[TrainStep]] = {}
         to_come = [planned for planned in plan.stages if planned.end_step > start]
@@ -87,9 +108,22 @@ class Programs:
         self._begin(planned)  # A run may have been rolled back to a stage that had ended.
         return self._steps[_shape(planned)].result()
 
+    def is_ready(self, planned: PlannedStage) -> bool:
+        """Whether the step of a stage is compiled, so that nobody waits for it."""
+        future = self._steps.get(_shape(planned))
+        return future is not None and future.done()
+
+    def expected_seconds(self, planned: PlannedStage) -> float:
+        """About how long the step of a stage takes to compile; none if it is compiled."""
+        return 0.0 if self.is_ready(planned) else self._expected.get(_shape(planned), 0.0)
+
     def eval_step(self) -> EvalStep:
         """An evaluation's, as `make_eval_step` describes it; waits until it is compiled."""
         return self._evaluation.result()
+
+    def submit(self, task: Callable[[], Result]) -> "concurrent.futures.Future[Result]":
+        """Does something else in the background, behind the programs."""
+        return self._executor.submit(task)
 
     def close(self) -> None:
         """Gives up what has not begun to compile."""
@@ -97,7 +131,7 @@ class Programs:
 
     def _begin(self, planned: PlannedStage) -> None:
         if _shape(planned) not in self._steps:
-            self._steps[_shape(planned)] = self._executor.submit(self._compile_stage, planned)
+            self._steps[_shape(planned)] = self._begin_stage(planned)
 
 
 def _shape(planned: PlannedStage) -> tuple[int, int]:

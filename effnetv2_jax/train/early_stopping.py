@@ -25,9 +25,7 @@ class Patience:
     def of(cls, experiment: Experiment) -> Self:
         """That of a run before its first evaluation."""
         config = experiment.early_stopping
-        return cls(
-            by=experiment.checkpoint.best_by, limit=config.patience, min_gain=config.min_gain
-        )
+        return cls(by=experiment.best_by, limit=config.patience, min_gain=config.min_gain)
 
     @property
     def is_exhausted(self) -> bool:

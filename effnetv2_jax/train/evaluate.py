@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -17,6 +17,7 @@ from effnetv2_jax.data import DataError, EvalExamples, Source, Workers, make_bat
 from effnetv2_jax.data.record import available
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
+from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import put_batch, replicated
 from effnetv2_jax.preprocessing import Preprocessing
@@ -48,8 +49,36 @@ class Scores(NamedTuple):
     """bool `[B]`: which examples could be read."""
 
 
-EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, Any]]
-"""As `make_eval_step` describes it."""
+class Answers(NamedTuple):
+    """What the weights that a run is judged by make of each example of a batch, padding included.
+
+    k is 5, or the number of classes where there are fewer.
+    """
+
+    best: jax.Array
+    """int32 `[B, k]`: the most probable classes, the first before all."""
+    probability: jax.Array
+    """float32 `[B, k]`: theirs."""
+    own_probability: jax.Array
+    """float32 `[B]`: of the label; of several the highest."""
+    loss: jax.Array
+    """float32 `[B]`."""
+    labels: jax.Array
+    """int32 `[B, L]`, -1 where an example has fewer."""
+    mask: jax.Array
+    """bool `[B]`: whether it could be read and has a label."""
+
+
+class Evaluated(NamedTuple):
+    """An evaluation of one batch."""
+
+    found: dict[str, Any]
+    """`Sums` or, for average precision, `Scores`, by the name of the weights."""
+    answers: Answers
+    """Of the averaged weights, or of those there are."""
+
+
+EvalStep = Callable[[Mapping[str, Any], Mapping[str, jax.Array]], Evaluated]
 
 
 def make_eval_step(
@@ -63,8 +92,7 @@ def make_eval_step(
     """Compiles an evaluation of several sets of weights on one batch.
 
     The step takes `{name: variables}` and a batch (`image` uint8 `[B, H, W, C]`, `labels` int32
-    `[B, L]`, `mask` bool `[B]`), and returns `{name: Sums}`, or `{name: Scores}` for average
-    precision, on every process.
+    `[B, L]`, `mask` bool `[B]`), and returns the same on every process.
 
     Args:
       metric: see `EvaluationConfig`.
@@ -73,35 +101,52 @@ def make_eval_step(
     """
     preprocessing = model.preprocessing
 
-    def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> dict[str, Any]:
+    probabilities = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}[loss]
+
+    def eval_step(weights: Mapping[str, Any], batch: Mapping[str, jax.Array]) -> Evaluated:
         images = normalize(batch["image"], preprocessing.mean, preprocessing.std, model.dtype)
         labels, readable = batch["labels"], batch["mask"]
         mask = readable & (labels >= 0).any(1)
 
-        def evaluate(variables: Any) -> Sums | Scores:
+        def evaluate(variables: Any) -> tuple[Sums | Scores, Answers]:
             logits = cast(jax.Array, model.apply(variables, images, train=False))
             if classes is not None:
                 chosen = np.isin(np.arange(logits.shape[1]), classes)
                 logits = jnp.where(chosen, logits, -jnp.inf)
-            if metric == "average_precision":
-                losses = jnp.where(readable, LOSSES[loss](logits, labels), 0)
-                logits = logits.astype(jnp.float32)
-                return Scores(losses.sum(dtype=jnp.float32), logits, labels, readable)
+            losses = LOSSES[loss](logits, labels)
             _, best = jax.lax.top_k(logits, min(5, logits.shape[1]))
+            shares = probabilities(logits.astype(jnp.float32))
+            own = jnp.take_along_axis(shares, jnp.maximum(labels, 0), axis=1)
+            answers = Answers(
+                best=best.astype(jnp.int32),
+                probability=jnp.take_along_axis(shares, best, axis=1),
+                own_probability=jnp.where(labels >= 0, own, 0).max(1),
+                loss=losses.astype(jnp.float32),
+                labels=labels,
+                mask=mask,
+            )
+            if metric == "average_precision":
+                losses = jnp.where(readable, losses, 0)
+                logits = logits.astype(jnp.float32)
+                scores = Scores(losses.sum(dtype=jnp.float32), logits, labels, readable)
+                return scores, answers
             right = hits(best, labels)
 
             def total(values: jax.Array) -> jax.Array:
                 return jnp.where(mask, values, 0).sum(dtype=jnp.float32)
 
-            return Sums(
-                loss=total(LOSSES[loss](logits, labels)),
+            sums = Sums(
+                loss=total(losses),
                 top1=total(right[:, 0]),
                 top5=total(right.any(1)),
                 examples=mask.sum(dtype=jnp.float32),
                 unlabelled=(readable & ~mask).sum(dtype=jnp.float32),
             )
+            return sums, answers
 
-        return {name: evaluate(variables) for name, variables in weights.items()}
+        found = {name: evaluate(variables) for name, variables in weights.items()}
+        _, answers = found[judged_by(weights)]
+        return Evaluated({name: of_batch for name, (of_batch, _) in found.items()}, answers)
 
     options = compiler_options(mesh.devices.flat[0])
     return jax.jit(eval_step, out_shardings=replicated(mesh), compiler_options=options)
@@ -113,6 +158,12 @@ def weights_of(state: TrainState) -> dict[str, Any]:
     return weights if state.ema is None else weights | {"ema": state.ema}
 
 
+def judged_by(weights: Iterable[str]) -> str:
+    """Which of the sets of weights a run is judged by: the averages where there are some."""
+    names = list(weights)
+    return "ema" if "ema" in names else names[0]
+
+
 def evaluate(
     eval_step: EvalStep,
     weights: Mapping[str, Any],
@@ -121,6 +172,8 @@ def evaluate(
     preprocessing: Preprocessing,
     mesh: Mesh,
     workers: Workers | None = None,
+    *,
+    predictions: list[Predictions] | None = None,
 ) -> dict[str, float]:
     """Accuracy or average precision over all examples of a source, on all processes together.
 
@@ -128,6 +181,7 @@ def evaluate(
       eval_step: of `experiment.evaluation.metric`.
       preprocessing: the model's.
       workers: processes that decode; None decodes in threads of this one.
+      predictions: what is predicted for each example is appended here.
 
     Returns:
       `{"<weights>_top1": ..., "<weights>_top5": ..., "<weights>_loss": ..., "examples": ...,
@@ -152,11 +206,15 @@ def evaluate(
     )
     kind = _OF_METRIC[experiment.evaluation.metric]
     totals = {name: kind() for name in weights}
-    pending: collections.deque[dict[str, Any]] = collections.deque()
+    pending: collections.deque[Evaluated] = collections.deque()
+    answered: list[Answers] = []
 
     def collect() -> None:
-        for name, found in jax.device_get(pending.popleft()).items():
+        done = pending.popleft()
+        for name, found in jax.device_get(done.found).items():
             totals[name].add(found)
+        if predictions is not None:
+            answered.append(jax.device_get(done.answers))
 
     with contextlib.closing(batches):
         for batch in batches:
@@ -166,6 +224,9 @@ def evaluate(
         while pending:
             collect()
 
+    if predictions is not None:
+        places = examples_of_rows(mesh.devices.flat, experiment.evaluation.batch_size)
+        predictions.append(_joined(answered, places))
     result: dict[str, float] = {}
     for name, total in totals.items():
         measured = total.measured()
@@ -178,6 +239,38 @@ def evaluate(
         "unreadable": float(len(source) - first.read),
         "available": float(available(source)),
     }
+
+
+def _joined(answered: Sequence[Answers], places: np.ndarray) -> Predictions:
+    """The answers to the examples of all batches, in the order of the examples.
+
+    Args:
+      places: int `[B]`: which example of a batch stands in each row.
+    """
+    fields = {
+        name: np.concatenate([np.asarray(getattr(each, name)) for each in answered])
+        for name in Answers._fields
+    }
+    batches = np.arange(len(answered))[:, None] * len(places)
+    index = (batches + places).ravel()
+    order = np.argsort(index)
+    order = order[fields.pop("mask")[order]]
+    return Predictions(index=index[order], **{name: array[order] for name, array in fields.items()})
+
+
+def examples_of_rows(devices: Iterable[Any], batch_size: int) -> np.ndarray:
+    """int `[B]`: which example of a batch stands in each row of it, on the devices.
+
+    A process has examples that follow each other, and its devices may not.
+
+    Args:
+      devices: of the mesh, in its order.
+    """
+    owners = np.array([device.process_index for device in devices])
+    owners = np.repeat(owners, batch_size // len(owners))
+    places = np.empty(batch_size, np.int64)
+    places[np.argsort(owners, kind="stable")] = np.arange(batch_size)
+    return places
 
 
 class _Accuracy:

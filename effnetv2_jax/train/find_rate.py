@@ -101,7 +101,7 @@ def find_rate(
             for step, planned, images in batches:
                 values: Any = as_float32(step_values(planned.stage, rate_at(step, steps)))
                 state, metrics = train_step(state, images, values, key)
-                losses.append(float(metrics["loss"]))
+                losses.append(float(metrics.get("weighted_loss", metrics["loss"])))
                 if step % _SHOWN == 0:
                     shown = rate_at(step, steps) * REFERENCE_BATCH / batch
                     report(f"learning_rate {shown:.3g}: loss {losses[-1]:.4f}")

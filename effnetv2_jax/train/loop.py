@@ -2,17 +2,22 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from etils import epath
 
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.outputs.callbacks import Callback
 from effnetv2_jax.outputs.parameters import params_sha256
+from effnetv2_jax.outputs.predictions import Predictions
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.state_checksum import first_not_finite
 from effnetv2_jax.parallel.preemption import Preempted
-from effnetv2_jax.progressive import Plan
+from effnetv2_jax.progressive import Plan, PlannedStage
+from effnetv2_jax.train.closing import closing
 from effnetv2_jax.train.divergence import Divergence, DivergenceError, NotFinite, Spike
 from effnetv2_jax.train.evaluate import HEADLINE, evaluate, summary, weights_of
 from effnetv2_jax.train.run import Run, open_run
@@ -33,6 +38,7 @@ def train(
     *,
     progress: Progress | None = None,
     callbacks: Sequence[Callback] = (),
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, float]:
     """Trains an experiment in `workdir`, or continues the run that is there.
 
@@ -41,6 +47,8 @@ def train(
       workdir: where checkpoints and logs go; local or `gs://`.
       progress: shows how it goes; None shows it on standard error, in the first process.
       callbacks: are told how it goes, in the first process.
+      origin: where the experiment is from, as JSON values for the start's event: `config_file`, and
+        what differs from it, `changed`.
 
     Returns:
       The final evaluation, see `train.evaluate.evaluate`, and `top1` (or `map`), which is that of
@@ -55,7 +63,7 @@ def train(
       DivergenceError: training diverged, and `experiment.faults` says to halt.
       Preempted: SIGTERM or SIGINT came; the state is saved, and the next start continues.
     """
-    with open_run(experiment, workdir, progress, callbacks=callbacks) as run:
+    with open_run(experiment, workdir, progress, callbacks=callbacks, origin=origin) as run:
         if run.finished:
             run.progress.message(f"step {run.done} | {summary(run.result)}")
         while not run.finished:
@@ -67,9 +75,19 @@ def train(
                 _save_at_last(run)
                 run.log("preempted", f"{preempted} after step {run.done}")
                 raise
-        run.watchdog.now("the last checkpoint")
+        run.activity.now("saving", "the last checkpoint")
         run.checkpoints.wait()
-        run.progress.message(run.best())
+        for line in closing(
+            run.workdir,
+            run.result,
+            steps=run.done,
+            best=run.best(),
+            spent=run.activity.spent(),
+            metric=HEADLINE[experiment.evaluation.metric],
+            decay=experiment.ema_decay,
+            reports=experiment.log.report,
+        ):
+            run.progress.message(line)
         return run.result
 
 
@@ -82,14 +100,15 @@ def _train_on(run: Run) -> None:
             if run.finished:
                 return
 
-            run.watchdog.now(f"the input of step {run.done + 1}")
+            run.activity.now("waiting for input", f"the input of step {run.done + 1}")
             with run.preemption.waiting():
                 step, planned, batch = next(batches)
                 if step == planned.first_step:
                     run.step_log.flush()  # Before a wait for the compilation.
+                _announce(run, planned)
                 train_step = run.programs.train_step(planned)
 
-            run.watchdog.now(f"step {step + 1}")
+            run.activity.now("training", f"step {step + 1}")
             rate = learning_rate(experiment, plan, step, num_examples=num_examples)
             values = step_values(planned.stage, rate)
             run.state, metrics = train_step(run.state, batch, as_float32(values), run.key)
@@ -100,6 +119,15 @@ def _train_on(run: Run) -> None:
                 run.preemption.check()
 
 
+def _announce(run: Run, planned: PlannedStage) -> None:
+    """Says that a stage's step is still to be compiled, before that is waited for."""
+    what = f"compiling stage {planned.index + 1}/{len(run.plan.stages)}"
+    run.activity.now("compiling", what)
+    if not run.programs.is_ready(planned):
+        about = run.programs.expected_seconds(planned)
+        run.progress.message(f"{what} (about {round(about)} s, less if it was compiled before)")
+
+
 def _evaluate_and_save(run: Run) -> None:
     """Does what is due after the steps done, and is not done already."""
     experiment = run.experiment
@@ -107,31 +135,43 @@ def _evaluate_and_save(run: Run) -> None:
     if not (evaluates or (run.done and run.done % experiment.checkpoint.every_steps == 0)):
         return
     _handle(run, run.losses.flush())
+    predictions: list[Predictions] = []
     if evaluates and not run.result:
-        run.watchdog.now(f"the evaluation after step {run.done}")
         run.step_log.flush()
+        run.activity.now("compiling", "the compilation of the evaluation")
         final = run.done == run.plan.total_steps
         with run.preemption.waiting():
+            eval_step = run.programs.eval_step()
+            run.activity.now("evaluating", f"the evaluation after step {run.done}")
+            began = time.perf_counter()
             result = evaluate(
-                run.programs.eval_step(),
+                eval_step,
                 weights_of(run.state),
                 run.eval_source,
                 experiment,
                 run.model.preprocessing,
                 run.mesh,
                 run.workers,
+                predictions=predictions,
             )
+        run.evaluation_seconds = time.perf_counter() - began
         notes = {"params_sha256": params_sha256(run.state.params)} if final else {}
-        run.writers.write(run.done, "eval", result, **notes)
+        run.writers.write(run.done, "eval", result, spent=run.activity.spent(), **notes)
         run.progress.message(f"step {run.done} | {summary(result)}")
         name = HEADLINE[experiment.evaluation.metric]
         run.result = result | {name: result.get(f"ema_{name}", result[f"raw_{name}"])}
         run.patience = run.patience.after(run.result)
         if run.finished and not final:
             run.log("stopped_early", run.ending())
-    run.watchdog.now(f"the checkpoint after step {run.done}")
+    run.activity.now("saving", f"the checkpoint after step {run.done}")
     _check_state(run)
     run.save()
+    if predictions:
+        run.activity.now("writing the report", "the report")
+        run.reporter.write(
+            run.done, predictions[0], seconds_left=run.step_log.seconds_left(run.done)
+        )
+        run.step_log.restart_clock()
 
 
 def _save_at_last(run: Run) -> None:

@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -31,6 +33,7 @@ from effnetv2_jax.outputs.lock import WorkdirLock, lock_workdir
 from effnetv2_jax.outputs.parameters import parameter_table
 from effnetv2_jax.outputs.progress import Progress
 from effnetv2_jax.outputs.run_record import run_record
+from effnetv2_jax.outputs.storage import write_text
 from effnetv2_jax.outputs.workdir import (
     WorkdirError,
     began_class_names,
@@ -44,6 +47,7 @@ from effnetv2_jax.parallel.agreement import all_or_none
 from effnetv2_jax.parallel.mesh import make_mesh
 from effnetv2_jax.parallel.preemption import Preemption
 from effnetv2_jax.progressive import Plan
+from effnetv2_jax.train.activity import Activity
 from effnetv2_jax.train.balance import balance_of
 from effnetv2_jax.train.compilation import Programs
 from effnetv2_jax.train.costs import fitting_batch
@@ -53,13 +57,16 @@ from effnetv2_jax.train.early_stopping import Patience
 from effnetv2_jax.train.feed import Feed, Salts, TrainingData, feed
 from effnetv2_jax.train.initial import initial_model
 from effnetv2_jax.train.longer import EPOCHS, plan_from
+from effnetv2_jax.train.opening import describe_devices, describe_network, describe_plan
 from effnetv2_jax.train.optimizer import make_optimizer
 from effnetv2_jax.train.probe import with_fitted_head
+from effnetv2_jax.train.reporter import Reporter
 from effnetv2_jax.train.state import TrainState, abstract_state, create_state, key_of
 from effnetv2_jax.train.step_log import StepLog
 from effnetv2_jax.train.watchdog import Watchdog
 
 _SALTS = "salts"
+_PARAMETERS = "parameters.txt"
 _PATIENCE = "patience"
 _NAMED = 64
 """Examples of a batch that an event names."""
@@ -105,10 +112,14 @@ class Run:
     """With evaluations that are no better; kept in the checkpoints."""
     broken: list[str] = dataclasses.field(default_factory=list)
     """What is wrong with checkpoints that were passed over."""
+    evaluation_seconds: float = 0.0
+    """That the last one took; 0 before there is one."""
     divergences: int = 0
     spikes: int = 0
     """Of both, how many since this start."""
 
+    activity: Activity = dataclasses.field(init=False)
+    reporter: Reporter = dataclasses.field(init=False)
     writers: Writers = dataclasses.field(init=False)
     step_log: StepLog = dataclasses.field(init=False)
     programs: Programs = dataclasses.field(init=False)
@@ -229,6 +240,18 @@ class Run:
         order = self.training_data().order
         return example_keys(self.train_source, order, range(first, first + count))
 
+    def seconds_besides(self, done: int) -> float:
+        """What the rest of the run may take besides its steps: evaluations, and compilations.
+
+        Those of later stages run beside the steps of the present one.
+        """
+        coming = [planned for planned in self.plan.stages if planned.first_step >= done]
+        compilations = sum(self.programs.expected_seconds(planned) for planned in coming)
+        examples = self.plan.examples_before(self.plan.total_steps)
+        interval = self.experiment.evaluation.every_epochs * len(self.train_source)
+        evaluations = math.ceil((examples - self.plan.examples_before(done)) / interval)
+        return self.evaluation_seconds * evaluations + compilations
+
     def log_broken(self) -> None:
         """Logs the checkpoints that the last `restore` passed over."""
         while self.broken:
@@ -268,11 +291,15 @@ def open_run(
     progress: Progress | None,
     *,
     callbacks: Sequence[Callback] = (),
+    origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Run]:
     """Opens the run in a directory, or begins one there; see `train.loop.train`."""
     path = workdir_path(path)
     mesh = make_mesh()
     first = jax.process_index() == 0
+    given, progress = progress, progress or Progress()
+    progress.enabled = progress.enabled and first
+    progress.waiting("opening the data")
     train_source, eval_source = open_sources(experiment.data, began_with=began_class_names(path))
     balance = balance_of(experiment, train_source)
     classes, fingerprint = train_source.class_names, train_source.fingerprint
@@ -281,6 +308,8 @@ def open_run(
     check_batches(experiment, devices=mesh.size)
 
     with contextlib.ExitStack() as stack:
+        if given is None:  # Whoever gives one lets it tick.
+            stack.enter_context(progress.ticking())
         began = began_with(path, "epochs")
         began = began if isinstance(began, int | float) else experiment.epochs
         config = dataclasses.asdict(dataclasses.replace(experiment, epochs=began).settled())
@@ -289,6 +318,7 @@ def open_run(
             plan = experiment.plan(len(train_source))
         else:
             plan = plan_from(experiment, path, began=began, num_examples=len(train_source))
+        progress.waiting("reading the weights to start from" if experiment.init else "the model")
         model, variables = initial_model(experiment, classes, path)
         lock = None
         with all_or_none(WorkdirError, f"another process cannot use {path}"):
@@ -318,7 +348,7 @@ def open_run(
             workers=stack.enter_context(make_workers(experiment.data)),
             unreadable=Unreadable(experiment.data.max_unreadable),
             checkpoints=stack.enter_context(Checkpoints(workdir / "checkpoints", experiment.kept)),
-            progress=Progress(enabled=first) if progress is None else progress,
+            progress=progress,
             losses=LossWatch(experiment.faults.loss_spike),
             watchdog=Watchdog(experiment.faults.hang_seconds),
             preemption=Preemption(),
@@ -328,6 +358,8 @@ def open_run(
         run.progress.message("\n".join([*about, *balance.lines]))
         if derives := derivation(stated, experiment, len(train_source)):
             run.progress.message(derives)
+        run.activity = Activity(run.watchdog.now, progress.waiting)
+        run.activity.now("starting", "the state to begin with")
         run.fit_head()
         run.restore()
         if experiment.epochs != began:
@@ -340,18 +372,20 @@ def open_run(
         elif run.done:
             run.progress.message(f"continuing {workdir} at step {run.done} of {plan.total_steps}")
         else:
-            run.progress.message(parameter_table(run.state.params))
+            _introduce(run, write=first)
         run.writers = stack.enter_context(
             Writers(
                 workdir,
                 experiment.log,
                 step=run.done,
                 evaluated=bool(run.result),
+                epoch_of=lambda done: plan.examples_before(done) / len(train_source),
                 callbacks=callbacks,
                 enabled=first,
             )
         )
         stack.enter_context(contextlib.closing(run.progress))
+        said = list(doubts(experiment, plan, len(train_source)))
         if not run.finished:
             record = run_record(
                 mesh,
@@ -359,13 +393,18 @@ def open_run(
                 train_data=fingerprint,
                 eval_data=eval_source.fingerprint,
             )
-            run.writers.event("start", step=run.done, **record)
-            for doubt in doubts(experiment, plan, len(train_source)):
+            balanced = {"balance": balance.lines} if balance.lines else {}
+            run.writers.event("start", step=run.done, **record, **origin, **balanced)
+            for doubt in said:
                 run.progress.message(f"note: {doubt}")
         run.writers.begin(plan.total_steps)
         run.log_broken()
         run.step_log = StepLog(
-            plan, run.writers, run.progress, every_steps=experiment.log.every_steps
+            plan,
+            run.writers,
+            run.progress,
+            every_steps=experiment.log.every_steps,
+            besides=run.seconds_besides,
         )
         run.programs = stack.enter_context(
             contextlib.closing(
@@ -381,6 +420,34 @@ def open_run(
                 )
             )
         )
+        run.reporter = Reporter(
+            experiment,
+            workdir,
+            run.training_data(),
+            eval_source,
+            notes=said,
+            say=run.progress.message,
+            submit=run.programs.submit,
+            enabled=first,
+        )
         stack.enter_context(run.watchdog)
         stack.enter_context(run.preemption)
         yield run
+
+
+def _introduce(run: Run, *, write: bool) -> None:
+    """Says what a run that begins is, and leaves the table of its parameters in its directory."""
+    progress, experiment = run.progress, run.experiment
+    params = run.state.params
+    path = run.workdir / _PARAMETERS
+    table = parameter_table(params)
+    if write:
+        write_text(path, table + "\n")
+    if experiment.log.parameters:
+        progress.message(table)
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    classes = len(run.train_source.class_names)
+    progress.message(describe_devices(run.mesh))
+    progress.message(describe_network(experiment, classes, count, str(path)))
+    for line in describe_plan(run.plan, experiment.epochs, len(run.train_source)):
+        progress.message(line)

@@ -11,13 +11,17 @@ import numpy as np
 import optax
 from jax import lax
 from jax.sharding import Mesh
+from jax.typing import ArrayLike, DTypeLike
 
 from effnetv2_jax.augment import augment_batch, erase, mix, normalize
+from effnetv2_jax.augment.mixing import MixedBatch
+from effnetv2_jax.augment.places import Part
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.ops.losses import LOSSES, hits
 from effnetv2_jax.parallel.compiler import compiler_options
 from effnetv2_jax.parallel.mesh import replicated
+from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.progressive import Stage
 from effnetv2_jax.train.accumulation import mean_over_parts
 from effnetv2_jax.train.divergence import PARAMS_NORM
@@ -54,6 +58,81 @@ class _Examples(NamedTuple):
     """Of dropout and stochastic depth, for all of the examples."""
 
 
+class StepKeys(NamedTuple):
+    """What is random in a step."""
+
+    augment: jax.Array
+    mix: jax.Array
+    dropout: jax.Array
+    """And of stochastic depth."""
+    step: jax.Array
+    """That the others are from; folded with 3 it is that of erasing, which came later."""
+
+
+def keys_of_step(key: jax.Array, step: ArrayLike) -> StepKeys:
+    """The keys of step `step`, from a run's, which `key_of` returns."""
+    key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
+    augment, mix, dropout = jax.random.split(key, 3)
+    return StepKeys(augment, mix, dropout, key)
+
+
+def network_input(
+    experiment: Experiment,
+    preprocessing: Preprocessing,
+    dtype: DTypeLike,
+    batch: Mapping[str, jax.Array],
+    values: Mapping[str, jax.Array],
+    keys: StepKeys,
+    *,
+    part: Part | None = None,
+) -> MixedBatch:
+    """A batch as the network sees it in training: augmented, normalised, erased and mixed.
+
+    Args:
+      preprocessing: of it, mean and deviation.
+      dtype: of the images.
+      batch: `image` uint8 `[B, H, W, 3]`, `labels` int32 `[B, L]`.
+      values: of `step_values`.
+      part: which of a step's batch they are, with the partners of all of them; None is all of it.
+    """
+    augment = experiment.augment
+    images, labels = batch["image"], batch["labels"]
+    images = augment_batch(
+        keys.augment,
+        images,
+        values["randaugment_magnitude"],
+        flip=augment.flip,
+        policy=augment.policy,
+        layers=augment.randaugment_layers,
+        deviation=augment.randaugment_deviation,
+        contrast_fault=augment.contrast_fault,
+        translate_const=augment.translate_pixels,
+        cutout_const=augment.cutout_pixels,
+        cutout=augment.cutout,
+        part=part,
+    )
+    images = normalize(images, preprocessing.mean, preprocessing.std, dtype)
+    if augment.erasing:
+        key = jax.random.fold_in(keys.step, 3)
+        images = erase(key, images, probability=augment.erasing, part=part)
+    if not _mixes(experiment):
+        return MixedBatch(images, labels, labels, jnp.ones(labels.shape[:1], jnp.float32))
+    return mix(
+        keys.mix,
+        images,
+        labels,
+        mixup_alpha=values["mixup_alpha"],
+        cutmix_alpha=values["cutmix_alpha"],
+        group=augment.mix_group if part is None else None,
+        per_batch=augment.mix_per_batch,
+        part=part,
+    )
+
+
+def _mixes(experiment: Experiment) -> bool:
+    return any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
+
+
 TrainStep = Callable[
     [TrainState, Batch, Mapping[str, np.float32], np.ndarray], tuple[TrainState, Metrics]
 ]
@@ -79,44 +158,15 @@ def make_train_step(
     """
     weights = None if class_weights is None else np.array(class_weights, np.float32)
     has_top1 = experiment.evaluation.metric == "accuracy"
-    augment, preprocessing = experiment.augment, model.preprocessing
-    mixes = any(stage.mixup_alpha or stage.cutmix_alpha for stage in experiment.stages)
+    mixes = _mixes(experiment)
 
     def train_step(
         state: TrainState, batch: Batch, values: Mapping[str, jax.Array], key: jax.Array
     ) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(key), state.step)
-        augment_key, mix_key, dropout_key = jax.random.split(key, 3)
-
-        images, labels = batch["image"], batch["labels"]
-        images = augment_batch(
-            augment_key,
-            images,
-            values["randaugment_magnitude"],
-            flip=augment.flip,
-            policy=augment.policy,
-            layers=augment.randaugment_layers,
-            deviation=augment.randaugment_deviation,
-            contrast_fault=augment.contrast_fault,
-            translate_const=augment.translate_pixels,
-            cutout_const=augment.cutout_pixels,
-            cutout=augment.cutout,
+        keys = keys_of_step(key, state.step)
+        images, labels, partners, weight = network_input(
+            experiment, model.preprocessing, model.dtype, batch, values, keys
         )
-        images = normalize(images, preprocessing.mean, preprocessing.std, model.dtype)
-        if augment.erasing:
-            # A fourth key beside the three above, which stay as they are without it.
-            images = erase(jax.random.fold_in(key, 3), images, probability=augment.erasing)
-        partners, weight = labels, jnp.ones(labels.shape[:1], jnp.float32)
-        if mixes:
-            images, labels, partners, weight = mix(
-                mix_key,
-                images,
-                labels,
-                mixup_alpha=values["mixup_alpha"],
-                cutmix_alpha=values["cutmix_alpha"],
-                group=augment.mix_group,
-                per_batch=augment.mix_per_batch,
-            )
         # Without a schedule stochastic depth is the model's own, and compiled in.
         of_model = ("dropout_rate", "stochastic_depth_rate")
         rates = {name: values[name] for name in of_model if name in values}
@@ -160,7 +210,7 @@ def make_train_step(
         gradients = functools.partial(jax.value_and_grad(loss_of, has_aux=True), trained)
         (_, (collections, metrics)), grads = mean_over_parts(
             gradients,
-            _Examples(images, labels, partners, weight, batch["labels"], dropout_key),
+            _Examples(images, labels, partners, weight, batch["labels"], keys.dropout),
             parts=experiment.gradient_accumulation,
             group=experiment.model.example_group,
         )

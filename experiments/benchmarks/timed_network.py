@@ -56,12 +56,7 @@ class OurNetwork:
         self.batches: dict[str, int] = {}
         memory = limits_of(jax.devices()[0]).memory or math.inf
         model = build_model(experiment_of(name, eval_size, 8, dtype), 1000)
-        cost = complexity(model, height=eval_size, width=eval_size)
-        self._counts = {
-            "parameters": cost.trainable,
-            "macs": cost.macs,
-            "activations": cost.activations,
-        }
+        self._counts = counts_of(model, eval_size)
 
         def compiled(
             kind: str, size: int, compile_for: Callable[[int], Any], copies: float
@@ -229,6 +224,18 @@ class TimmNetwork:
     def _wait(self) -> None:
         if self._device == "cuda":
             self._torch.cuda.synchronize()
+
+
+def counts_of(model: Any, size: int) -> dict[str, int]:
+    """Parameters, and multiply-accumulates and activations for an image of a size in pixels."""
+    from effnetv2_jax.models.complexity import complexity
+
+    cost = complexity(model, height=size, width=size)
+    return {
+        "parameters": cost.trainable,
+        "macs": cost.macs,
+        "activations": cost.activations,
+    }
 
 
 def timed(

@@ -5,7 +5,6 @@
 With ImageNet weights of EfficientNet-Lite0, on the photographs that come with the package.
 """
 
-import sys
 from typing import Any
 
 import jax
@@ -44,4 +43,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -62,7 +62,8 @@ def events(workdir: Path, name: str | None = None) -> list[dict[str, Any]]:
 
 def deterministic(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Metrics without what no two runs share."""
-    return [{k: v for k, v in line.items() if k != "train/images_per_second"} for line in lines]
+    own = ("train/images_per_second", "time", "spent")
+    return [{k: v for k, v in line.items() if k not in own} for line in lines]
 
 
 def last_metrics(workdir: Path) -> dict[str, Any]:

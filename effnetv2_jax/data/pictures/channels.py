@@ -9,12 +9,16 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from effnetv2_jax.data.pictures.box import Pixels
 from effnetv2_jax.data.pictures.deep import to_8_bits
 from effnetv2_jax.data.record import DecodeError
 
 _ARRAY = b"\x93NUMPY"
+_DTYPES = (np.dtype(np.uint8), np.dtype("<u2"), np.dtype(">u2"))
+_PLANES = ("SYX", "CYX", "QYX", "IYX", "ZYX")
+"""Axes of a TIFF that has a plane, or a page, for each channel, as tifffile calls them."""
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -33,7 +37,7 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
 
     Args:
       pixels: uint8 [height, width, K].
-      channels: K; 1, luma (ITU-R 601-2, as Pillow rounds it), where K is 3; or 3, of which each is
+      channels: K; 1, Pillow's luma (ITU-R 601-2), where K is 3; or 3, of which each is
         the picture, where K is 1.
 
     Returns:
@@ -49,8 +53,7 @@ def to_channels(pixels: Pixels, channels: int) -> Pixels:
         case 1, 3:
             return np.repeat(pixels, 3, axis=2)
         case 3, 1:
-            weighted = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32)
-            return ((weighted + 0x8000) >> 16).astype(np.uint8)[:, :, None]
+            return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
     raise DecodeError(
         f"it has {found} channels, and the model takes {channels} (config.model.input_channels)"
     )
@@ -98,31 +101,27 @@ def read_tiff(encoded: bytes, max_pixels: int) -> Pixels:
     try:
         with tifffile.TiffFile(io.BytesIO(encoded)) as file:
             series = file.series[0]
-            axes, shape, dtype = series.axes, series.shape, np.dtype(series.dtype)
-            if axes in ("SYX", "CYX", "QYX", "IYX", "ZYX"):  # A plane, or a page, for each channel.
-                shape = (*shape[1:], shape[0])
-            _check(shape, dtype, max_pixels)
+            _check(series.shape, np.dtype(series.dtype), max_pixels)
             values = series.asarray()
+            if series.axes in _PLANES:
+                values = np.moveaxis(values, 0, -1)
     except DecodeError:
         raise
     except Exception as error:  # As Pillow's readers.
         raise DecodeError(f"it cannot be decoded: {error}") from error
-    return _scaled(np.moveaxis(values, 0, -1) if shape != values.shape else values)
+    return _scaled(values)
 
 
 def _check(shape: tuple[int, ...], dtype: np.dtype, max_pixels: int) -> None:
     """Raises a DecodeError for an array that is no picture, or too large a one."""
-    # Channels count as pixels do in RGB, where three make one.
-    if dtype not in (np.dtype(np.uint8), np.dtype(">u2"), np.dtype("<u2")) or len(shape) not in (
-        2,
-        3,
-    ):
+    if dtype not in _DTYPES or len(shape) not in (2, 3):
         raise DecodeError(
             f"it has an array of {dtype} {list(shape)}; pictures are uint8 or uint16 [height, "
             "width] or [height, width, channels]"
         )
     if 0 in shape:
         raise DecodeError(f"it is empty: {list(shape)}")
+    # Channels count as they do in RGB, where a pixel has three.
     if math.prod(shape) > 3 * max_pixels:
         raise DecodeError(
             f"it has {' x '.join(map(str, shape))} values, more than three times max_pixels, which "

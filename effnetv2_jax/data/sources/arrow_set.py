@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError
+from effnetv2_jax.data.sources.label_names import Entry
 from effnetv2_jax.data.sources.placed import Place, PlacedSource
 from effnetv2_jax.data.sources.split_files import SplitFile, files_by_split
-from effnetv2_jax.data.sources.text_labels import Entry
 from effnetv2_jax.system.cache import cache_directory
 from effnetv2_jax.system.text import some
 
@@ -160,13 +160,17 @@ def _columns(path: pathlib.Path, schema: Any, data: DataConfig) -> _Columns:
     if (path.parent / "dataset_info.json").is_file() and not features:
         features = json.loads((path.parent / "dataset_info.json").read_text())["features"]
 
-    def kind(name: str) -> str:
+    def kinds(name: str) -> list[str]:
+        """The kind of a feature, and of what is in it if it is a list."""
         feature = features.get(name)
-        inner = feature.get("feature", feature) if isinstance(feature, dict) else {}
-        return str(inner.get("_type", "")) if isinstance(inner, dict) else ""
+        if not isinstance(feature, dict):
+            return []
+        inner = feature.get("feature")
+        return [str(each.get("_type")) for each in (feature, inner) if isinstance(each, dict)]
 
     def choose(field: str, stated: str, wanted: str, usual: Sequence[str]) -> str:
-        found = [name for name in schema.names if kind(name) == wanted]
+        among = 1 if wanted == "Image" else 2  # An example has a single picture.
+        found = [name for name in schema.names if wanted in kinds(name)[:among]]
         found = found or [name for name in schema.names if name in usual]
         found = [stated] if stated else found
         if len(found) != 1 or found[0] not in schema.names:
@@ -179,7 +183,7 @@ def _columns(path: pathlib.Path, schema: Any, data: DataConfig) -> _Columns:
     picture = choose("picture_key", data.picture_key, "Image", _PICTURES)
     label = choose("label_key", data.label_key, "ClassLabel", _LABELS)
     names = None
-    if kind(label) == "ClassLabel":
+    if "ClassLabel" in kinds(label):
         feature = features[label]
         names = tuple(feature.get("feature", feature)["names"])
     return _Columns(picture, label, names)

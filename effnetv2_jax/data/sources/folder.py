@@ -111,8 +111,12 @@ class FolderSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Record:
-        path = f"{self._root}/{self.paths[index]}"
+        path = self.key(index)
         return Record(path, read_picture(path), (int(self._labels[index]),))
+
+    def key(self, index: int) -> str:
+        """The path of example `index`, which is its `Record.key`."""
+        return f"{self._root}/{self.paths[index]}"
 
     def labels_of(self, index: int) -> tuple[int, ...]:
         """The label of a picture, without reading it."""

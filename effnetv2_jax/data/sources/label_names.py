@@ -12,11 +12,15 @@ _NAMED = 5
 """Places that a message names."""
 
 
-class Written(NamedTuple):
-    """The labels of an example, as they are written."""
+class Entry(NamedTuple):
+    """A picture with its labels as they are written."""
 
     place: str
-    """Where they stand, such as `row 7`."""
+    """Where they stand, in messages, such as `row 7`."""
+    part: str
+    """The split that it is of; empty where the data has none."""
+    path: str
+    """Names the picture, and decides whether it is held out."""
     labels: tuple[str, ...]
 
 
@@ -29,7 +33,7 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 
 def classes_of(
-    training: Iterable[Written], *, num_classes: int | None, first_label: int
+    training: Iterable[Entry], *, num_classes: int | None, first_label: int
 ) -> tuple[str, ...]:
     """The classes, from the labels of the training examples.
 
@@ -39,7 +43,7 @@ def classes_of(
     Raises:
       DataError: there are no labels.
     """
-    names = {normal(label) for written in training for label in written.labels}
+    names = {normal(label) for entry in training for label in entry.labels}
     if not names:
         raise DataError("there are no labels")
     if num_classes is not None and all(_is_number(name) for name in names):
@@ -58,7 +62,7 @@ def numbered(count: int) -> tuple[str, ...]:
 
 
 def indices(
-    written: Sequence[Written],
+    entries: Sequence[Entry],
     class_names: Sequence[str],
     *,
     numbers: bool,
@@ -86,7 +90,7 @@ def indices(
 
     found: list[tuple[int, ...]] = []
     strange: list[str] = []
-    for example in written:
+    for example in entries:
         its = [place(label) for label in example.labels]
         strange += [
             f"{example.place} has {shown(label)}"

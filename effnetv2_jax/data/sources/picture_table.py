@@ -9,11 +9,11 @@ from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError
 from effnetv2_jax.data.sources.folder_layout import shown
 from effnetv2_jax.data.sources.label_lists import known_list
+from effnetv2_jax.data.sources.label_names import Entry
 from effnetv2_jax.data.sources.listed_files import Found, ListedFiles
 from effnetv2_jax.data.sources.split_names import role_of
-from effnetv2_jax.data.sources.table_columns import Columns, check_width, find_columns
+from effnetv2_jax.data.sources.table_columns import Columns, check_width, find_columns, is_picture
 from effnetv2_jax.data.sources.table_file import DELIMITERS, Row, TableFile, read_table
-from effnetv2_jax.data.sources.text_labels import Entry
 from effnetv2_jax.system.text import some
 
 _NAMED = 5
@@ -44,8 +44,6 @@ class PictureTable:
         for path in self._files():
             part = "" if path == self.root else path.stem
             self.entries += self._read(path, part, data)
-        self.parts = tuple(dict.fromkeys(entry.part for entry in self.entries))
-        """The names of the splits; a single empty one where there are none."""
 
     def _files(self) -> list[pathlib.Path]:
         if not self.root.is_dir():
@@ -91,9 +89,10 @@ class PictureTable:
             self._name_classes(path, tuple(columns.names[n] for n in columns.labels))
         labels = _labels(path, rows, columns, data)
         found = _found(path, rows, columns, files, data, self.notes)
+        of = f"{path.name}, " if path != self.root else ""
         entries = [
             Entry(
-                f"row {row.number}",
+                f"{of}row {row.number}",
                 row.cells[split] if split is not None else part,
                 file.path,
                 its,
@@ -123,6 +122,12 @@ class PictureTable:
 
 def _paired(table: TableFile, files: ListedFiles, data: DataConfig) -> list[Row]:
     """Labels without names, with the pictures in the order of their names."""
+    if is_picture(table.rows[-1].cells[0]):
+        raise DataError(
+            f"{table.path} names pictures, but no labels: it has a single column. Set "
+            "data.delimiter to what stands between the columns; if the pictures lie in a folder "
+            "for each class, data.source=folder reads them without a list"
+        )
     names = files.pictures()
     if len(names) != len(table.rows):
         raise DataError(

@@ -10,8 +10,9 @@ from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.pictures.limits import MAX_BYTES
 from effnetv2_jax.data.pictures.picture_file import read_picture
 from effnetv2_jax.data.record import DecodeError
+from effnetv2_jax.data.sources.label_names import Entry
 from effnetv2_jax.data.sources.labelled import LabelledSource
-from effnetv2_jax.data.sources.text_labels import Entry, take_split
+from effnetv2_jax.data.sources.text_labels import take_split
 
 
 class Place(NamedTuple):

@@ -71,9 +71,9 @@ def _has_header(table: TableFile, data: DataConfig) -> bool:
     if data.header != "auto":
         return data.header == "yes"
     first, *rest = table.rows
-    if any(map(_is_picture, first.cells)):
+    if any(map(is_picture, first.cells)):
         return False
-    below = any(_is_picture(cell) for row in rest[:100] for cell in row.cells)
+    below = any(is_picture(cell) for row in rest[:100] for cell in row.cells)
     known = any(_word(cell) in f"{_PICTURE} {_LABEL}".split() for cell in first.cells)
     stated = {data.picture_key, data.label_key, data.split_key, *data.label_columns} - {""}
     return below or known or any(cell in stated for cell in first.cells)
@@ -147,5 +147,6 @@ def _word(name: str) -> str:
     return "".join(filter(str.isalnum, name.casefold()))
 
 
-def _is_picture(cell: str) -> bool:
+def is_picture(cell: str) -> bool:
+    """Whether a cell names a picture file, by its ending."""
     return ending_of(cell) in ENDINGS

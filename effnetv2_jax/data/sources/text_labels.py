@@ -7,22 +7,10 @@ from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.record import DataError
 from effnetv2_jax.data.sources.folder_layout import shown
 from effnetv2_jax.data.sources.held_out import by_hash, choose_part, held_out
-from effnetv2_jax.data.sources.label_names import Written, classes_of, in_order, indices
+from effnetv2_jax.data.sources.label_names import Entry, classes_of, indices
 from effnetv2_jax.data.sources.labelled import Example
-from effnetv2_jax.data.sources.picture_folder import normal
 from effnetv2_jax.data.sources.split_names import role_of
 from effnetv2_jax.data.sources.splits import parse_split
-
-
-class Entry(NamedTuple):
-    """A picture, its part of the data, and its labels."""
-
-    place: str
-    """Where it stands, in messages, such as `row 7`."""
-    part: str
-    """The split that it is of; empty where the data has none."""
-    path: str
-    labels: tuple[str, ...]
 
 
 class Taken(NamedTuple):
@@ -68,9 +56,9 @@ def take_split(
     known = class_names
     if known is None:
         train = [entry for entry in entries if role_of(entry.part) == "train"]
-        written = [Written(e.place, e.labels) for e in train or [entries[n] for n in numbers]]
+        training = train or [entries[n] for n in numbers]
         try:
-            known = classes_of(written, num_classes=data.num_classes, first_label=data.first_label)
+            known = classes_of(training, num_classes=data.num_classes, first_label=data.first_label)
         except DataError as error:
             raise DataError(f"{of}: {error}") from None
     available = len(numbers)
@@ -85,22 +73,17 @@ def take_split(
     if wanted.is_slice:
         numbers.sort(key=lambda n: by_hash(entries[n]))
         numbers = [numbers[index] for index in wanted.indices(len(numbers))]
-    written = [Written(entries[n].place, entries[n].labels) for n in numbers]
+    taken = [entries[n] for n in numbers]
     labels = indices(
-        written,
+        taken,
         known,
         numbers=data.num_classes is not None,
         first_label=data.first_label,
         column=of,
     )
-    examples = [Example(entries[n].path, its) for n, its in zip(numbers, labels)]
+    examples = [Example(entry.path, its) for entry, its in zip(taken, labels)]
     from_part = ", ".join(filter(None, map(shown, part.names)))
     title = "held out" if part.half == "held out" else from_part
     same = title in ("", wanted.name)
     name = f"{of} ({split}{'' if same else f': {title}'})"
     return Taken(name, examples, tuple(known), available, numbers)
-
-
-def same_classes(began_with: Sequence[str], found: Sequence[str]) -> bool:
-    """Whether classes are the same but for their order."""
-    return in_order(map(normal, began_with)) == in_order(map(normal, found))

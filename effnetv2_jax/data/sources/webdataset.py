@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 from effnetv2_jax.config.experiment import DataConfig
 from effnetv2_jax.data.pictures.formats import ENDINGS
 from effnetv2_jax.data.record import DataError
+from effnetv2_jax.data.sources.label_names import Entry
 from effnetv2_jax.data.sources.placed import Place, PlacedSource
 from effnetv2_jax.data.sources.split_files import SplitFile, files_by_split
-from effnetv2_jax.data.sources.text_labels import Entry
 from effnetv2_jax.system.text import some
 
-_NAMED = 5
-"""Examples that a message names."""
 _LABELS = ("cls", "txt", "json")
 
 

@@ -5,7 +5,12 @@ import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self, get_args
 
-from effnetv2_jax.models.efficientnet.scaling import round_channels, scaled_repeats
+from effnetv2_jax.models.efficientnet.scaling import (
+    SCALINGS,
+    round_channels,
+    scale,
+    scaled_repeats,
+)
 from effnetv2_jax.models.efficientnet.variants import Activation, Operator, StageSpec, get_variant
 from effnetv2_jax.models.protocol import ModelConfig
 
@@ -117,28 +122,70 @@ class EfficientNetConfig(ModelConfig):
         )
         return dataclasses.replace(self, stages=tuple(rows))
 
+    def table(self) -> tuple[StageSpec, ...]:
+        """The rows of its table as they are built, scaled by width and depth."""
+        whole = self.resolved()
+        rows, floor = whole.stages or (), whole.rounding_floor or 0.0
+        counts = scaled_repeats(
+            [row.repeats for row in rows], whole.depth or 1.0, bool(whole.fixed_ends)
+        )
+        return tuple(
+            dataclasses.replace(
+                row, outputs=round_channels(row.outputs, whole.width or 1.0, floor), repeats=count
+            )
+            for row, count in zip(rows, counts)
+        )
+
     def rows(self) -> list[tuple[str, ...]]:
         """The stated table of stages, scaled, with the number of blocks."""
         if self.stages is None:
             return []
-        whole = self.resolved()
-        width, depth, floor = whole.width or 1.0, whole.depth or 1.0, whole.rounding_floor or 0.0
-        counts = scaled_repeats([row.repeats for row in self.stages], depth, bool(whole.fixed_ends))
         titles = ("stages", "blocks", "operator", "kernel", "stride", "expand", "channels", "SE")
         cells = [
             (
                 f"[{index}]",
-                str(count),
+                str(row.repeats),
                 row.operator,
                 str(row.kernel),
                 str(row.stride),
                 str(row.expand),
-                str(round_channels(row.outputs, width, floor)),
+                str(row.outputs),
                 f"{row.se_ratio:g}" if row.se_ratio else "-",
             )
-            for index, (row, count) in enumerate(zip(self.stages, counts))
+            for index, row in enumerate(self.table())
         ]
         return [titles, *cells]
+
+    def scaled(self, name: str) -> Self:
+        """The larger network that is made of this one's table as `name` is of B0's.
+
+        It has that name, so that a recipe's image sizes and dropout fit, and states its own table,
+        stem and head. All else is as here.
+
+        Raises:
+          ValueError: the published models of that name come out of no rule.
+        """
+        if name not in SCALINGS:
+            raise ValueError(f"no scaling gives {name!r}; there are {', '.join(SCALINGS)}")
+        whole = self.resolved()
+
+        def end(channels: int | None) -> int:
+            width = 1.0 if whole.fixed_ends else whole.width or 1.0
+            return round_channels(channels or 0, width, whole.rounding_floor or 0.0)
+
+        made = scale(self.table(), SCALINGS[name], stem=end(whole.stem), head=end(whole.head))
+        return dataclasses.replace(
+            self,
+            name=name,
+            stages=made.stages,
+            stem=made.stem,
+            head=made.head,
+            width=None,
+            depth=None,
+            activation=whole.activation,
+            rounding_floor=None,
+            fixed_ends=None,
+        )
 
     def faults(self) -> Iterator[str]:
         """What makes no sense, each beginning with the field's name."""

@@ -1,0 +1,1 @@
+"""What a training step of a candidate costs: measured here, or compiled for a TPU."""
