@@ -90,6 +90,8 @@ ELSEWHERE = (
     "mutated_pictures_cpu",
     "search_chaos_local",
     "search_chaos_ray",
+    "small_folders_lite99",
+    "small_folders_scratch8",
     "speed_vs_size_cpu",
 )
 """Results of studies, which have plots of their own, and of trials, which compare nothing."""
