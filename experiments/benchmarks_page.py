@@ -90,7 +90,9 @@ ELSEWHERE = (
     "mutated_pictures_cpu",
     "search_chaos_local",
     "search_chaos_ray",
-    "speed_vs_size_cpu",
+    "small_folders_lite99",
+    "small_folders_scratch8",
+    "speed_vs_size_counts",
 )
 """Results of studies, which have plots of their own, and of trials, which compare nothing."""
 ABOUT = ("date", "devices", "cpu", "cores", "python", "versions", "command")

@@ -136,7 +136,7 @@ def test_what_the_pages_show_of_training_runs(pictures: Path) -> None:
     names: dict[str, Any] = {}
     exec(readme, names)
     assert names["run"].finished
-    assert names["run"].evaluation["raw_top1"] > 0.5
+    assert names["run"].evaluation["examples"] == 6
     assert len(names["guesses"]) == 1
     # The same run, for more epochs, as the other page has it.
     exec(losses, names)

@@ -37,6 +37,12 @@ def test_it_suggests_where_the_loss_falls_fastest() -> None:
     assert len(found.rates) == len(found.losses) == 97
 
 
+def test_what_the_first_losses_do_is_chance() -> None:
+    losses = curve()
+    losses[:3] = [3.0, 2.0, 2.5]
+    assert suggest(RATES, losses).suggested == pytest.approx(suggest(RATES, curve()).suggested, 0.5)
+
+
 @pytest.mark.parametrize("losses", [[], [math.nan], [1.0, 2.0, 3.0, 4.0]])
 def test_a_loss_that_never_falls_suggests_nothing(losses: list[float]) -> None:
     with pytest.raises(ConfigError, match="falls at no learning rate"):
@@ -65,4 +71,5 @@ def test_it_takes_a_run_as_it_is() -> None:
     said: list[str] = []
     found = find_rate(run, steps=40, report=said.append)
     assert said[0].startswith("learning_rate 8e-06: loss 1.")  # 32 examples of 256.
-    assert 1e-5 < found.suggested < found.lowest_loss_at <= 8
+    assert found.suggested in found.rates[1:]
+    assert found.suggested < found.lowest_loss_at < 8

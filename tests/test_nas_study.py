@@ -101,6 +101,21 @@ def test_duplicates_are_not_trained_again(tmp_path: Path) -> None:
     assert not again.trained
 
 
+def test_a_study_of_a_version_with_other_hashes_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = (choice("seed", 0, 1), choice("epochs", 1.0, 2.0))
+    searched = searches.search(space, trials=4, sampler="random")
+    with monkeypatch.context() as earlier:
+        before = "effnetv2_jax.nas.study.candidate_hash"
+        earlier.setattr(before, lambda experiment: f"{experiment.seed}{experiment.epochs}")
+        run(searched, tmp_path / "s", Inline(ends=2))
+    executor = Inline()
+    study = run(searched, tmp_path / "s", executor)
+    assert len(study.results) == 4
+    assert len(executor.trained) == 2, "of four candidates two were trained before"
+
+
 def test_tpe_finds_more_than_chance(tmp_path: Path) -> None:
     rewards = {}
     for sampler in ("tpe", "random"):

@@ -14,7 +14,9 @@ from random_weights import random_variables, thin
 from sklearn.linear_model import LogisticRegression
 
 from effnetv2_jax import load_pretrained, save_pretrained
+from effnetv2_jax.cli.command_line import parse
 from effnetv2_jax.config import AugmentConfig, ConfigError, Experiment, ProbeConfig
+from effnetv2_jax.config.checks import check_probe
 from effnetv2_jax.config.reading import from_config_dict, to_config_dict
 from effnetv2_jax.data import open_sources
 from effnetv2_jax.outputs.progress import Progress
@@ -76,7 +78,6 @@ def test_the_penalty_is_chosen_by_what_is_held_out() -> None:
 def test_a_probe_needs_weights_and_a_softmax() -> None:
     probe = ProbeConfig(views=1)
     cases: list[tuple[dict[str, Any], str]] = [
-        ({}, "without config.init"),
         ({"init": "in1k", "loss": "sigmoid"}, "config.loss is sigmoid"),
         ({"init": "in1k", "probe": ProbeConfig(views=3)}, "must be 0, 1 or 2"),
         ({"init": "in1k", "probe": ProbeConfig(views=1, l2=0.0)}, "probe.l2 must be above 0"),
@@ -85,6 +86,8 @@ def test_a_probe_needs_weights_and_a_softmax() -> None:
         config = to_config_dict(tiny.experiment(**{"probe": probe, **fields}))
         with pytest.raises(ConfigError, match=message):
             from_config_dict(config)
+    with pytest.raises(ConfigError, match=r"without config\.init"):
+        check_probe(tiny.experiment(probe=probe))
     no_steps = dataclasses.replace(tiny.experiment(init="in1k"), epochs=0.0)
     with pytest.raises(ConfigError, match="epochs must be above 0"):
         from_config_dict(to_config_dict(no_steps))
@@ -127,6 +130,11 @@ def test_a_run_of_a_head_alone_and_its_continuation(tmp_path: Path) -> None:
     )
     source, _ = open_sources(experiment.data)
     assert loaded.class_names == source.class_names
+
+    # It can be evaluated, though its config then names no weights to start from.
+    command = parse(["program", "--mode=eval", f"--workdir={workdir}"])
+    assert not isinstance(command, str)
+    assert not command.experiment.init
 
     # It is finished, with the same result, and goes on to more epochs from there.
     assert train(experiment, workdir) == result

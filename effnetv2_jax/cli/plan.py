@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from effnetv2_jax.config.checks import check_probe
 from effnetv2_jax.config.derived import derivation, derive
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.config.optimizers import OptimizerConfig
@@ -48,6 +49,7 @@ def describe(experiment: Experiment) -> str:
       WeightsError: there are no such weights as `init` says.
     """
     num_examples, num_classes, report, train = survey(experiment.data)
+    check_probe(experiment)
     stated, experiment = experiment, derive(experiment, num_examples)
     balanced: list[str] = []
     if is_balanced(experiment):

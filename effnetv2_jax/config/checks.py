@@ -81,10 +81,6 @@ def check(experiment: Experiment) -> None:
     need(probe.views in (0, 1, 2), f"probe.views must be 0, 1 or 2, not {probe.views}")
     need(probe.l2 is None or probe.l2 > 0, f"probe.l2 must be above 0 or None, not {probe.l2}")
     need(
-        not probe.views or bool(experiment.init),
-        "probe.views is stated without config.init: features take weights to start from",
-    )
-    need(
         not probe.views or experiment.loss == "softmax",
         f"probe.views fits a head by the softmax loss, and config.loss is {experiment.loss}",
     )
@@ -238,6 +234,17 @@ def check(experiment: Experiment) -> None:
         need(pixels is None or pixels >= 0, f"augment.{name} must not be negative")
     need(0 <= augment.cutout <= 1, f"augment.cutout must be in [0, 1], not {augment.cutout}")
     need(0 <= augment.erasing <= 1, f"augment.erasing must be in [0, 1], not {augment.erasing}")
+
+
+def check_probe(experiment: Experiment) -> None:
+    """Raises a ConfigError if a head is to be fitted to features of no weights.
+
+    Of a run that is to train; one that is evaluated has its weights in its checkpoints.
+    """
+    if experiment.probe.views and not experiment.init:
+        raise ConfigError(
+            "config.probe.views is stated without config.init: features take weights to start from"
+        )
 
 
 def check_batches(experiment: Experiment, *, devices: int) -> None:

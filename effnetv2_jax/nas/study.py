@@ -111,12 +111,12 @@ class Study:
     ) -> None:
         self._search, self._path, self._report = search, study, report
         self.proposals, self.results = read_trials(study)
-        self._first: dict[str, int] = {}
-        """The first trial of every candidate, by hash."""
-        for proposal in self.proposals:
-            self._first.setdefault(proposal.hash, proposal.number)
         self._hashes: dict[str, str] = {}
         """By what was chosen."""
+        self._first: dict[str, int] = {}
+        """The first trial of every candidate, by hash."""
+        for proposal, key in zip(self.proposals, self._keys()):
+            self._first.setdefault(key, proposal.number)
         self._duplicates = 0
         for proposal in self.proposals:
             self._count_duplicate(proposal)
@@ -232,6 +232,13 @@ class Study:
             if self._hash(picks) not in self._first:
                 return picks
         return None
+
+    def _keys(self) -> Iterator[str]:
+        """The hashes of the proposals; anew where this version's differ, as it has other fields."""
+        began = self.proposals[:1]
+        same = all(self._hash(proposal.picks) == proposal.hash for proposal in began)
+        for proposal in self.proposals:
+            yield proposal.hash if same else self._hash(proposal.picks)
 
     def _hash(self, picks: Picks) -> str:
         key = repr(sorted(picks.items()))

@@ -35,6 +35,8 @@ DIVERGED = 4.0
 """A loss of so many times the lowest ends the search."""
 SMOOTHING = 0.9
 """Of the moving mean of the loss."""
+SETTLES = 10
+"""Steps whose mean is still of too few losses to say how it falls."""
 _SHOWN = 10
 """Steps between two lines that are reported."""
 
@@ -137,6 +139,8 @@ def suggest(rates: Sequence[float], losses: Sequence[float]) -> RateSearch:
             "the loss falls at no learning rate; look at the data and labels, or give the search "
             "more steps"
         )
-    slopes = np.gradient(smooth[: lowest + 1], np.log(rates[: lowest + 1]))
-    steepest = int(np.argmin(slopes))
+    first = min(SETTLES, lowest // 2)
+    falling = slice(first, lowest + 1)
+    slopes = np.gradient(smooth[falling], np.log(rates[falling]))
+    steepest = first + int(np.argmin(slopes))
     return RateSearch(rates[steepest], rates[lowest], list(rates[: len(smooth)]), smooth)

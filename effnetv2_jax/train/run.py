@@ -13,7 +13,7 @@ import optax
 from etils import epath
 from jax.sharding import Mesh
 
-from effnetv2_jax.config.checks import check_batches
+from effnetv2_jax.config.checks import check_batches, check_probe
 from effnetv2_jax.config.derived import derivation, derive
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.data import (
@@ -134,6 +134,7 @@ class Run:
     def fit_head(self) -> None:
         """Replaces the head of the variables to start from, where the experiment says so."""
         if self.variables is not None and self.experiment.probe.views:
+            self.activity.now("starting", "the features of the pictures")
             self.variables = with_fitted_head(
                 self.experiment,
                 self.model,
@@ -306,6 +307,7 @@ def open_run(
     stated = experiment
     experiment = derived(stated, path, mesh, train_source)
     check_batches(experiment, devices=mesh.size)
+    check_probe(experiment)
 
     with contextlib.ExitStack() as stack:
         if given is None:  # Whoever gives one lets it tick.
@@ -359,8 +361,8 @@ def open_run(
         if derives := derivation(stated, experiment, len(train_source)):
             run.progress.message(derives)
         run.activity = Activity(run.watchdog.now, progress.waiting)
-        run.activity.now("starting", "the state to begin with")
         run.fit_head()
+        run.activity.now("starting", "the state to begin with")
         run.restore()
         if experiment.epochs != began:
             run.progress.message(

@@ -153,7 +153,7 @@ def make_train_step(
     changes nothing else of the state.
 
     Args:
-      class_weights: see `class_weights.class_weights`. With them it is the metric `weighted_loss`
+      class_weights: see `train.balance`. With them it is the metric `weighted_loss`
         that the gradient is of, beside the `loss` without.
     """
     weights = None if class_weights is None else np.array(class_weights, np.float32)

@@ -10,6 +10,7 @@ and how long a start takes that finds all trials done, and one that finds one mo
 import argparse
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import statistics
@@ -70,7 +71,7 @@ def measure(study: epath.Path, options: argparse.Namespace) -> dict[str, Any]:
         for _ in Study(opened, study, executor, report=_nothing).run():
             pass
         cpu, wall = time.process_time() - cpu, time.monotonic() - began
-    gaps = waits(study, options.workers)
+    gaps = waits(study)
     return {
         "date": time.strftime("%Y-%m-%d"),
         "cpu": cpu_name(),
@@ -99,7 +100,7 @@ def waiting(seconds: float) -> Callable[[str], None]:
         path = epath.Path(directory)
         proposal = read_proposal(path)
         reward = 1 / (1 + int(proposal.hash, 16) % 1000)
-        (path / "times.json").write_text(json.dumps([began, time.time()]))
+        (path / "times.json").write_text(json.dumps([os.getpid(), began, time.time()]))
         write_result(
             path,
             Result(
@@ -118,11 +119,14 @@ def waiting(seconds: float) -> Callable[[str], None]:
     return task
 
 
-def waits(study: epath.Path, workers: int) -> list[float]:
-    """Seconds between the k-th end of a trial and the start that it makes room for."""
-    times = [json.loads(p.read_text()) for p in Path(study).glob("trials/*/times.json")]
-    starts, ends = sorted(t[0] for t in times), sorted(t[1] for t in times)
-    return [start - end for end, start in zip(ends, starts[workers:])]
+def waits(study: epath.Path) -> list[float]:
+    """Seconds between the end of a trial and the start of the next one in the same worker."""
+    times = sorted(json.loads(p.read_text()) for p in Path(study).glob("trials/*/times.json"))
+    return [
+        began - ended
+        for (worker, _, ended), (same, began, _) in itertools.pairwise(times)
+        if worker == same
+    ]
 
 
 class Nobody:

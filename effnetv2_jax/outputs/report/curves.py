@@ -1,4 +1,8 @@
-"""Curves of a run as SVG, whose colours follow the page they stand on."""
+"""Curves of a run as SVG, whose colours follow the page they stand on.
+
+Written by hand: for the thirty diagrams of a page Matplotlib takes 1.3 s of a core, and .5 s to
+import, where all of a report at the size of ImageNet takes .5 s.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
