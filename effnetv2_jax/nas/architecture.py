@@ -36,7 +36,9 @@ def canonical(model: Config) -> Config:
                 row,
                 outputs=round_channels(row.outputs, width, floor),
                 repeats=count,
-                se_ratio=0.0 if _squeezes_nothing(row.operator, row.expand) else row.se_ratio,
+                se_ratio=0.0
+                if _squeezes_nothing(row.operator, row.expand)
+                else float(row.se_ratio),
             )
             for row, count in zip(rows, counts)
         ),
