@@ -90,9 +90,11 @@ ELSEWHERE = (
     "mutated_pictures_cpu",
     "search_chaos_local",
     "search_chaos_ray",
+    "small_folders_lite8",
     "small_folders_lite99",
     "small_folders_scratch8",
     "speed_vs_size_counts",
+    "table_against_whole",
 )
 """Results of studies, which have plots of their own, and of trials, which compare nothing."""
 ABOUT = ("date", "devices", "cpu", "cores", "python", "versions", "command")

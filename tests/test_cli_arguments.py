@@ -52,7 +52,7 @@ KINDS = [
 ]
 
 GROUPS = ["model", "optimizer", "schedule", "data", "augment", "evaluation", "checkpoint", "log"]
-GROUPS += ["faults"]
+GROUPS += ["faults", "probe", "early_stopping"]
 """Fields that hold others; the help text has the docstrings of their classes."""
 
 

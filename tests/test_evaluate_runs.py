@@ -199,7 +199,7 @@ def test_of_another_config_only_the_data_is_used(run: Path, tmp_path: Path) -> N
     assert found.experiment.data == dataclasses.replace(
         command(run).experiment.data,
         crop="torchvision",
-        crop_area=(0.2, 1.0),
+        crop_area=(0.35, 1.0),
         threads=None,
         eval_split="val",
     )

@@ -310,7 +310,6 @@ class Experiment:
     `hub:OWNER/REPO[@REVISION]`, `workdir:DIR` or `file:PATH`; empty for random ones. A head for
     another number of classes starts anew."""
     probe: ProbeConfig = ProbeConfig()
-    """A head fitted to the features of the weights in `init`, in place of a random one."""
     rates: tuple[tuple[str, float], ...] = ()
     """Factors of the learning rate, by regular expressions that are searched for in the parameters'
     paths (`blocks_3/expand/conv/kernel`): the first that matches wins, a parameter that none

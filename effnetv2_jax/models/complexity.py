@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from effnetv2_jax.models.protocol import Model
-from effnetv2_jax.models.shapes import abstract_variables
+from effnetv2_jax.models.shapes import abstract_image, abstract_variables
 
 Shape = tuple[int, ...]
 
@@ -41,7 +40,7 @@ def complexity(model: Model, *, height: int, width: int) -> Complexity:
       ValueError: the model's work depends on values, not on shapes alone.
     """
     variables = abstract_variables(model, height=height, width=width)
-    images = jax.ShapeDtypeStruct((1, height, width, model.config.input_channels), jnp.float32)
+    images = abstract_image(model, height=height, width=width)
     jaxpr = jax.make_jaxpr(lambda *args: model.apply(*args, train=False))(variables, images)
     macs, activations = _work(jaxpr.jaxpr)
     trainable, total = (

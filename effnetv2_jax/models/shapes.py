@@ -18,9 +18,16 @@ def abstract_variables(model: Model, *, height: int | None = None, width: int | 
     def initialize(images: jax.Array) -> Any:
         return model.init(jax.random.key(0), images, train=False)
 
+    return jax.eval_shape(initialize, abstract_image(model, height=height, width=width))
+
+
+def abstract_image(
+    model: Model, *, height: int | None = None, width: int | None = None
+) -> jax.ShapeDtypeStruct:
+    """A batch of one float image; None takes the least size, and a model without config has RGB."""
+    channels = getattr(getattr(model, "config", None), "input_channels", 3)
     size = (height or model.min_size, width or model.min_size)
-    shape = (1, *size, model.config.input_channels)
-    return jax.eval_shape(initialize, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
 
 
 def variable_shapes(model: Model) -> dict[tuple[str, ...], tuple[int, ...]]:

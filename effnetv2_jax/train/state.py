@@ -16,6 +16,7 @@ from effnetv2_jax.config.errors import ConfigError
 from effnetv2_jax.config.experiment import Experiment
 from effnetv2_jax.models.protocol import Model
 from effnetv2_jax.models.registry import UnknownModelError, family_of
+from effnetv2_jax.models.shapes import abstract_image
 from effnetv2_jax.parallel.mesh import replicated
 from effnetv2_jax.preprocessing import Preprocessing
 from effnetv2_jax.train.rates import check_rates, trained_params
@@ -141,9 +142,9 @@ def _initializer(
     def create(key: jax.Array, variables: Mapping[str, Any] | None = None) -> TrainState:
         if variables is None:
             # Shapes alone: the forward pass need not be compiled to make parameters.
-            size = model.min_size
-            images = jax.ShapeDtypeStruct((1, size, size, model.config.input_channels), jnp.float32)
-            variables = model.lazy_init(jax.random.wrap_key_data(key), images, train=False)
+            variables = model.lazy_init(
+                jax.random.wrap_key_data(key), abstract_image(model), train=False
+            )
         variables = dict(variables)
         collections = {name: tree for name, tree in variables.items() if name != "params"}
         for name, tree in collections.items():

@@ -61,9 +61,9 @@ def download(address: Address, filename: str) -> Path:
     """
     # Imported here: it takes half a second, and only weights from the Hub need it.
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
-    where, endpoint = f"{address}: {filename}", huggingface_hub.constants.ENDPOINT
+    where, endpoint = f"{address}: {filename}", constants.ENDPOINT
     reached = answers(endpoint)
     try:
         path = huggingface_hub.hf_hub_download(

@@ -12,7 +12,7 @@ import numpy as np
 from effnetv2_jax.models.libraries import timm_network
 from effnetv2_jax.models.protocol import Family, Model, gives_features
 from effnetv2_jax.models.registry import family_of, family_of_model, list_models, model_of
-from effnetv2_jax.models.shapes import abstract_variables
+from effnetv2_jax.models.shapes import abstract_image, abstract_variables
 from effnetv2_jax.outputs.state_checksum import named_leaves
 from effnetv2_jax.weights.convert import VariablePath, Variables
 from effnetv2_jax.weights.errors import WeightsError
@@ -163,9 +163,7 @@ def _in_head(family: Family, path: VariablePath) -> bool:
 
 def _initial(model: Model, paths: list[VariablePath], seed: int) -> list[np.ndarray]:
     """Some of the variables that a model begins with."""
-    images = jax.ShapeDtypeStruct(
-        (1, *(model.min_size,) * 2, model.config.input_channels), jnp.float32
-    )
+    images = abstract_image(model)
 
     @jax.jit  # Which computes no others.
     def draw(key: jax.Array) -> list[jax.Array]:
