@@ -88,7 +88,6 @@ def run(command: "Command", progress: "Progress | None" = None) -> int:
     from effnetv2_jax.cli.errors import complain
     from effnetv2_jax.cli.plan import describe
     from effnetv2_jax.cli.rates import describe_rates
-    from effnetv2_jax.cli.scaling_plan import describe_scaling
     from effnetv2_jax.config.errors import ConfigError
     from effnetv2_jax.data import DataError
     from effnetv2_jax.outputs.checkpoints import CheckpointError
@@ -113,6 +112,9 @@ def run(command: "Command", progress: "Progress | None" = None) -> int:
             case "plan":
                 print(describe(command.experiment))
                 if command.scaling:
+                    # Of one family, which may be missing.
+                    from effnetv2_jax.cli.scaling_plan import describe_scaling
+
                     print()
                     for line in describe_scaling(command.experiment):
                         print(line, flush=True)

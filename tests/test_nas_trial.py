@@ -206,7 +206,7 @@ def test_faults_on_the_command_line(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith(f"error: {tmp_path}/trials/0 is no trial")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_trials_that_are_killed_while_they_train(tmp_path: Path) -> None:
     """Two local workers, real networks: the parameters are those of a search left alone."""
     from effnetv2_jax.nas.executors.local import LocalProcesses

@@ -73,8 +73,10 @@ def kill_at(step: int, run: Experiment, workdir: Path, **options: Any) -> None:
     started.kill()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    "processes",
+    [pytest.param(1, marks=pytest.mark.long), pytest.param(2, marks=pytest.mark.slow)],
+)
 def test_balanced_sampling_survives_kills_with_the_same_bits(
     pictures: Path, tmp_path: Path, processes: int
 ) -> None:

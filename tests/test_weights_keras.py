@@ -230,7 +230,8 @@ def test_a_folder_saved_for_keras_comes_back_with_what_belongs_to_it(tmp_path: P
         ("b0", 0),
         ("b0", 7),
         ("s", 7),
-        *(pytest.param(name, 7, marks=pytest.mark.slow) for name in ("b1", "b2", "b3", "m", "l")),
+        *(pytest.param(name, 7, marks=pytest.mark.slow) for name in ("b1", "b2", "b3")),
+        *(pytest.param(name, 7, marks=pytest.mark.long) for name in ("m", "l")),
     ],
 )
 def test_there_and_back_every_array_is_the_same(name: str, classes: int, tmp_path: Path) -> None:
