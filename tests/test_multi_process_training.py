@@ -145,7 +145,7 @@ def test_processes_and_devices_do_not_change_a_run(
     assert_same_run(workdir, undisturbed(dtype), dtype)
 
     # Only the first process tells of it.
-    assert f"step {STEPS}/{STEPS}" in outputs[0]
+    assert f"done: {STEPS} steps" in outputs[0]
     for output in outputs[1:]:
         assert "step" not in output
     assert len(list((workdir / "tensorboard").iterdir())) == 1
